@@ -1,0 +1,45 @@
+//! `cargo xtask demo`: set up, build, and become `outpost demo`.
+
+use crate::{process, setup};
+use anyhow::{Context, Result};
+use std::{
+    env,
+    ffi::OsString,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Builds `outpost` and replaces this process by it, so that signals and the exit code are its own.
+pub(crate) fn run(root: &Path, args: &[&str]) -> Result<()> {
+    setup::run(root, setup::Flavour::Cpu)?;
+    process::run(process::cargo(root).args([
+        "build",
+        "--package",
+        "outpost-agent",
+        "--bin",
+        "outpost",
+    ]))?;
+    if process::stopped_by().is_some() {
+        return Ok(());
+    }
+    let here = env::current_dir().unwrap_or_else(|_| root.to_path_buf());
+    let program = target(root).join("debug/outpost");
+    let error = Command::new(&program)
+        .arg("demo")
+        .args(args.iter().map(|arg| absolute(&here, arg)))
+        .current_dir(root)
+        .exec();
+    Err(error).with_context(|| format!("cannot run {}", program.display()))
+}
+
+/// Cargo's target folder: `CARGO_TARGET_DIR` where set.
+fn target(root: &Path) -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
+}
+
+/// The demo runs at the root of the workspace, so a file named from elsewhere needs its full path.
+fn absolute(here: &Path, arg: &str) -> OsString {
+    let path = here.join(arg);
+    if arg.starts_with('-') || !path.exists() { arg.into() } else { path.into() }
+}

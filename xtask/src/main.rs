@@ -1,0 +1,72 @@
+//! Project tasks: `cargo xtask TASK`. Nothing here needs libtorch to build.
+//!
+//! # Layout
+//! - [`setup`]: what a build needs: Debian packages and libtorch
+//! - [`mod@test`]: everything that must hold before a change lands
+//! - [`demo`]: the product on sample inputs
+//! - [`tidy`]: house rules that no compiler checks
+//! - [`process`]: child processes, and their end when a signal comes
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "tasks talk to whoever runs them")]
+
+mod demo;
+mod process;
+mod setup;
+mod test;
+mod tidy;
+mod tools;
+
+use anyhow::{Result, bail};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+const USAGE: &str = "\
+Usage: cargo xtask TASK
+
+Tasks:
+  setup [--cuda]   install what a build needs; --cuda fetches libtorch with CUDA
+  test             run every check that a change must pass
+  demo [ARGS]      build outpost and run `outpost demo ARGS`
+  tidy             check the house rules
+
+LIBTORCH=DIR, or LIBTORCH_USE_PYTORCH=1, makes setup use that libtorch instead of fetching one.
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let result = process::watch_signals().and_then(|()| run(&args));
+    if let Some(signal) = process::stopped_by() {
+        return ExitCode::from(128 + signal);
+    }
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<()> {
+    let root = workspace();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["setup"] => setup::run(&root, setup::Flavour::Cpu),
+        ["setup", "--cuda"] => setup::run(&root, setup::Flavour::Cuda),
+        ["test"] => test::run(&root),
+        ["demo", rest @ ..] => demo::run(&root, rest),
+        ["tidy"] => tidy::run(&root),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("no such task: {}\n\n{USAGE}", args.join(" ")),
+    }
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}

@@ -1,0 +1,16 @@
+//! `cargo xtask setup`: what a build needs. Run again, it finds everything in place and says nothing.
+
+mod libtorch;
+mod packages;
+mod wheels;
+
+pub(crate) use wheels::Flavour;
+
+use anyhow::Result;
+use std::path::Path;
+
+/// Installs the Debian packages and libtorch.
+pub(crate) fn run(root: &Path, flavour: Flavour) -> Result<()> {
+    packages::ensure()?;
+    libtorch::ensure(root, flavour)
+}
