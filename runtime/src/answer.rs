@@ -1,0 +1,279 @@
+//! Logits in, tokens out: one answer being written, as free text or as a list of calls under the grammar.
+
+use crate::error::{Error, Result};
+use crate::grammar::{CallGrammar, CallState, parse_calls};
+use crate::request::{Finish, Sampling, ToolCall};
+use crate::sampling::Sampler;
+use crate::tokenizer::Tokenizer;
+
+/// An answer being written.
+#[derive(Debug)]
+pub(crate) struct Answer<'a> {
+    tokenizer: &'a Tokenizer,
+    stop_ids: &'a [u32],
+    grammar: Option<&'a CallGrammar>,
+    sampler: Sampler,
+    max_new_tokens: usize,
+    mode: Mode,
+    text: Vec<u8>,
+    /// Bytes of `text` that the reader has been given.
+    streamed: usize,
+    calls: Vec<u32>,
+    pub(crate) new_tokens: usize,
+    pub(crate) forced_tokens: usize,
+    finish: Option<Finish>,
+}
+
+#[derive(Debug)]
+enum Mode {
+    Text,
+    Calls(CallState),
+}
+
+impl<'a> Answer<'a> {
+    /// Without a `grammar` no call can be made.
+    pub(crate) fn new(
+        tokenizer: &'a Tokenizer,
+        stop_ids: &'a [u32],
+        grammar: Option<&'a CallGrammar>,
+        sampling: Sampling,
+        max_new_tokens: usize,
+    ) -> Self {
+        Self {
+            tokenizer,
+            stop_ids,
+            grammar,
+            sampler: Sampler::new(sampling),
+            max_new_tokens,
+            mode: Mode::Text,
+            text: Vec::new(),
+            streamed: 0,
+            calls: Vec::new(),
+            new_tokens: 0,
+            forced_tokens: 0,
+            finish: None,
+        }
+    }
+
+    /// Chooses the next token by `logits` and returns it with those that the grammar forces behind it: the tokens to feed to
+    /// the decoder next. None once the answer is complete.
+    pub(crate) fn advance(&mut self, logits: &[f32], sink: &mut dyn FnMut(&str)) -> Result<Option<Vec<u32>>> {
+        let chosen = match &mut self.mode {
+            Mode::Text => self.choose_text(logits, sink)?,
+            Mode::Calls(state) => {
+                let allowed = state.allowed()?;
+                let id = self.sampler.choose(logits, |id| allowed.is_allowed(id)).ok_or(Error::NoLogit)?;
+                state.take(id)?;
+                self.calls.push(id);
+                Some(id)
+            }
+        };
+        let Some(chosen) = chosen else {
+            self.finish = Some(Finish::EndOfTurn);
+            return Ok(None);
+        };
+        let mut tokens = vec![chosen];
+        if let Mode::Calls(state) = &mut self.mode {
+            let forced = state.forced();
+            self.forced_tokens += forced.len();
+            self.calls.extend(&forced);
+            tokens.extend(forced);
+            // The closing marker and the end of the turn follow a complete list; nothing is left to decide.
+            if state.is_complete() {
+                self.finish = Some(Finish::EndOfTurn);
+            }
+        }
+        self.new_tokens += tokens.len();
+        if self.finish.is_none() && self.new_tokens >= self.max_new_tokens {
+            self.finish = Some(Finish::Length);
+        }
+        Ok(self.finish.is_none().then_some(tokens))
+    }
+
+    /// The next token of free text; none where the model ends its turn.
+    fn choose_text(&mut self, logits: &[f32], sink: &mut dyn FnMut(&str)) -> Result<Option<u32>> {
+        let call = self.grammar.and(self.tokenizer.specials().tools).map(|marks| marks.call.id);
+        let allowed = |id| self.tokenizer.is_text(id) || self.stop_ids.contains(&id) || Some(id) == call;
+        let id = self.sampler.choose(logits, allowed).ok_or(Error::NoLogit)?;
+        if self.stop_ids.contains(&id) {
+            return Ok(None);
+        }
+        match self.grammar {
+            Some(grammar) if Some(id) == call => self.mode = Mode::Calls(grammar.begin()),
+            _ => {
+                self.text.extend(self.tokenizer.bytes(id));
+                self.stream(sink);
+            }
+        }
+        Ok(Some(id))
+    }
+
+    /// Passes on what is whole characters; a character may be spread over several tokens.
+    fn stream(&mut self, sink: &mut dyn FnMut(&str)) {
+        let fresh = &self.text[self.streamed..];
+        let whole = match std::str::from_utf8(fresh) {
+            Ok(text) => text,
+            Err(fault) => std::str::from_utf8(&fresh[..fault.valid_up_to()]).unwrap_or_default(),
+        };
+        if !whole.is_empty() {
+            sink(whole);
+            self.streamed += whole.len();
+        }
+    }
+
+    /// Text, calls and the reason for the end. A list of calls that was cut short gives no call.
+    pub(crate) fn finish(self) -> Result<(String, Vec<ToolCall>, Finish)> {
+        let finish = self.finish.unwrap_or(Finish::Length);
+        let calls = match self.mode {
+            Mode::Calls(_) if finish == Finish::EndOfTurn => parse_calls(&self.tokenizer.decode(&self.calls))?,
+            _ => Vec::new(),
+        };
+        Ok((String::from_utf8_lossy(&self.text).into_owned(), calls, finish))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::grammar::GrammarCompiler;
+    use crate::request::ToolSpec;
+
+    /// One token a byte, then the special tokens: any text can be written, in any spelling.
+    fn byte_tokenizer() -> Tokenizer {
+        let mut letters: Vec<char> =
+            tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
+        letters.sort_unstable();
+        let vocab: serde_json::Map<String, Value> =
+            letters.iter().enumerate().map(|(id, letter)| (letter.to_string(), id.into())).collect();
+        let names = [
+            "<|endoftext|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|/tool|>",
+            "<|tool_call|>", "<|/tool_call|>", "<|tool_response|>",
+        ];
+        let added: Vec<Value> = names
+            .iter()
+            .zip(256..)
+            .map(|(name, id)| {
+                json!({"id": id, "content": name, "single_word": false, "lstrip": false, "rstrip": false,
+                       "normalized": false, "special": true})
+            })
+            .collect();
+        let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        Tokenizer::parse(
+            &json!({
+                "version": "1.0", "added_tokens": added, "pre_tokenizer": level, "decoder": level,
+                "model": {"type": "BPE", "vocab": vocab, "merges": []}
+            })
+            .to_string(),
+        )
+        .unwrap()
+    }
+
+    fn tools() -> Vec<ToolSpec> {
+        let tool = |name: &str, schema| ToolSpec { name: name.into(), description: String::new(), schema };
+        vec![
+            tool("set_light", json!({
+                "type": "object",
+                "properties": {
+                    "room": {"type": "string", "enum": ["kitchen", "living_room"]},
+                    "state": {"type": "string", "enum": ["on", "off"]},
+                    "brightness": {"type": "integer", "minimum": 0, "maximum": 100, "multipleOf": 10}
+                },
+                "required": ["room", "state"]
+            })),
+            tool("read_camera", json!({"type": "object", "properties": {}})),
+            tool("say \"hi\"", json!({
+                "type": "object",
+                "properties": {"text": {"type": "string", "maxLength": 8}, "loud": {"type": "boolean"}},
+                "required": ["text"]
+            })),
+        ]
+    }
+
+    /// Logits that an adversary, or a damaged model, might give.
+    fn noise(seed: u64, step: usize, vocab: usize) -> Vec<f32> {
+        use rand::{Rng as _, SeedableRng as _};
+        let mut rng = rand::rngs::StdRng::seed_from_u64(seed ^ (step as u64) << 32);
+        (0..vocab).map(|_| rng.random_range(-10.0..10.0)).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(150))]
+
+        #[test]
+        fn whatever_the_logits_a_call_is_valid_and_offered(seed: u64, subset in 1_usize..8) {
+            let tokenizer = byte_tokenizer();
+            let offered: Vec<ToolSpec> = tools()
+                .into_iter().enumerate().filter(|(bit, _)| subset & (1 << bit) != 0).map(|(_, tool)| tool).collect();
+            let grammar = GrammarCompiler::new(&tokenizer).unwrap().compile(&offered).unwrap();
+            let stop = [tokenizer.specials().end.id];
+            let mut answer = Answer::new(&tokenizer, &stop, Some(&grammar), Sampling::Greedy, 400);
+            let call = tokenizer.specials().tools.unwrap().call.id as usize;
+            let mut logits = vec![0.0; tokenizer.len()];
+            logits[call] = 1.0;
+            let mut step = 0;
+            while answer.advance(&logits, &mut |_| ()).unwrap().is_some() {
+                step += 1;
+                logits = noise(seed, step, tokenizer.len());
+            }
+            let (text, calls, finish) = answer.finish().unwrap();
+            prop_assert_eq!(text, "");
+            prop_assert_eq!(finish == Finish::EndOfTurn, !calls.is_empty());
+            for call in calls {
+                let tool = offered.iter().find(|tool| tool.name == call.name);
+                prop_assert!(tool.is_some(), "{} is not offered", call.name);
+                let valid = jsonschema::is_valid(&tool.unwrap().schema, &Value::Object(call.arguments.clone()));
+                prop_assert!(valid, "{:?} does not fit {}", call.arguments, call.name);
+            }
+        }
+    }
+
+    #[test]
+    fn without_tools_the_call_marker_cannot_be_chosen() {
+        let tokenizer = byte_tokenizer();
+        let stop = [tokenizer.specials().end.id];
+        let mut answer = Answer::new(&tokenizer, &stop, None, Sampling::Greedy, 4);
+        let mut logits = vec![0.0; tokenizer.len()];
+        logits[tokenizer.specials().tools.unwrap().call.id as usize] = 9.0;
+        logits[tokenizer.encode("a").unwrap()[0] as usize] = 1.0;
+        let mut streamed = String::new();
+        while answer.advance(&logits, &mut |text| streamed.push_str(text)).unwrap().is_some() {}
+        assert_eq!(answer.finish().unwrap(), ("aaaa".into(), Vec::new(), Finish::Length));
+        assert_eq!(streamed, "aaaa");
+    }
+
+    #[test]
+    fn characters_are_streamed_whole() {
+        let tokenizer = byte_tokenizer();
+        let stop = [tokenizer.specials().end.id];
+        let mut answer = Answer::new(&tokenizer, &stop, None, Sampling::Greedy, 100);
+        let mut streamed = Vec::new();
+        let ids = tokenizer.encode("é€").unwrap();
+        assert_eq!(ids.len(), 5);
+        for id in ids.iter().chain(&stop) {
+            let mut logits = vec![0.0; tokenizer.len()];
+            logits[*id as usize] = 1.0;
+            let _ = answer.advance(&logits, &mut |text| streamed.push(text.to_owned())).unwrap();
+        }
+        assert_eq!(streamed, ["é", "€"]);
+    }
+
+    #[test]
+    fn special_tokens_in_text_stay_text() {
+        let tokenizer = byte_tokenizer();
+        let ids = tokenizer.encode("a<|end|><|tool_call|>").unwrap();
+        assert!(ids.iter().all(|id| tokenizer.is_text(*id)));
+        assert_eq!(tokenizer.decode(&ids), "a<|end|><|tool_call|>");
+    }
+
+    #[test]
+    fn a_schema_that_cannot_be_a_grammar_is_named() {
+        let compiler = GrammarCompiler::new(&byte_tokenizer()).unwrap();
+        let mut offered = tools();
+        offered[1].schema = json!({"type": "object", "properties": {"a": {"type": "no such type"}}, "required": ["a"]});
+        let fault = compiler.compile(&offered).unwrap_err().to_string();
+        assert!(fault.contains("read_camera"), "{fault}");
+    }
+}

@@ -1,0 +1,71 @@
+//! LoRA (Hu et al. 2021; spec 2): `ys = W xs + alpha / r * B (A xs)`, the adapter chosen by the session.
+
+use tch::Tensor;
+
+use super::linear::Linear;
+use crate::config::{Config, LoraConfig};
+use crate::error::Result;
+use crate::session::Adapter;
+use crate::weights::Weights;
+
+/// A matrix and what the adapters add to it.
+#[derive(Debug)]
+pub(crate) struct AdaptedLinear {
+    base_layer: Linear,
+    vision: Option<Lora>,
+    speech: Option<Lora>,
+}
+
+#[derive(Debug)]
+struct Lora {
+    a: Linear,
+    b: Linear,
+    scaling: f64,
+}
+
+impl AdaptedLinear {
+    pub(crate) fn load(weights: &Weights, config: &Config, path: &str, rows: usize, width: usize) -> Result<Self> {
+        let lora = |name: &str, lora: &Option<LoraConfig>| {
+            lora.as_ref().map(|lora| Lora::load(weights, lora, path, name, rows, width)).transpose()
+        };
+        Ok(Self {
+            base_layer: Linear::load(weights, path, rows, width)?,
+            vision: lora("vision", &config.vision_lora)?,
+            speech: lora("speech", &config.speech_lora)?,
+        })
+    }
+
+    pub(crate) fn forward(&self, xs: &Tensor, adapter: Adapter) -> Tensor {
+        let ys = self.base_layer.forward(xs);
+        let lora = match adapter {
+            Adapter::None => None,
+            Adapter::Vision => self.vision.as_ref(),
+            Adapter::Speech => self.speech.as_ref(),
+        };
+        match lora {
+            Some(lora) => ys + lora.forward(xs),
+            None => ys,
+        }
+    }
+}
+
+impl Lora {
+    fn load(
+        weights: &Weights,
+        config: &LoraConfig,
+        path: &str,
+        name: &str,
+        rows: usize,
+        width: usize,
+    ) -> Result<Self> {
+        Ok(Self {
+            a: Linear::load(weights, &format!("{path}.lora_A.{name}"), config.r, width)?,
+            b: Linear::load(weights, &format!("{path}.lora_B.{name}"), rows, config.r)?,
+            scaling: config.scaling(),
+        })
+    }
+
+    fn forward(&self, xs: &Tensor) -> Tensor {
+        self.b.forward(&(self.a.forward(xs) * self.scaling))
+    }
+}

@@ -1,0 +1,214 @@
+//! The Phi-4 decoder (spec 1): embeddings in, logits out. Weights are shared and never change; what changes is in a
+//! [`Session`].
+//!
+//! ```text
+//! xs ─ input_layernorm ─ self_attn ─(+)─ post_attention_layernorm ─ mlp ─(+)─ ... ─ norm ─ head
+//! ```
+//! Each matrix knows its number format ([`linear`]) and its adapters ([`lora`]). Activations are bf16, or f32 over f32 weights.
+
+mod attention;
+mod kv_cache;
+mod linear;
+mod lora;
+mod mlp;
+mod norm;
+mod rope;
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use self::attention::{Attention, Mask};
+pub(crate) use self::kv_cache::{KvCache, KvShape};
+use self::linear::Linear;
+use self::mlp::Mlp;
+use self::norm::RmsNorm;
+pub(crate) use self::rope::Regime;
+use self::rope::{Rope, Rotation};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::session::{Adapter, Session};
+use crate::weights::Weights;
+
+/// The positions whose logits are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    /// The last one.
+    Last,
+    /// Every one that was passed in.
+    All,
+}
+
+/// A loaded decoder.
+#[derive(Debug)]
+pub struct Decoder {
+    embed_tokens: Linear,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    lm_head: Linear,
+    rope: Rope,
+    kv_shape: KvShape,
+    vocab_size: usize,
+    /// Whether there is a vision adapter, a speech adapter.
+    adapters: (bool, bool),
+}
+
+#[derive(Debug)]
+struct Layer {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: Mlp,
+}
+
+/// What all layers share in a pass over some positions.
+struct Pass {
+    rotation: Rotation,
+    mask: Mask,
+    adapter: Adapter,
+}
+
+impl Layer {
+    fn load(weights: &Weights, config: &Config, path: &str) -> Result<Self> {
+        let norm = |name: &str| {
+            RmsNorm::load(weights, &format!("{path}.{name}"), config.decoder.hidden_size, config.decoder.rms_norm_eps)
+        };
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            self_attn: Attention::load(weights, config, &format!("{path}.self_attn"))?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            mlp: Mlp::load(weights, config, &format!("{path}.mlp"))?,
+        })
+    }
+
+    fn forward(&self, xs: &Tensor, layer: usize, kv: &mut KvCache, pass: &Pass) -> Tensor {
+        let ys = self.input_layernorm.forward(xs);
+        let xs = xs + self.self_attn.forward(&ys, layer, kv, &pass.rotation, &pass.mask, pass.adapter);
+        &xs + self.mlp.forward(&self.post_attention_layernorm.forward(&xs), pass.adapter)
+    }
+}
+
+impl Decoder {
+    /// Positions that go through the layers at a time, which bounds the memory of a long prompt.
+    const CHUNK: usize = 1024;
+
+    /// Loads the decoder of a packed directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Weights`] when a tensor is missing or damaged, [`Error::Torch`] when memory is short.
+    pub fn load(dir: &Path, config: &Config, device: Device) -> Result<Self> {
+        let _no_grad = tch::no_grad_guard();
+        let weights = &Weights::open(dir, device)?;
+        let sizes = &config.decoder;
+        let embed_tokens = Linear::load(weights, "model.embed_tokens", sizes.vocab_size, sizes.hidden_size)?;
+        // A tied head is stored only where its format differs from the embedding's.
+        let has_head = ["", ".int8", ".int4"].iter().any(|form| weights.contains(&format!("lm_head.weight{form}")));
+        let lm_head = if has_head || !sizes.tie_word_embeddings {
+            Linear::load(weights, "lm_head", sizes.vocab_size, sizes.hidden_size)?
+        } else {
+            embed_tokens.share()
+        };
+        let layers = (0..sizes.num_hidden_layers)
+            .map(|layer| Layer::load(weights, config, &format!("model.layers.{layer}")))
+            .collect::<Result<_>>()?;
+        let kind = match &embed_tokens {
+            Linear::Dense(weight) => weight.kind(),
+            _ => Kind::BFloat16,
+        };
+        Ok(Self {
+            embed_tokens,
+            layers,
+            norm: RmsNorm::load(weights, "model.norm", sizes.hidden_size, sizes.rms_norm_eps)?,
+            lm_head,
+            rope: Rope::new(sizes),
+            kv_shape: KvShape::new(sizes, kind, device),
+            vocab_size: sizes.vocab_size,
+            adapters: (config.vision_lora.is_some(), config.speech_lora.is_some()),
+        })
+    }
+
+    /// Token embeddings `[n, hidden]`.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for an id outside the vocabulary.
+    pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocab_size) {
+            return Err(Error::Request(format!("token {id} is outside the vocabulary of {}", self.vocab_size)));
+        }
+        let _no_grad = tch::no_grad_guard();
+        let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
+        let ids = Tensor::f_from_slice(&ids)?.f_to(self.kv_shape.device)?;
+        Ok(match &self.embed_tokens {
+            Linear::Dense(weight) => weight.f_index_select(0, &ids)?,
+            Linear::Int8(weight) => weight.rows(&ids),
+            Linear::Int4(_) => return Err(Error::Request("the embedding is packed in int4".into())),
+        })
+    }
+
+    /// Appends embeddings `[n, hidden]` to the session and gives logits `[n or 1, vocab]` in f32.
+    ///
+    /// Where the sequence leaves the original context, everything before is computed again with the long factors (spec 1.4).
+    ///
+    /// # Errors
+    /// [`Error::ContextFull`] beyond the session's bound, [`Error::Torch`] when memory is short; the session must then be
+    /// dropped.
+    pub fn forward(&self, session: &mut Session, embeds: &Tensor, rows: Logits) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
+        let new = embeds.size()[0];
+        let regime = self.rope.regime(session.len() + new as usize);
+        let embeds = session.admit(embeds, regime)?;
+        let adapter = session.adapter();
+        let wanted = if rows == Logits::All { new } else { 1 };
+        let mut last = Vec::new();
+        let mut left = embeds.size()[0];
+        for chunk in embeds.f_split(Self::CHUNK as i64, 0)? {
+            let xs = self.hidden(session.kv(), &chunk, regime, adapter)?;
+            left -= xs.size()[0];
+            let keep = (wanted - left).min(xs.size()[0]);
+            if keep > 0 {
+                last.push(xs.f_narrow(0, xs.size()[0] - keep, keep)?);
+            }
+        }
+        let xs = self.norm.forward(&Tensor::f_cat(&last, 0)?);
+        Ok(self.lm_head.forward(&xs).f_to_kind(Kind::Float)?)
+    }
+
+    /// The residual stream behind the last layer.
+    fn hidden(&self, kv: &mut KvCache, embeds: &Tensor, regime: Regime, adapter: Adapter) -> Result<Tensor> {
+        let KvShape { kind, device, .. } = self.kv_shape;
+        let (start, n) = (kv.len(), embeds.size()[0] as usize);
+        kv.reserve(n)?;
+        let pass = Pass {
+            rotation: self.rope.rotation(regime, start, n, kind, device)?,
+            mask: Mask::new(start, n, kind, device)?,
+            adapter,
+        };
+        let mut xs = embeds.shallow_clone();
+        for (index, layer) in self.layers.iter().enumerate() {
+            xs = layer.forward(&xs, index, kv, &pass);
+        }
+        kv.advance(n);
+        Ok(xs)
+    }
+
+    /// Whether the model has that adapter.
+    pub fn has(&self, adapter: Adapter) -> bool {
+        match adapter {
+            Adapter::None => true,
+            Adapter::Vision => self.adapters.0,
+            Adapter::Speech => self.adapters.1,
+        }
+    }
+
+    pub(crate) fn kv_shape(&self) -> KvShape {
+        self.kv_shape
+    }
+
+    /// Whether a sequence of that length has changed its regime on the way.
+    pub(crate) fn crosses(&self, length: usize) -> bool {
+        self.rope.regime(length) == Regime::Long
+    }
+}
+
+#[cfg(test)]
+mod tests;

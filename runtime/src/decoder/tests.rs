@@ -1,0 +1,298 @@
+//! The decoder on small random weights: everything that must not depend on how a sequence is cut up.
+
+use std::path::Path;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::import::{ImportOptions, Quant, import};
+
+const HIDDEN: usize = 128;
+const FFN: usize = 192;
+const VOCAB: usize = 320;
+
+fn config() -> Value {
+    let long: Vec<f64> = (0..12).map(|pair| 1.0 + f64::from(pair)).collect();
+    json!({
+        "vocab_size": VOCAB, "hidden_size": HIDDEN, "intermediate_size": FFN, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "tie_word_embeddings": true,
+        "max_position_embeddings": 512, "original_max_position_embeddings": 24, "partial_rotary_factor": 0.75,
+        "rope_theta": 10000.0,
+        "rope_scaling": {"type": "longrope", "short_factor": vec![1.0; 12], "long_factor": long},
+        "vision_lora": {"r": 32, "lora_alpha": 64}, "speech_lora": {"r": 64, "lora_alpha": 96},
+    })
+}
+
+/// Names and shapes of the checkpoint's tensors (spec 1.2 and 2).
+fn tensors() -> Vec<(String, Vec<usize>)> {
+    let mut tensors =
+        vec![("model.embed_tokens.weight".into(), vec![VOCAB, HIDDEN]), ("model.norm.weight".into(), vec![HIDDEN])];
+    for layer in 0..2 {
+        let prefix = format!("model.layers.{layer}");
+        for norm in ["input_layernorm", "post_attention_layernorm"] {
+            tensors.push((format!("{prefix}.{norm}.weight"), vec![HIDDEN]));
+        }
+        for (module, rows, width) in [
+            ("self_attn.qkv_proj", 2 * HIDDEN, HIDDEN),
+            ("self_attn.o_proj", HIDDEN, HIDDEN),
+            ("mlp.gate_up_proj", 2 * FFN, HIDDEN),
+            ("mlp.down_proj", HIDDEN, FFN),
+        ] {
+            tensors.push((format!("{prefix}.{module}.base_layer.weight"), vec![rows, width]));
+            for (adapter, r) in [("vision", 32), ("speech", 64)] {
+                tensors.push((format!("{prefix}.{module}.lora_A.{adapter}.weight"), vec![r, width]));
+                tensors.push((format!("{prefix}.{module}.lora_B.{adapter}.weight"), vec![rows, r]));
+            }
+        }
+    }
+    tensors
+}
+
+fn write_checkpoint(dir: &Path, config: &Value, rename: impl Fn(&str) -> Option<String>) {
+    let mut rng = StdRng::seed_from_u64(3);
+    let data: Vec<(String, Vec<usize>, Vec<u8>)> = tensors()
+        .into_iter()
+        .filter_map(|(name, shape)| Some((rename(&name)?, shape)))
+        .map(|(name, shape)| {
+            let spread = 1.2 / (shape[shape.len() - 1] as f32).sqrt();
+            let bytes = (0..shape.iter().product())
+                .map(|_| rng.random_range(-spread..spread) + if shape.len() == 1 { 1.0 } else { 0.0 })
+                .flat_map(|value: f32| half::bf16::from_f32(value).to_le_bytes())
+                .collect();
+            (name, shape, bytes)
+        })
+        .collect();
+    let views = data
+        .iter()
+        .map(|(name, shape, bytes)| (name, TensorView::new(Dtype::BF16, shape.clone(), bytes).unwrap()));
+    std::fs::write(dir.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    std::fs::write(dir.join("tokenizer.json"), "{}").unwrap();
+}
+
+fn load(quant: Quant) -> Decoder {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    write_checkpoint(&source, &config(), |name| Some(name.to_owned()));
+    load_from(&source, quant)
+}
+
+fn load_from(source: &Path, quant: Quant) -> Decoder {
+    let packed = source.with_file_name(format!("packed-{quant}"));
+    import(source, &packed, &ImportOptions { quant, group: 32 }, &mut |_| ()).unwrap();
+    let config = Config::read(&packed.join("config.json")).unwrap();
+    Decoder::load(&packed, &config, Device::Cpu).unwrap()
+}
+
+fn ids(count: u32) -> Vec<u32> {
+    (0..count).map(|i| (i * 37 + 11) % VOCAB as u32).collect()
+}
+
+/// Logits of all positions, passed in pieces of those lengths.
+fn run(decoder: &Decoder, adapter: Adapter, pieces: &[usize]) -> Tensor {
+    let mut session = Session::new(decoder, adapter, 512).unwrap();
+    let ids = ids(pieces.iter().sum::<usize>() as u32);
+    let mut start = 0;
+    let logits: Vec<Tensor> = pieces
+        .iter()
+        .map(|n| {
+            let embeds = decoder.embed(&ids[start..start + n]).unwrap();
+            start += n;
+            decoder.forward(&mut session, &embeds, Logits::All).unwrap()
+        })
+        .collect();
+    Tensor::cat(&logits, 0)
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+    ((a - b).abs().max() / b.abs().max()).double_value(&[])
+}
+
+#[test]
+fn logits_do_not_depend_on_how_the_prompt_is_cut() {
+    let decoder = load(Quant::F32);
+    for adapter in [Adapter::None, Adapter::Vision, Adapter::Speech] {
+        let whole = run(&decoder, adapter, &[20]);
+        assert_eq!(whole.size(), [20, VOCAB as i64]);
+        for pieces in [&[7, 13][..], &[1, 18, 1], &[1; 20]] {
+            let difference = largest_difference(&run(&decoder, adapter, pieces), &whole);
+            assert!(difference < 1e-4, "{pieces:?}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn only_the_last_row_goes_through_the_head_when_asked() {
+    let decoder = load(Quant::F32);
+    let all = run(&decoder, Adapter::None, &[9]);
+    let mut session = Session::new(&decoder, Adapter::None, 512).unwrap();
+    let last = decoder.forward(&mut session, &decoder.embed(&ids(9)).unwrap(), Logits::Last).unwrap();
+    assert_eq!(last.size(), [1, VOCAB as i64]);
+    assert!(largest_difference(&last, &all.narrow(0, 8, 1)) < 1e-5);
+}
+
+/// 24 positions have short factors; with the 25th the whole sequence has long ones.
+#[test]
+fn crossing_the_original_context_equals_a_prompt_that_starts_beyond_it() {
+    let decoder = load(Quant::F32);
+    let whole = run(&decoder, Adapter::Speech, &[40]).narrow(0, 30, 10);
+    for pieces in [&[20, 10, 10][..], &[24, 1, 5, 10], &[1; 40]] {
+        let cut = run(&decoder, Adapter::Speech, pieces).narrow(0, 30, 10);
+        assert!(largest_difference(&cut, &whole) < 1e-4, "{pieces:?}");
+    }
+    let short = run(&decoder, Adapter::Speech, &[24]);
+    assert!(largest_difference(&run(&decoder, Adapter::Speech, &[40]).narrow(0, 0, 24), &short) > 1e-2);
+}
+
+#[test]
+fn a_fork_from_beyond_the_original_context_goes_back_to_short_factors() {
+    let decoder = load(Quant::F32);
+    let mut long = Session::new(&decoder, Adapter::None, 512).unwrap();
+    let _ = decoder.forward(&mut long, &decoder.embed(&ids(40)).unwrap(), Logits::Last).unwrap();
+    let mut fork = long.fork(10).unwrap();
+    let logits = decoder.forward(&mut fork, &decoder.embed(&ids(11)[10..]).unwrap(), Logits::All).unwrap();
+    assert!(largest_difference(&logits, &run(&decoder, Adapter::None, &[11]).narrow(0, 10, 1)) < 1e-4);
+}
+
+#[test]
+fn forks_go_their_own_ways() {
+    let decoder = load(Quant::F32);
+    let step = |session: &mut Session, ids: &[u32]| {
+        decoder.forward(session, &decoder.embed(ids).unwrap(), Logits::Last).unwrap()
+    };
+    let mut one = Session::new(&decoder, Adapter::Vision, 512).unwrap();
+    let _ = step(&mut one, &ids(12));
+    let mut two = one.fork(8).unwrap();
+    assert_eq!((one.len(), two.len()), (12, 8));
+    let of_two = step(&mut two, &[5, 6]);
+    let of_one = step(&mut one, &[9, 9]);
+
+    let alone = |tokens: &[u32]| step(&mut Session::new(&decoder, Adapter::Vision, 512).unwrap(), tokens);
+    assert!(largest_difference(&of_two, &alone(&[&ids(8)[..], &[5, 6]].concat())) < 1e-4);
+    assert!(largest_difference(&of_one, &alone(&[&ids(12)[..], &[9, 9]].concat())) < 1e-4);
+}
+
+#[test]
+fn the_bound_of_a_session_is_a_typed_error() {
+    let decoder = load(Quant::F32);
+    let mut session = Session::new(&decoder, Adapter::None, 10).unwrap();
+    let fault = decoder.forward(&mut session, &decoder.embed(&ids(11)).unwrap(), Logits::Last).unwrap_err();
+    assert!(matches!(fault, Error::ContextFull { prompt: 0, new: 11, limit: 10 }));
+    assert!(decoder.forward(&mut session, &decoder.embed(&ids(10)).unwrap(), Logits::Last).is_ok());
+    assert!(matches!(decoder.embed(&[VOCAB as u32]), Err(Error::Request(_))));
+}
+
+/// `(W + s B A) x = W x + s B (A x)` (spec 10.6).
+#[test]
+fn an_adapter_is_a_change_of_the_matrix() {
+    let dir = tempfile::tempdir().unwrap();
+    write_checkpoint(dir.path(), &config(), |name| Some(name.to_owned()));
+    let packed = dir.path().join("packed");
+    import(dir.path(), &packed, &ImportOptions { quant: Quant::F32, group: 32 }, &mut |_| ()).unwrap();
+    let weights = Weights::open(&packed, Device::Cpu).unwrap();
+    let config = Config::read(&packed.join("config.json")).unwrap();
+    let path = "model.layers.1.mlp.down_proj";
+    let linear = lora::AdaptedLinear::load(&weights, &config, path, HIDDEN, FFN).unwrap();
+    let matrix = |name: &str, rows, width| weights.tensor(&format!("{path}.{name}"), &[rows, width]).unwrap();
+    let xs = Tensor::randn([3, FFN as i64], (Kind::Float, Device::Cpu));
+    let base = matrix("weight", HIDDEN, FFN);
+    assert!(largest_difference(&linear.forward(&xs, Adapter::None), &xs.matmul(&base.tr())) < 1e-5);
+    for (adapter, name, r, scaling) in [(Adapter::Vision, "vision", 32, 2.0), (Adapter::Speech, "speech", 64, 1.5)] {
+        let a = matrix(&format!("lora_A.{name}.weight"), r, FFN);
+        let b = matrix(&format!("lora_B.{name}.weight"), HIDDEN, r);
+        let merged = &base + b.matmul(&a) * scaling;
+        assert!(largest_difference(&linear.forward(&xs, adapter), &xs.matmul(&merged.tr())) < 1e-5);
+    }
+}
+
+#[test]
+fn each_kernel_stays_near_the_f32_product() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    write_checkpoint(&source, &config(), |name| Some(name.to_owned()));
+    let open = |quant: Quant| {
+        let packed = dir.path().join(format!("packed-{quant}"));
+        import(&source, &packed, &ImportOptions { quant, group: 128 }, &mut |_| ()).unwrap();
+        Weights::open(&packed, Device::Cpu).unwrap()
+    };
+    // A width of 192 takes groups of 64 where 128 are asked for.
+    let load = |weights: &Weights| Linear::load(weights, "model.layers.0.mlp.down_proj", HIDDEN, FFN).unwrap();
+    let exact = load(&open(Quant::F32));
+    for (quant, bound) in [(Quant::Bf16, 0.004), (Quant::Int8, 0.01), (Quant::Int4, 0.09)] {
+        let linear = load(&open(quant));
+        for n in [1, 5, 40, 300] {
+            let xs = Tensor::randn([n, FFN as i64], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+            let expected = exact.forward(&xs.to_kind(Kind::Float));
+            let error = ((linear.forward(&xs).to_kind(Kind::Float) - &expected).norm() / expected.norm()).double_value(&[]);
+            assert!(error < bound, "{quant}, {n} rows: {error}");
+        }
+    }
+}
+
+#[test]
+fn packed_formats_stay_near_f32() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    write_checkpoint(&source, &config(), |name| Some(name.to_owned()));
+    let exact = load_from(&source, Quant::F32);
+    // Random weights are the worst case of 4 bits: nothing in them is redundant, and 17 matrices add up.
+    for (quant, bound) in [(Quant::Bf16, 0.02), (Quant::Int8, 0.03), (Quant::Int4, 0.4)] {
+        let decoder = load_from(&source, quant);
+        // Few rows and many rows take different kernels.
+        for pieces in [&[20][..], &[1; 20]] {
+            let found = run(&decoder, Adapter::Speech, pieces);
+            let expected = run(&exact, Adapter::Speech, pieces);
+            let error = ((&found - &expected).norm() / expected.norm()).double_value(&[]);
+            assert!(error < bound, "{quant}, {pieces:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_text_only_model_with_a_head_of_its_own_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    let mut config = config();
+    config["tie_word_embeddings"] = json!(false);
+    config.as_object_mut().unwrap().retain(|key, _| !key.ends_with("_lora"));
+    write_checkpoint(&source, &config, |name| {
+        (!name.contains("lora")).then(|| name.replace(".base_layer", ""))
+    });
+    let fault = import(&source, &dir.path().join("x"), &ImportOptions::default(), &mut |_| ()).unwrap_err();
+    assert!(fault.to_string().contains("`lm_head.weight` is missing"), "{fault}");
+
+    config["tie_word_embeddings"] = json!(true);
+    std::fs::write(source.join("config.json"), config.to_string()).unwrap();
+    let decoder = load_from(&source, Quant::Int4);
+    assert_eq!(run(&decoder, Adapter::None, &[5]).size(), [5, VOCAB as i64]);
+    assert!(matches!(Session::new(&decoder, Adapter::Speech, 512), Err(Error::Request(_))));
+}
+
+#[test]
+fn an_import_appears_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    write_checkpoint(&source, &config(), |name| Some(name.to_owned()));
+    let packed = dir.path().join("packed");
+    let options = ImportOptions::default();
+    let manifest = import(&source, &packed, &options, &mut |_| ()).unwrap();
+    manifest.verify(&packed).unwrap();
+    assert!(manifest.is_of(&source).unwrap());
+    assert_eq!(crate::import::manifest::Manifest::read(&packed).unwrap(), manifest);
+
+    std::fs::remove_file(source.join("tokenizer.json")).unwrap();
+    assert!(import(&source, &packed, &options, &mut |_| ()).is_err());
+    crate::import::manifest::Manifest::read(&packed).unwrap();
+    assert!(!manifest.is_of(&source).unwrap());
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(import(&source, &source, &options, &mut |_| ()).unwrap_err().to_string().contains("other things"));
+}

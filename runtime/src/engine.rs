@@ -1,0 +1,330 @@
+//! Loads a packed model and answers requests: the only module that knows all stages.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Deserialize;
+use tch::{Kind, Tensor};
+
+use crate::answer::Answer;
+use crate::audio::{self, AudioEncoder, AudioProjector};
+use crate::config::Config;
+use crate::decoder::{Decoder, Logits};
+use crate::device::{self, DeviceChoice};
+use crate::error::{Error, Result};
+use crate::features::Features;
+use crate::grammar::GrammarCompiler;
+use crate::import::manifest::Manifest;
+use crate::merge::merge;
+use crate::prefix_cache::{self, PrefixCache};
+use crate::prompt::{self, Medium, Placed, Prompt, RowCount};
+use crate::request::{Audio, Generation, Image, Request, Stop, Usage};
+use crate::session::{Adapter, Session};
+use crate::tokenizer::Tokenizer;
+use crate::vision::{self, VisionEncoder};
+
+/// How to load a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Where the decoder runs.
+    pub device: DeviceChoice,
+    /// Threads of the decoder on a CPU; none: one per physical core.
+    pub threads: Option<usize>,
+    /// Bound on prompt and answer together, in tokens; the model's own bound holds as well.
+    pub context: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { device: DeviceChoice::Auto, threads: None, context: 8192 }
+    }
+}
+
+/// A loaded model. Shared and immutable: what changes while it answers lives in a [`Session`] and in the [`PrefixCache`].
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    tokenizer: Tokenizer,
+    grammar: GrammarCompiler,
+    decoder: Decoder,
+    audio: Option<AudioEncoder>,
+    vision: Option<VisionEncoder>,
+    stop_ids: Vec<u32>,
+    context: usize,
+}
+
+/// What this runtime reads of `generation_config.json`.
+#[derive(Debug, Deserialize)]
+struct GenerationConfig {
+    eos_token_id: OneOrMany,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl Engine {
+    /// Loads a packed model, as `import` writes it.
+    ///
+    /// # Errors
+    /// When the directory is no packed model, a part is damaged, or the device that is asked for is not there.
+    pub fn load(dir: &Path, options: &EngineOptions) -> Result<Self> {
+        let _no_grad = tch::no_grad_guard();
+        if let Some(threads) = options.threads {
+            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        }
+        Manifest::read(dir)?;
+        let config = Config::read(&dir.join("config.json"))?;
+        let tokenizer = Tokenizer::read(&dir.join("tokenizer.json"))?;
+        let hidden = config.decoder.hidden_size;
+        Ok(Self {
+            grammar: GrammarCompiler::new(&tokenizer)?,
+            decoder: Decoder::load(dir, &config, device::choose(options.device)?)?,
+            audio: config.audio().map(|audio| AudioEncoder::load(dir, audio, hidden)).transpose()?,
+            vision: config.image().map(|image| VisionEncoder::load(dir, image, hidden)).transpose()?,
+            stop_ids: stop_ids(dir, &tokenizer)?,
+            context: options.context.min(config.decoder.max_position_embeddings),
+            tokenizer,
+            config,
+        })
+    }
+
+    /// The model's sizes.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Answers a request, passing on the text as it is written.
+    ///
+    /// # Errors
+    /// When the request does not fit the model or the context, a tool's schema cannot be a grammar, or `stop` ends it.
+    pub fn generate(
+        &self,
+        cache: &mut PrefixCache,
+        request: &Request,
+        stop: &Stop,
+        sink: &mut dyn FnMut(&str),
+    ) -> Result<Generation> {
+        let _no_grad = tch::no_grad_guard();
+        let prompt = prompt::render(request, &self.tokenizer, self)?;
+        self.check_context(&prompt)?;
+        let grammar = match request.tools.as_slice() {
+            [] => None,
+            tools => Some(self.grammar.compile(tools)?),
+        };
+        let max_new_tokens = request.max_new_tokens.min(self.context - prompt.ids.len());
+        let mut answer =
+            Answer::new(&self.tokenizer, &self.stop_ids, grammar.as_ref(), request.sampling, max_new_tokens);
+        let mut usage = Usage { prompt_tokens: prompt.ids.len(), ..Usage::default() };
+
+        let (mut session, mut logits) = self.prefill(cache, &prompt, stop, &mut usage)?;
+        let mut keys = prefix_cache::keys(&prompt);
+        let started = Instant::now();
+        while let Some(tokens) = answer.advance(&logits, sink)? {
+            stop.check()?;
+            logits = self.step(&mut session, &tokens)?;
+            keys.extend(tokens.iter().map(|id| u64::from(*id)));
+        }
+        usage.decode = started.elapsed();
+        cache.keep_latest(Adapter::of(&prompt), keys, session);
+
+        usage.new_tokens = answer.new_tokens;
+        usage.forced_tokens = answer.forced_tokens;
+        let (text, calls, finish) = answer.finish()?;
+        Ok(Generation { text, calls, finish, usage })
+    }
+
+    /// Computes the system prefix of a request ahead of time, so that the first answer need not wait for it.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    pub fn warm_up(&self, cache: &mut PrefixCache, request: &Request, adapter: Adapter) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let prompt = prompt::render(request, &self.tokenizer, self)?;
+        self.check_context(&prompt)?;
+        let mut session = Session::new(&self.decoder, adapter, self.context)?;
+        if prompt.prefix > 0 {
+            let keys = prefix_cache::keys(&prompt);
+            self.step(&mut session, &prompt.ids[..prompt.prefix])?;
+            cache.keep_prefix(adapter, &keys[..prompt.prefix], &session)?;
+        }
+        Ok(())
+    }
+
+    /// The prompt as the model sees it.
+    ///
+    /// # Errors
+    /// As [`prompt::render`].
+    pub fn render(&self, request: &Request) -> Result<Prompt> {
+        prompt::render(request, &self.tokenizer, self)
+    }
+
+    /// Token embeddings with the media's features in place, `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// When a medium cannot be encoded or `stop` ends it.
+    pub fn embed(&self, prompt: &Prompt, stop: &Stop) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
+        self.embed_from(prompt, 0, stop)
+    }
+
+    /// The logits at every position of a prompt, `[tokens, vocab]` in f32.
+    ///
+    /// # Errors
+    /// As [`Engine::embed`].
+    pub fn logits(&self, prompt: &Prompt, stop: &Stop) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
+        let mut session = Session::new(&self.decoder, Adapter::of(prompt), self.context)?;
+        self.decoder.forward(&mut session, &self.embed_from(prompt, 0, stop)?, Logits::All)
+    }
+
+    fn check_context(&self, prompt: &Prompt) -> Result<()> {
+        let length = prompt.ids.len();
+        if length < self.context {
+            return Ok(());
+        }
+        Err(Error::ContextFull { prompt: length, new: 1, limit: self.context })
+    }
+
+    /// Runs the prompt, from the longest beginning that the cache holds; the logits of its last position.
+    fn prefill(
+        &self,
+        cache: &mut PrefixCache,
+        prompt: &Prompt,
+        stop: &Stop,
+        usage: &mut Usage,
+    ) -> Result<(Session, Vec<f32>)> {
+        let adapter = Adapter::of(prompt);
+        let keys = prefix_cache::keys(prompt);
+        let mut session = match cache.resume(adapter, &keys)? {
+            Some(session) => session,
+            None => Session::new(&self.decoder, adapter, self.context)?,
+        };
+        usage.cached_tokens = session.len();
+
+        let encoding = Instant::now();
+        let start = session.len().max(prompt.prefix);
+        let embeds = self.embed_from(prompt, start, stop)?;
+        usage.encode = encoding.elapsed();
+
+        let prefilling = Instant::now();
+        if session.len() < prompt.prefix {
+            let missing = &prompt.ids[session.len()..prompt.prefix];
+            self.step(&mut session, missing)?;
+            cache.keep_prefix(adapter, &keys[..prompt.prefix], &session)?;
+            stop.check()?;
+        }
+        let logits = self.decoder.forward(&mut session, &embeds, Logits::Last)?;
+        usage.prefill = prefilling.elapsed();
+        Ok((session, to_vec(&logits)?))
+    }
+
+    /// Feeds tokens of plain text; the logits behind the last.
+    fn step(&self, session: &mut Session, ids: &[u32]) -> Result<Vec<f32>> {
+        let embeds = self.decoder.embed(ids)?;
+        to_vec(&self.decoder.forward(session, &embeds, Logits::Last)?)
+    }
+
+    /// The embeddings of the prompt from position `start` on. Media never straddle it: a cached beginning holds a medium whole
+    /// or not at all.
+    fn embed_from(&self, prompt: &Prompt, start: usize, stop: &Stop) -> Result<Tensor> {
+        let ids = &prompt.ids[start..];
+        let mut embeds = self.decoder.embed(ids)?;
+        let specials = self.tokenizer.specials();
+        for (placeholder, is_image) in [(specials.image, true), (specials.audio, false)] {
+            let fresh = |placed: &&Placed| {
+                placed.start >= start && matches!(placed.medium, Medium::Image(_)) == is_image
+            };
+            let features: Vec<Features> = prompt
+                .media
+                .iter()
+                .filter(fresh)
+                .map(|placed| self.encode(&placed.medium, Adapter::of(prompt), stop))
+                .collect::<Result<_>>()?;
+            if let Some(placeholder) = placeholder
+                && !features.is_empty()
+            {
+                embeds = merge(&embeds, ids, placeholder.id, &features)?;
+            }
+        }
+        Ok(embeds)
+    }
+
+    /// The features of a medium, `[rows, hidden]`. Sound beside a picture has a projector of its own (spec 0).
+    fn encode(&self, medium: &Medium, adapter: Adapter, stop: &Stop) -> Result<Features> {
+        stop.check()?;
+        match medium {
+            Medium::Audio(audio) => {
+                let projector =
+                    if adapter == Adapter::Vision { AudioProjector::Vision } else { AudioProjector::Speech };
+                self.hearing()?.encode(audio, projector, stop)
+            }
+            Medium::Image(image) => self.sight()?.encode(image, stop),
+        }
+    }
+
+    fn hearing(&self) -> Result<&AudioEncoder> {
+        self.audio.as_ref().ok_or_else(|| Error::Request("this model is text-only: it takes no sound".into()))
+    }
+
+    fn sight(&self) -> Result<&VisionEncoder> {
+        self.vision.as_ref().ok_or_else(|| Error::Request("this model is text-only: it takes no picture".into()))
+    }
+}
+
+impl RowCount for Engine {
+    fn audio_rows(&self, audio: &Audio) -> Result<usize> {
+        self.hearing()?;
+        audio::token_count(audio)
+    }
+
+    fn image_rows(&self, image: &Image) -> Result<usize> {
+        self.sight()?;
+        let Some(config) = self.config.image() else { return Ok(0) };
+        vision::token_count(image.width, image.height, config)
+    }
+}
+
+impl Adapter {
+    /// The adapter of a prompt: vision with any picture, else speech with any sound (spec 0).
+    pub fn of(prompt: &Prompt) -> Self {
+        let any = |image: bool| prompt.media.iter().any(|placed| matches!(placed.medium, Medium::Image(_)) == image);
+        match (any(true), any(false)) {
+            (true, _) => Self::Vision,
+            (false, true) => Self::Speech,
+            (false, false) => Self::None,
+        }
+    }
+}
+
+/// The ids that end an answer: those of `generation_config.json`, or `<|end|>` and `<|endoftext|>` (spec 5.5).
+fn stop_ids(dir: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let path = dir.join("generation_config.json");
+    let specials = tokenizer.specials();
+    let mut ids = vec![specials.end.id, specials.endoftext.id];
+    if path.exists() {
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let config: GenerationConfig =
+            serde_json::from_str(&text).map_err(|fault| Error::config(&path, fault.to_string()))?;
+        match config.eos_token_id {
+            OneOrMany::One(id) => ids.push(id),
+            OneOrMany::Many(more) => ids.extend(more),
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
+fn to_vec(logits: &Tensor) -> Result<Vec<f32>> {
+    let row = logits.f_reshape([-1])?.f_to_kind(Kind::Float)?.f_to(tch::Device::Cpu)?;
+    Ok(Vec::try_from(row)?)
+}

@@ -1,0 +1,115 @@
+//! The errors of the runtime: one variant per thing a user can mend.
+
+use std::path::{Path, PathBuf};
+
+/// Shorthand for a result with [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong while importing, loading or running a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// `config.json` or another JSON file of the model does not fit.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Which key, what is wrong and how to mend it.
+        reason: String,
+    },
+    /// The weights do not fit the config: every fault found, by tensor name.
+    #[error("{}: {}", path.display(), faults.join("; "))]
+    Weights {
+        /// The checkpoint file or folder.
+        path: PathBuf,
+        /// One line per missing, extra, mis-shaped or truncated tensor.
+        faults: Vec<String>,
+    },
+    /// An encoder graph cannot be loaded or run.
+    #[error("encoder {graph}: {reason}")]
+    Encoder {
+        /// The name of the graph.
+        graph: String,
+        /// What the ONNX runner said.
+        reason: String,
+    },
+    /// A sound is unusable.
+    #[error("audio{}: {reason}", at(path.as_deref()))]
+    Audio {
+        /// The file it came from, if any.
+        path: Option<PathBuf>,
+        /// What is wrong and what would be accepted.
+        reason: String,
+    },
+    /// A picture is unusable.
+    #[error("image{}: {reason}", at(path.as_deref()))]
+    Image {
+        /// The file it came from, if any.
+        path: Option<PathBuf>,
+        /// What is wrong and what would be accepted.
+        reason: String,
+    },
+    /// The request cannot be turned into a prompt.
+    #[error("request: {0}")]
+    Request(String),
+    /// The prompt and the answer do not fit into the context.
+    #[error(
+        "the prompt has {prompt} tokens and up to {new} more were asked for, but the context is bounded at {limit}: shorten the prompt or raise `context`"
+    )]
+    ContextFull {
+        /// Tokens of the prompt, media included.
+        prompt: usize,
+        /// Tokens asked for beyond it.
+        new: usize,
+        /// The bound.
+        limit: usize,
+    },
+    /// A tool's JSON Schema cannot be made into a grammar.
+    #[error("tool grammar: {0}")]
+    Grammar(String),
+    /// The deadline passed or the caller cancelled.
+    #[error("stopped: {0}")]
+    Stopped(StopReason),
+    /// The compute device asked for is not there.
+    #[error("device: {0}")]
+    Device(String),
+    /// The decoder gave no finite logit, as it does on damaged weights.
+    #[error("the decoder gave no usable logit: are the weights of this model damaged? `outpost inspect` checks them")]
+    NoLogit,
+    /// libtorch refused an allocation or an operation.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+}
+
+/// Why a generation ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StopReason {
+    /// The request's deadline passed.
+    #[error("the deadline passed")]
+    Deadline,
+    /// The caller cancelled.
+    #[error("cancelled by the caller")]
+    Cancelled,
+}
+
+impl Error {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn config(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Config { path: path.to_owned(), reason: reason.into() }
+    }
+}
+
+fn at(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| format!(" {}", path.display()))
+}

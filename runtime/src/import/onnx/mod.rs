@@ -1,0 +1,67 @@
+//! The encoders as plain ONNX graphs, built from config and checkpoint: `<graph>.onnx` in the packed directory, with f32 weights beside it.
+//!
+//! | graph | what |
+//! | --- | --- |
+//! | `vision_tower` | a crop → patches |
+//! | `vision_projector` | pooled patches, with separators between → rows for the decoder |
+//! | `audio_subsample` | log-mel frames → a row per 80 ms |
+//! | `audio_conformer` | rows → rows, within a segment |
+//! | `audio_projector_speech`, `audio_projector_vision` | rows → rows for the decoder |
+
+mod conformer;
+mod graph;
+mod inventory;
+mod siglip;
+
+use std::path::Path;
+
+use self::graph::{GraphWriter, Value};
+pub use self::inventory::inventory;
+use super::checkpoint::Checkpoint;
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// Writes the graphs of every encoder that the config names into `dir`, telling each one's name to `progress`.
+///
+/// # Errors
+/// [`Error::Weights`] when a tensor is missing or mis-shaped, [`Error::Io`] when a file cannot be written.
+pub fn write_encoders(
+    checkpoint: &Checkpoint,
+    config: &Config,
+    dir: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    let hidden = config.decoder.hidden_size;
+    let mut start = |name: &str| {
+        progress(name);
+        GraphWriter::create(checkpoint, dir, name)
+    };
+    if let Some(image) = config.image() {
+        let vision = image.tower();
+        siglip::tower(start("vision_tower")?, &vision)?;
+        siglip::projector(start("vision_projector")?, vision.hidden_size, hidden)?;
+    }
+    if let Some(audio) = config.audio() {
+        conformer::subsample(start("audio_subsample")?, audio)?;
+        conformer::blocks(start("audio_conformer")?, audio)?;
+        for which in ["speech", "vision"] {
+            let graph = start(&format!("audio_projector_{which}"))?;
+            conformer::projector(graph, which, audio.attention_dim, hidden)?;
+        }
+    }
+    Ok(())
+}
+
+/// Linear, GELU, linear.
+fn projector(
+    g: &mut GraphWriter<'_>,
+    prefix: &str,
+    xs: &Value,
+    width: usize,
+    hidden: usize,
+) -> Result<Value> {
+    let xs = g.linear(xs, &format!("{prefix}.0"), width, hidden)?;
+    let xs = g.gelu(&xs);
+    g.linear(&xs, &format!("{prefix}.2"), hidden, hidden)
+}

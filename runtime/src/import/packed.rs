@@ -1,0 +1,114 @@
+//! Writes the decoder's safetensors file as a stream: the header is planned first, so that no more than one block of rows is
+//! held in memory.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+
+use safetensors::tensor::Dtype;
+use serde_json::{Map, json};
+
+use super::checkpoint::Checkpoint;
+use super::inventory::{Entry, Role};
+use super::quantize::{Format, Quant};
+use super::ImportOptions;
+use crate::error::{Error, Result};
+
+/// Values that are read, rounded and kept at a time.
+const BLOCK: usize = 1 << 24;
+
+/// Writes the tensors of `entries` to `path`.
+pub(crate) fn write_decoder(
+    checkpoint: &Checkpoint,
+    entries: &[Entry],
+    options: ImportOptions,
+    path: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let entries: Vec<&Entry> = entries.iter().filter(|entry| is_stored(entry, options.quant)).collect();
+    let mut file = BufWriter::new(File::create(path).map_err(Error::io(path))?);
+    file.write_all(&header(&entries, options)).map_err(Error::io(path))?;
+    for (done, entry) in entries.iter().enumerate() {
+        progress(&format!("decoder {}/{}: {}", done + 1, entries.len(), entry.packed));
+        write_entry(checkpoint, entry, options, &mut file).map_err(|fault| match fault {
+            Fault::Read(fault) => fault,
+            Fault::Write(fault) => Error::io(path)(fault),
+        })?;
+    }
+    let file = file.into_inner().map_err(|fault| Error::io(path)(fault.into_error()))?;
+    file.sync_all().map_err(Error::io(path))
+}
+
+enum Fault {
+    Read(Error),
+    Write(std::io::Error),
+}
+
+fn write_entry(
+    checkpoint: &Checkpoint,
+    entry: &Entry,
+    options: ImportOptions,
+    file: &mut BufWriter<File>,
+) -> Result<(), Fault> {
+    let (rows, width, format) = layout(entry, options);
+    let block = (BLOCK / width).max(1);
+    // The first tensor of a format goes out at once; a second one, of scales, is small and waits for its end.
+    let mut late = Vec::new();
+    for start in (0..rows).step_by(block) {
+        let range = start..rows.min(start + block);
+        let range = if entry.shape.len() == 1 { 0..width } else { range };
+        let values = checkpoint.rows(&entry.source, &entry.shape, range).map_err(Fault::Read)?;
+        let mut packed = format.pack(&values, width).into_iter();
+        file.write_all(&packed.next().unwrap_or_default()).map_err(Fault::Write)?;
+        late.extend(packed.flatten());
+    }
+    file.write_all(&late).map_err(Fault::Write)
+}
+
+/// The head of a tied model is stored only where its format differs from the embedding's.
+fn is_stored(entry: &Entry, quant: Quant) -> bool {
+    entry.role != Role::Head || entry.source == entry.packed || quant == Quant::Int4
+}
+
+/// Rows, width and format of a tensor; a norm's weight is one row.
+fn layout(entry: &Entry, options: ImportOptions) -> (usize, usize, Format) {
+    let (rows, width) = match entry.shape.as_slice() {
+        [rows, width] => (*rows, *width),
+        other => (1, other.iter().product()),
+    };
+    let format = match (entry.role, options.quant) {
+        (_, Quant::F32) => Format::F32,
+        (Role::Norm, _) => Format::Bf16,
+        // Rows are looked up one by one: 8 bits are next to exact, and none but the rows in use are read.
+        (Role::Embedding, Quant::Int4) => Format::Int8,
+        (_, quant) => Format::of(quant, options.group, rows, width),
+    };
+    (rows, width, format)
+}
+
+/// Length and JSON header of a safetensors file.
+fn header(entries: &[&Entry], options: ImportOptions) -> Vec<u8> {
+    let mut header = Map::new();
+    let mut offset = 0;
+    for entry in entries {
+        let (rows, width, format) = layout(entry, options);
+        for (suffix, dtype, shape) in format.tensors(rows, width) {
+            let shape = if entry.shape.len() == 1 { entry.shape.clone() } else { shape };
+            let end = offset + shape.iter().product::<usize>() * bytes(dtype);
+            let name = format!("{}{suffix}", entry.packed);
+            header.insert(
+                name,
+                json!({"dtype": format!("{dtype:?}"), "shape": shape, "data_offsets": [offset, end]}),
+            );
+            offset = end;
+        }
+    }
+    let mut json = serde_json::Value::Object(header).to_string().into_bytes();
+    // The data begins at a multiple of 8.
+    json.resize(json.len().next_multiple_of(8), b' ');
+    [&(json.len() as u64).to_le_bytes(), json.as_slice()].concat()
+}
+
+fn bytes(dtype: Dtype) -> usize {
+    dtype.bitsize() / 8
+}

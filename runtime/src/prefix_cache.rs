@@ -1,0 +1,114 @@
+//! Sessions kept from earlier requests: what a new prompt shares with one of them is not computed again.
+//!
+//! Tokens alone do not name a prefix: placeholder runs look alike for every picture, and the keys and values depend on the
+//! adapter. So a prefix is a list of [`Key`]s under an [`Adapter`].
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use crate::error::Result;
+use crate::prompt::{Medium, Prompt};
+use crate::session::{Adapter, Session};
+
+/// Names what stands at a position: the token id, or the medium's content and the row within it.
+pub(crate) type Key = u64;
+
+/// Sessions kept from earlier requests: system prefixes, and the latest conversation.
+#[derive(Debug, Default)]
+pub struct PrefixCache {
+    /// Most recently used last.
+    prefixes: VecDeque<Kept>,
+    latest: Option<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    adapter: Adapter,
+    keys: Vec<Key>,
+    session: Session,
+}
+
+impl PrefixCache {
+    /// System prefixes kept at most: three adapters, and a change of the tool list.
+    const MAX_PREFIXES: usize = 4;
+
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets everything, as must be done when the model was changed or a forward pass was broken off.
+    pub fn clear(&mut self) {
+        self.prefixes.clear();
+        self.latest = None;
+    }
+
+    /// A session that holds the longest kept beginning of `keys`, never all of it: the last position must be computed to have
+    /// its logits.
+    pub(crate) fn resume(&mut self, adapter: Adapter, keys: &[Key]) -> Result<Option<Session>> {
+        let shared = |kept: &Kept| {
+            let common = kept.keys.iter().zip(keys).take_while(|(a, b)| a == b).count();
+            if kept.adapter == adapter { common.min(keys.len() - 1) } else { 0 }
+        };
+        let best = (0..self.prefixes.len()).map(|index| (shared(&self.prefixes[index]), index)).max();
+        let latest = self.latest.as_ref().map_or(0, shared);
+        if let Some((length, index)) = best
+            && length >= latest
+            && length > 0
+        {
+            let Some(kept) = self.prefixes.remove(index) else { return Ok(None) };
+            let session = kept.session.fork(length);
+            self.prefixes.push_back(kept);
+            return session.map(Some);
+        }
+        match &self.latest {
+            Some(kept) if latest > 0 => kept.session.fork(latest).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Keeps a copy of a system prefix.
+    pub(crate) fn keep_prefix(&mut self, adapter: Adapter, keys: &[Key], session: &Session) -> Result<()> {
+        if self.prefixes.iter().any(|kept| kept.adapter == adapter && kept.keys == keys) {
+            return Ok(());
+        }
+        if self.prefixes.len() == Self::MAX_PREFIXES {
+            self.prefixes.pop_front();
+        }
+        let session = session.fork(keys.len())?;
+        self.prefixes.push_back(Kept { adapter, keys: keys.to_vec(), session });
+        Ok(())
+    }
+
+    /// Keeps the conversation that was just answered, for its next turn.
+    pub(crate) fn keep_latest(&mut self, adapter: Adapter, keys: Vec<Key>, session: Session) {
+        self.latest = Some(Kept { adapter, keys, session });
+    }
+}
+
+/// The keys of a prompt, one a position.
+pub(crate) fn keys(prompt: &Prompt) -> Vec<Key> {
+    let mut keys: Vec<Key> = prompt.ids.iter().map(|id| Key::from(*id)).collect();
+    for placed in &prompt.media {
+        let digest = digest(&placed.medium);
+        for row in 0..placed.rows {
+            let mut hasher = DefaultHasher::new();
+            (digest, row).hash(&mut hasher);
+            // Above all token ids, so that no text position equals a medium's.
+            keys[placed.start + row] = hasher.finish() | 1 << 63;
+        }
+    }
+    keys
+}
+
+fn digest(medium: &Medium) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match medium {
+        Medium::Audio(audio) => {
+            audio.rate.hash(&mut hasher);
+            audio.samples.iter().for_each(|sample| sample.to_bits().hash(&mut hasher));
+        }
+        Medium::Image(image) => (image.width, image.height, &image.rgb).hash(&mut hasher),
+    }
+    hasher.finish()
+}

@@ -1,0 +1,204 @@
+//! `tokenizer.json` → token ids, with the special tokens of spec 5.2 resolved by name.
+//!
+//! Text and special tokens never mix: [`Tokenizer::encode`] takes plain text, in which `<|end|>` is five characters like any
+//! others; special tokens enter a prompt by id only, so no input can forge a turn or a placeholder.
+
+use std::path::Path;
+
+use serde_json::Value;
+use toktrie::{TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
+
+use crate::error::{Error, Result};
+
+/// A special token: its id, and whether it swallows white space beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Special {
+    /// The id.
+    pub id: u32,
+    /// Swallows white space before it.
+    pub lstrip: bool,
+    /// Swallows white space after it.
+    pub rstrip: bool,
+}
+
+/// The special tokens that prompts and answers are made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Specials {
+    /// `<|endoftext|>`
+    pub endoftext: Special,
+    /// `<|end|>`
+    pub end: Special,
+    /// `<|system|>`
+    pub system: Special,
+    /// `<|user|>`
+    pub user: Special,
+    /// `<|assistant|>`
+    pub assistant: Special,
+    /// `<|tool|>`, `<|/tool|>`, `<|tool_call|>`, `<|/tool_call|>` and `<|tool_response|>`, where the model knows tools.
+    pub tools: Option<ToolTokens>,
+    /// The image placeholder `<|endoftext10|>` (or `<|image|>`), where the model sees.
+    pub image: Option<Special>,
+    /// The audio placeholder `<|endoftext11|>` (or `<|audio|>`), where the model hears.
+    pub audio: Option<Special>,
+}
+
+/// The special tokens around tools (spec 5.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToolTokens {
+    /// `<|tool|>`
+    pub tool: Special,
+    /// `<|/tool|>`
+    pub tool_end: Special,
+    /// `<|tool_call|>`
+    pub call: Special,
+    /// `<|/tool_call|>`
+    pub call_end: Special,
+    /// `<|tool_response|>`
+    pub response: Special,
+}
+
+/// The tokenizer of a model.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    specials: Specials,
+    /// Bytes of each token; those of added tokens start with [`TokTrie::SPECIAL_TOKEN_MARKER`].
+    bytes: Vec<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer").field("tokens", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read, [`Error::Config`] when it is no tokenizer or lacks a role token.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        Self::parse(&text).map_err(|reason| Error::config(path, reason))
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut json: Value = serde_json::from_str(text).map_err(|fault| fault.to_string())?;
+        let added = json.get_mut("added_tokens").and_then(Value::as_array_mut).ok_or("`added_tokens` is missing")?;
+        // The file may declare tool tokens as not special; marked special they can be kept out of plain text.
+        for token in added.iter_mut() {
+            token["special"] = Value::Bool(true);
+        }
+        let specials = Specials::resolve(added)?;
+        let bytes = llguidance::token_bytes_from_tokenizer_json(&json).map_err(|fault| fault.to_string())?;
+        let mut inner: tokenizers::Tokenizer =
+            serde_json::from_value(json).map_err(|fault| fault.to_string())?;
+        inner.set_encode_special_tokens(true);
+        Ok(Self { inner, specials, bytes })
+    }
+
+    /// The special tokens.
+    pub fn specials(&self) -> &Specials {
+        &self.specials
+    }
+
+    /// Number of tokens that the file defines; the embedding may have more rows.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether the file defines no token.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Ids of plain text.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when the tokenizer refuses the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|fault| Error::Request(format!("the text cannot be tokenized: {fault}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Bytes of a token of plain text; empty for special and unknown ones.
+    pub fn bytes(&self, id: u32) -> &[u8] {
+        match self.bytes.get(id as usize) {
+            Some(bytes) if bytes.first() != Some(&TokTrie::SPECIAL_TOKEN_MARKER) => bytes,
+            _ => &[],
+        }
+    }
+
+    /// Whether a token is plain text.
+    pub fn is_text(&self, id: u32) -> bool {
+        !self.bytes(id).is_empty()
+    }
+
+    /// Text of some tokens, special ones left out, broken UTF-8 replaced.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| self.bytes(*id)).copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The view of this tokenizer that the grammar engine needs.
+    pub(crate) fn grammar_env(&self) -> TokEnv {
+        let info = TokRxInfo::new(self.bytes.len() as u32, self.specials.end.id);
+        let trie = TokTrie::from(&info, &self.bytes);
+        std::sync::Arc::new(GrammarEnv { trie, inner: self.inner.clone() })
+    }
+}
+
+/// Forced text is tokenized as the model was trained on it, not greedily.
+struct GrammarEnv {
+    trie: TokTrie,
+    inner: tokenizers::Tokenizer,
+}
+
+impl TokenizerEnv for GrammarEnv {
+    fn tok_trie(&self) -> &TokTrie {
+        &self.trie
+    }
+
+    fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<u32> {
+        self.trie.tokenize_with_greedy_fallback(bytes, |text| match self.inner.encode_fast(text, false) {
+            Ok(encoding) => encoding.get_ids().to_vec(),
+            Err(_) => self.trie.greedy_tokenize(text.as_bytes()),
+        })
+    }
+}
+
+impl Specials {
+    fn resolve(added: &[Value]) -> Result<Self, String> {
+        let find = |name: &str| {
+            let token = added.iter().find(|token| token["content"] == name)?;
+            let id = u32::try_from(token["id"].as_u64()?).ok()?;
+            let flag = |key: &str| token[key].as_bool().unwrap_or(false);
+            Some(Special { id, lstrip: flag("lstrip"), rstrip: flag("rstrip") })
+        };
+        let need = |name: &str| {
+            find(name).ok_or_else(|| format!("`added_tokens` lacks {name}: is this a Phi-4 tokenizer?"))
+        };
+        let tools = || {
+            Some(ToolTokens {
+                tool: find("<|tool|>")?,
+                tool_end: find("<|/tool|>")?,
+                call: find("<|tool_call|>")?,
+                call_end: find("<|/tool_call|>")?,
+                response: find("<|tool_response|>")?,
+            })
+        };
+        Ok(Self {
+            endoftext: need("<|endoftext|>")?,
+            end: need("<|end|>")?,
+            system: need("<|system|>")?,
+            user: need("<|user|>")?,
+            assistant: need("<|assistant|>")?,
+            tools: tools(),
+            image: find("<|endoftext10|>").or_else(|| find("<|image|>")),
+            audio: find("<|endoftext11|>").or_else(|| find("<|audio|>")),
+        })
+    }
+}

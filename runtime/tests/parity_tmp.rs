@@ -1,0 +1,1 @@
+#[path = "../../tests/it/parity.rs"] mod parity;
