@@ -1,0 +1,72 @@
+//! The tools of the bundled profile, one a file.
+
+mod lights;
+mod lock;
+mod blinds;
+mod camera;
+mod alert;
+mod media;
+mod temperature;
+mod timer;
+mod volume;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::devices::Devices;
+use crate::policy::PolicyRules;
+use crate::registry::{Duplicate, Registry};
+use crate::tool::{Context, ToolOutcome};
+
+/// The bundled profile: what `models/nano/tools.json` shows to the model, in its order, and `raise_alert` for the watch list.
+///
+/// # Errors
+/// [`Duplicate`] when two tools have one name.
+pub fn profile(rules: PolicyRules, devices: &Devices) -> Result<Registry, Duplicate> {
+    let mut registry = Registry::new(rules);
+    registry.add(lights::SetLight(devices.clone()))?;
+    registry.add(temperature::SetTemperature(devices.clone()))?;
+    registry.add(timer::StartTimer)?;
+    registry.add(lock::SetLock(devices.clone()))?;
+    registry.add(blinds::SetBlinds(devices.clone()))?;
+    registry.add(media::PlayMedia(devices.clone()))?;
+    registry.add(volume::SetVolume(devices.clone()))?;
+    registry.add(camera::ReadCamera)?;
+    registry.add(alert::RaiseAlert)?;
+    Ok(registry)
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Room {
+    Kitchen,
+    Bedroom,
+    Bathroom,
+    Hallway,
+    Garage,
+    Office,
+    Garden,
+    LivingRoom,
+}
+
+/// Tells a device of the house what to be, and remembers it.
+fn command(devices: &Devices, context: &Context, device: &str, fields: impl Serialize) -> ToolOutcome {
+    let fields = match serde_json::to_value(fields) {
+        Ok(Value::Object(fields)) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        _ => Map::new(),
+    };
+    context.house.command(device, devices.update(device, fields));
+    ToolOutcome::done()
+}
+
+/// The name of a unit variant as it is written in JSON.
+fn name(value: impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(name)) => name,
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,23 @@
+//! What the agent can do: tools, the rules of who may call which, and the calling.
+//!
+//! # The path of a call
+//! name and arguments → [`Registry::call`]: known? → arguments valid? → [`policy`] → the tool, within its time → a
+//! [`ToolOutcome`] or a [`ToolError`] with one text for the model and one for the operator.
+//!
+//! # Layout
+//! - [`tool`]: the [`Tool`] trait and what a tool gets and gives; [`House`] is all that it can reach.
+//! - [`registry`]: tools by name; [`schema`]: argument types → JSON Schema; [`policy`]: pure rules.
+//! - [`builtin`]: one tool a file; [`devices`]: the state that they keep.
+//! - no model, no MQTT client, no device.
+#![forbid(unsafe_code)]
+
+pub mod builtin;
+pub mod devices;
+pub mod policy;
+pub mod registry;
+pub mod schema;
+pub mod tool;
+
+pub use policy::{Origin, Policy, PolicyRules, Verdict};
+pub use registry::Registry;
+pub use tool::{Class, Context, ErrorKind, House, Spec, Tool, ToolError, ToolOutcome};
