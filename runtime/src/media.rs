@@ -59,10 +59,9 @@ fn wav(reader: impl Read, path: Option<&Path>) -> Result<Audio> {
     let fault = |reason: String| Error::Audio { path: path.map(Path::to_owned), reason };
     let unreadable = |error: hound::Error| {
         fault(match error {
-            hound::Error::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                "is empty or cut short".to_owned()
-            }
-            hound::Error::IoError(error) => error.to_string(),
+            // What comes from the system has a code; what the reader says itself is that there are too few bytes.
+            hound::Error::IoError(error) if error.raw_os_error().is_some() => error.to_string(),
+            hound::Error::IoError(_) => "is empty or cut short".to_owned(),
             hound::Error::FormatError(reason) => format!("is not a WAV file: {reason}"),
             other => format!("cannot be read as WAV: {other}"),
         })

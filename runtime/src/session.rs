@@ -70,7 +70,9 @@ impl Session {
             None => None,
             Some([]) => Some(Vec::new()),
             // Embeddings are never written to, so one joined copy is a copy.
-            Some(kept) => Some(vec![Tensor::f_cat(kept, 0)?.f_narrow(0, 0, len as i64)?.f_detach_copy()?]),
+            Some(kept) => {
+                Some(vec![Tensor::f_cat(kept, 0)?.f_narrow(0, 0, len as i64)?.f_detach_copy()?])
+            }
         };
         Ok(Self { adapter: self.adapter, kv: self.kv.fork(len)?, regime: self.regime, embeds })
     }

@@ -33,7 +33,10 @@ pub(crate) struct TensorFile {
 impl TensorFile {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path))?;
-        #[expect(unsafe_code, reason = "a checkpoint is larger than memory: it must be mapped, not read")]
+        #[expect(
+            unsafe_code,
+            reason = "a checkpoint is larger than memory: it must be mapped, not read"
+        )]
         // SAFETY: the map is only read, as plain bytes of which every pattern is valid. Cutting the file short while it is
         // mapped would end the process; model folders are written elsewhere and renamed into place, never changed.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
@@ -44,7 +47,8 @@ impl TensorFile {
                 map.len()
             )],
         })?;
-        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+        let tensors =
+            metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
         Ok(Self { path: path.to_owned(), start: header + size_of::<u64>(), tensors, map })
     }
 
@@ -108,9 +112,13 @@ impl Weights {
 
     /// The bytes of a tensor, which must have that shape.
     pub(crate) fn bytes(&self, name: &str, shape: &[usize]) -> Result<&[u8]> {
-        let info = self.file.info(name).ok_or_else(|| self.fault(format!("`{name}` is missing")))?;
+        let info =
+            self.file.info(name).ok_or_else(|| self.fault(format!("`{name}` is missing")))?;
         if info.shape != shape {
-            return Err(self.fault(format!("`{name}` has shape {:?}, config.json asks for {shape:?}", info.shape)));
+            return Err(self.fault(format!(
+                "`{name}` has shape {:?}, config.json asks for {shape:?}",
+                info.shape
+            )));
         }
         Ok(self.file.bytes(info))
     }

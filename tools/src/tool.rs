@@ -58,7 +58,7 @@ pub struct Spec {
 
 /// What a tool can reach: the house, which the agent stands for.
 pub trait House: Send + Sync + fmt::Debug {
-    /// Publishes a command to a device of the house. `path` is below the agent's base topic.
+    /// Publishes a command to a device of the house, such as `light/kitchen`.
     fn command(&self, path: &str, payload: Value);
 
     /// Reads the text that the camera sees now; none where there is none.

@@ -15,7 +15,7 @@ use crate::request::Audio;
 
 /// Samples per second that most sounds are brought to.
 pub(super) const RATE: u32 = 16_000;
-/// Length of the low-pass filter in samples of the input, where the ratio of the rates allows it.
+/// Least length of the low-pass filter in samples of the input.
 const FILTER: usize = 1024;
 
 /// The two spectra of spec 4.1 and 4.2.
@@ -95,7 +95,7 @@ fn resample(samples: &[f32], rate: u32) -> Result<Vec<f32>> {
     let mut resampler = Fft::<f32>::new_custom(
         rate as usize,
         RATE as usize,
-        FILTER,
+        filter_length(rate as usize),
         1,
         1,
         rubato::WindowFunction::BlackmanHarris2,
@@ -107,6 +107,16 @@ fn resample(samples: &[f32], rate: u32) -> Result<Vec<f32>> {
         resampler.process_all(&input, samples.len(), None).map_err(|e| fault(&e))?.take_data();
     out.resize(length(samples.len(), rate), 0.0);
     Ok(out)
+}
+
+/// A multiple of what both rates are whole periods of, and even: the middle of an odd filter lies between two samples, which would
+/// move the sound by half a sample.
+fn filter_length(rate: usize) -> usize {
+    let (mut common, mut rest) = (RATE as usize, rate);
+    while rest != 0 {
+        (common, rest) = (rest, common % rest);
+    }
+    FILTER.next_multiple_of(2 * (rate / common))
 }
 
 #[cfg(test)]

@@ -50,7 +50,13 @@ impl Attention {
         let sizes = &config.decoder;
         let (hidden, width) = (sizes.hidden_size, sizes.num_attention_heads * sizes.head_dim());
         Ok(Self {
-            qkv_proj: AdaptedLinear::load(weights, config, &format!("{path}.qkv_proj"), sizes.qkv_rows(), hidden)?,
+            qkv_proj: AdaptedLinear::load(
+                weights,
+                config,
+                &format!("{path}.qkv_proj"),
+                sizes.qkv_rows(),
+                hidden,
+            )?,
             o_proj: AdaptedLinear::load(weights, config, &format!("{path}.o_proj"), hidden, width)?,
             heads: sizes.num_attention_heads as i64,
             kv_heads: sizes.num_key_value_heads as i64,
@@ -68,7 +74,11 @@ impl Attention {
         adapter: Adapter,
     ) -> Tensor {
         let n = xs.size()[0];
-        let qkv = self.qkv_proj.forward(xs, adapter).view([n, self.heads + 2 * self.kv_heads, self.head_dim]);
+        let qkv = self.qkv_proj.forward(xs, adapter).view([
+            n,
+            self.heads + 2 * self.kv_heads,
+            self.head_dim,
+        ]);
         let qk = rotation.apply(&qkv.narrow(1, 0, self.heads + self.kv_heads));
         let (q, k) = (qk.narrow(1, 0, self.heads), qk.narrow(1, self.heads, self.kv_heads));
         let v = qkv.narrow(1, self.heads + self.kv_heads, self.kv_heads);

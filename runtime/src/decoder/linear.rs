@@ -108,12 +108,18 @@ impl Int4 {
         };
         let group = width / groups;
         if !matches!(group, 32 | 64 | 128 | 256) || group * groups != width {
-            return Err(weights.fault(format!("`{scales}` has {groups} groups for a width of {width}")));
+            return Err(
+                weights.fault(format!("`{scales}` has {groups} groups for a width of {width}"))
+            );
         }
-        let scale_zero = weights.tensor(&scales, &[rows, groups, 2])?.f_transpose(0, 1)?.f_contiguous()?;
+        let scale_zero =
+            weights.tensor(&scales, &[rows, groups, 2])?.f_transpose(0, 1)?.f_contiguous()?;
         let on_cpu = weights.device() == Device::Cpu;
-        let weight =
-            if on_cpu { cpu_layout(codes, rows, width)? } else { cuda_layout(codes, rows, width, weights.device())? };
+        let weight = if on_cpu {
+            cpu_layout(codes, rows, width)?
+        } else {
+            cuda_layout(codes, rows, width, weights.device())?
+        };
         Ok(Self { weight, scale_zero, group: group as i64, on_cpu })
     }
 
@@ -130,7 +136,8 @@ impl Int4 {
 fn cpu_layout(codes: &[u8], rows: usize, width: usize) -> Result<Tensor> {
     let whole = Tensor::f_empty(sizes(&[rows, width / 2]), (Kind::Uint8, Device::Cpu))?;
     for (block, codes) in codes.chunks(Int4::BLOCK * width / 2).enumerate() {
-        let wide: Vec<i32> = codes.iter().flat_map(|byte| [i32::from(byte >> 4), i32::from(byte & 15)]).collect();
+        let wide: Vec<i32> =
+            codes.iter().flat_map(|byte| [i32::from(byte >> 4), i32::from(byte & 15)]).collect();
         let part = Tensor::f_from_slice(&wide)?
             .f_view([-1, width as i64])?
             .f_internal_convert_weight_to_int4pack_for_cpu(1)?;
@@ -141,7 +148,8 @@ fn cpu_layout(codes: &[u8], rows: usize, width: usize) -> Result<Tensor> {
 
 /// The tiles of the CUDA kernel. Its input has the nibbles in the order of the file.
 fn cuda_layout(codes: &[u8], rows: usize, width: usize, device: Device) -> Result<Tensor> {
-    let inner_tiles = [8, 4, 2].into_iter().find(|tiles| width.is_multiple_of(16 * tiles)).unwrap_or(2);
+    let inner_tiles =
+        [8, 4, 2].into_iter().find(|tiles| width.is_multiple_of(16 * tiles)).unwrap_or(2);
     Ok(Tensor::f_from_data_size(codes, &sizes(&[rows, width / 2]), Kind::Uint8)?
         .f_to(device)?
         .f_internal_convert_weight_to_int4pack(inner_tiles as i64)?)

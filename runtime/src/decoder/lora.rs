@@ -24,7 +24,13 @@ struct Lora {
 }
 
 impl AdaptedLinear {
-    pub(crate) fn load(weights: &Weights, config: &Config, path: &str, rows: usize, width: usize) -> Result<Self> {
+    pub(crate) fn load(
+        weights: &Weights,
+        config: &Config,
+        path: &str,
+        rows: usize,
+        width: usize,
+    ) -> Result<Self> {
         let lora = |name: &str, lora: &Option<LoraConfig>| {
             lora.as_ref().map(|lora| Lora::load(weights, lora, path, name, rows, width)).transpose()
         };

@@ -18,8 +18,20 @@ impl Mlp {
     pub(crate) fn load(weights: &Weights, config: &Config, path: &str) -> Result<Self> {
         let (hidden, ffn) = (config.decoder.hidden_size, config.decoder.intermediate_size);
         Ok(Self {
-            gate_up_proj: AdaptedLinear::load(weights, config, &format!("{path}.gate_up_proj"), 2 * ffn, hidden)?,
-            down_proj: AdaptedLinear::load(weights, config, &format!("{path}.down_proj"), hidden, ffn)?,
+            gate_up_proj: AdaptedLinear::load(
+                weights,
+                config,
+                &format!("{path}.gate_up_proj"),
+                2 * ffn,
+                hidden,
+            )?,
+            down_proj: AdaptedLinear::load(
+                weights,
+                config,
+                &format!("{path}.down_proj"),
+                hidden,
+                ffn,
+            )?,
         })
     }
 

@@ -71,7 +71,12 @@ struct Pass {
 impl Layer {
     fn load(weights: &Weights, config: &Config, path: &str) -> Result<Self> {
         let norm = |name: &str| {
-            RmsNorm::load(weights, &format!("{path}.{name}"), config.decoder.hidden_size, config.decoder.rms_norm_eps)
+            RmsNorm::load(
+                weights,
+                &format!("{path}.{name}"),
+                config.decoder.hidden_size,
+                config.decoder.rms_norm_eps,
+            )
         };
         Ok(Self {
             input_layernorm: norm("input_layernorm")?,
@@ -83,7 +88,8 @@ impl Layer {
 
     fn forward(&self, xs: &Tensor, layer: usize, kv: &mut KvCache, pass: &Pass) -> Tensor {
         let ys = self.input_layernorm.forward(xs);
-        let xs = xs + self.self_attn.forward(&ys, layer, kv, &pass.rotation, &pass.mask, pass.adapter);
+        let xs =
+            xs + self.self_attn.forward(&ys, layer, kv, &pass.rotation, &pass.mask, pass.adapter);
         &xs + self.mlp.forward(&self.post_attention_layernorm.forward(&xs), pass.adapter)
     }
 }
@@ -100,9 +106,12 @@ impl Decoder {
         let _no_grad = tch::no_grad_guard();
         let weights = &Weights::open(dir, device)?;
         let sizes = &config.decoder;
-        let embed_tokens = Linear::load(weights, "model.embed_tokens", sizes.vocab_size, sizes.hidden_size)?;
+        let embed_tokens =
+            Linear::load(weights, "model.embed_tokens", sizes.vocab_size, sizes.hidden_size)?;
         // A tied head is stored only where its format differs from the embedding's.
-        let has_head = ["", ".int8", ".int4"].iter().any(|form| weights.contains(&format!("lm_head.weight{form}")));
+        let has_head = ["", ".int8", ".int4"]
+            .iter()
+            .any(|form| weights.contains(&format!("lm_head.weight{form}")));
         let lm_head = if has_head || !sizes.tie_word_embeddings {
             Linear::load(weights, "lm_head", sizes.vocab_size, sizes.hidden_size)?
         } else {
@@ -133,7 +142,10 @@ impl Decoder {
     /// [`Error::Request`] for an id outside the vocabulary.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocab_size) {
-            return Err(Error::Request(format!("token {id} is outside the vocabulary of {}", self.vocab_size)));
+            return Err(Error::Request(format!(
+                "token {id} is outside the vocabulary of {}",
+                self.vocab_size
+            )));
         }
         let _no_grad = tch::no_grad_guard();
         let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
@@ -141,7 +153,9 @@ impl Decoder {
         Ok(match &self.embed_tokens {
             Linear::Dense(weight) => weight.f_index_select(0, &ids)?,
             Linear::Int8(weight) => weight.rows(&ids),
-            Linear::Int4(_) => return Err(Error::Request("the embedding is packed in int4".into())),
+            Linear::Int4(_) => {
+                return Err(Error::Request("the embedding is packed in int4".into()));
+            }
         })
     }
 
@@ -174,7 +188,13 @@ impl Decoder {
     }
 
     /// The residual stream behind the last layer.
-    fn hidden(&self, kv: &mut KvCache, embeds: &Tensor, regime: Regime, adapter: Adapter) -> Result<Tensor> {
+    fn hidden(
+        &self,
+        kv: &mut KvCache,
+        embeds: &Tensor,
+        regime: Regime,
+        adapter: Adapter,
+    ) -> Result<Tensor> {
         let KvShape { kind, device, .. } = self.kv_shape;
         let (start, n) = (kv.len(), embeds.size()[0] as usize);
         kv.reserve(n)?;

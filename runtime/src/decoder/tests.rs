@@ -28,8 +28,10 @@ fn config() -> Value {
 
 /// Names and shapes of the checkpoint's tensors (spec 1.2 and 2).
 fn tensors() -> Vec<(String, Vec<usize>)> {
-    let mut tensors =
-        vec![("model.embed_tokens.weight".into(), vec![VOCAB, HIDDEN]), ("model.norm.weight".into(), vec![HIDDEN])];
+    let mut tensors = vec![
+        ("model.embed_tokens.weight".into(), vec![VOCAB, HIDDEN]),
+        ("model.norm.weight".into(), vec![HIDDEN]),
+    ];
     for layer in 0..2 {
         let prefix = format!("model.layers.{layer}");
         for norm in ["input_layernorm", "post_attention_layernorm"] {
@@ -43,7 +45,8 @@ fn tensors() -> Vec<(String, Vec<usize>)> {
         ] {
             tensors.push((format!("{prefix}.{module}.base_layer.weight"), vec![rows, width]));
             for (adapter, r) in [("vision", 32), ("speech", 64)] {
-                tensors.push((format!("{prefix}.{module}.lora_A.{adapter}.weight"), vec![r, width]));
+                tensors
+                    .push((format!("{prefix}.{module}.lora_A.{adapter}.weight"), vec![r, width]));
                 tensors.push((format!("{prefix}.{module}.lora_B.{adapter}.weight"), vec![rows, r]));
             }
         }
@@ -59,16 +62,19 @@ fn write_checkpoint(dir: &Path, config: &Value, rename: impl Fn(&str) -> Option<
         .map(|(name, shape)| {
             let spread = 1.2 / (shape[shape.len() - 1] as f32).sqrt();
             let bytes = (0..shape.iter().product())
-                .map(|_| rng.random_range(-spread..spread) + if shape.len() == 1 { 1.0 } else { 0.0 })
+                .map(|_| {
+                    rng.random_range(-spread..spread) + if shape.len() == 1 { 1.0 } else { 0.0 }
+                })
                 .flat_map(|value: f32| half::bf16::from_f32(value).to_le_bytes())
                 .collect();
             (name, shape, bytes)
         })
         .collect();
-    let views = data
-        .iter()
-        .map(|(name, shape, bytes)| (name, TensorView::new(Dtype::BF16, shape.clone(), bytes).unwrap()));
-    std::fs::write(dir.join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    let views = data.iter().map(|(name, shape, bytes)| {
+        (name, TensorView::new(Dtype::BF16, shape.clone(), bytes).unwrap())
+    });
+    std::fs::write(dir.join("model.safetensors"), safetensors::serialize(views, None).unwrap())
+        .unwrap();
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
     std::fs::write(dir.join("tokenizer.json"), "{}").unwrap();
 }
@@ -130,7 +136,8 @@ fn only_the_last_row_goes_through_the_head_when_asked() {
     let decoder = load(Quant::F32);
     let all = run(&decoder, Adapter::None, &[9]);
     let mut session = Session::new(&decoder, Adapter::None, 512).unwrap();
-    let last = decoder.forward(&mut session, &decoder.embed(&ids(9)).unwrap(), Logits::Last).unwrap();
+    let last =
+        decoder.forward(&mut session, &decoder.embed(&ids(9)).unwrap(), Logits::Last).unwrap();
     assert_eq!(last.size(), [1, VOCAB as i64]);
     assert!(largest_difference(&last, &all.narrow(0, 8, 1)) < 1e-5);
 }
@@ -145,7 +152,9 @@ fn crossing_the_original_context_equals_a_prompt_that_starts_beyond_it() {
         assert!(largest_difference(&cut, &whole) < 1e-4, "{pieces:?}");
     }
     let short = run(&decoder, Adapter::Speech, &[24]);
-    assert!(largest_difference(&run(&decoder, Adapter::Speech, &[40]).narrow(0, 0, 24), &short) > 1e-2);
+    assert!(
+        largest_difference(&run(&decoder, Adapter::Speech, &[40]).narrow(0, 0, 24), &short) > 1e-2
+    );
 }
 
 #[test]
@@ -154,8 +163,11 @@ fn a_fork_from_beyond_the_original_context_goes_back_to_short_factors() {
     let mut long = Session::new(&decoder, Adapter::None, 512).unwrap();
     let _ = decoder.forward(&mut long, &decoder.embed(&ids(40)).unwrap(), Logits::Last).unwrap();
     let mut fork = long.fork(10).unwrap();
-    let logits = decoder.forward(&mut fork, &decoder.embed(&ids(11)[10..]).unwrap(), Logits::All).unwrap();
-    assert!(largest_difference(&logits, &run(&decoder, Adapter::None, &[11]).narrow(0, 10, 1)) < 1e-4);
+    let logits =
+        decoder.forward(&mut fork, &decoder.embed(&ids(11)[10..]).unwrap(), Logits::All).unwrap();
+    assert!(
+        largest_difference(&logits, &run(&decoder, Adapter::None, &[11]).narrow(0, 10, 1)) < 1e-4
+    );
 }
 
 #[test]
@@ -171,7 +183,8 @@ fn forks_go_their_own_ways() {
     let of_two = step(&mut two, &[5, 6]);
     let of_one = step(&mut one, &[9, 9]);
 
-    let alone = |tokens: &[u32]| step(&mut Session::new(&decoder, Adapter::Vision, 512).unwrap(), tokens);
+    let alone =
+        |tokens: &[u32]| step(&mut Session::new(&decoder, Adapter::Vision, 512).unwrap(), tokens);
     assert!(largest_difference(&of_two, &alone(&[&ids(8)[..], &[5, 6]].concat())) < 1e-4);
     assert!(largest_difference(&of_one, &alone(&[&ids(12)[..], &[9, 9]].concat())) < 1e-4);
 }
@@ -180,7 +193,8 @@ fn forks_go_their_own_ways() {
 fn the_bound_of_a_session_is_a_typed_error() {
     let decoder = load(Quant::F32);
     let mut session = Session::new(&decoder, Adapter::None, 10).unwrap();
-    let fault = decoder.forward(&mut session, &decoder.embed(&ids(11)).unwrap(), Logits::Last).unwrap_err();
+    let fault =
+        decoder.forward(&mut session, &decoder.embed(&ids(11)).unwrap(), Logits::Last).unwrap_err();
     assert!(matches!(fault, Error::ContextFull { prompt: 0, new: 11, limit: 10 }));
     assert!(decoder.forward(&mut session, &decoder.embed(&ids(10)).unwrap(), Logits::Last).is_ok());
     assert!(matches!(decoder.embed(&[VOCAB as u32]), Err(Error::Request(_))));
@@ -192,16 +206,21 @@ fn an_adapter_is_a_change_of_the_matrix() {
     let dir = tempfile::tempdir().unwrap();
     write_checkpoint(dir.path(), &config(), |name| Some(name.to_owned()));
     let packed = dir.path().join("packed");
-    import(dir.path(), &packed, &ImportOptions { quant: Quant::F32, group: 32 }, &mut |_| ()).unwrap();
+    import(dir.path(), &packed, &ImportOptions { quant: Quant::F32, group: 32 }, &mut |_| ())
+        .unwrap();
     let weights = Weights::open(&packed, Device::Cpu).unwrap();
     let config = Config::read(&packed.join("config.json")).unwrap();
     let path = "model.layers.1.mlp.down_proj";
     let linear = lora::AdaptedLinear::load(&weights, &config, path, HIDDEN, FFN).unwrap();
-    let matrix = |name: &str, rows, width| weights.tensor(&format!("{path}.{name}"), &[rows, width]).unwrap();
+    let matrix = |name: &str, rows, width| {
+        weights.tensor(&format!("{path}.{name}"), &[rows, width]).unwrap()
+    };
     let xs = Tensor::randn([3, FFN as i64], (Kind::Float, Device::Cpu));
     let base = matrix("weight", HIDDEN, FFN);
     assert!(largest_difference(&linear.forward(&xs, Adapter::None), &xs.matmul(&base.tr())) < 1e-5);
-    for (adapter, name, r, scaling) in [(Adapter::Vision, "vision", 32, 2.0), (Adapter::Speech, "speech", 64, 1.5)] {
+    for (adapter, name, r, scaling) in
+        [(Adapter::Vision, "vision", 32, 2.0), (Adapter::Speech, "speech", 64, 1.5)]
+    {
         let a = matrix(&format!("lora_A.{name}.weight"), r, FFN);
         let b = matrix(&format!("lora_B.{name}.weight"), HIDDEN, r);
         let merged = &base + b.matmul(&a) * scaling;
@@ -221,14 +240,19 @@ fn each_kernel_stays_near_the_f32_product() {
         Weights::open(&packed, Device::Cpu).unwrap()
     };
     // A width of 192 takes groups of 64 where 128 are asked for.
-    let load = |weights: &Weights| Linear::load(weights, "model.layers.0.mlp.down_proj", HIDDEN, FFN).unwrap();
+    let load = |weights: &Weights| {
+        Linear::load(weights, "model.layers.0.mlp.down_proj", HIDDEN, FFN).unwrap()
+    };
     let exact = load(&open(Quant::F32));
     for (quant, bound) in [(Quant::Bf16, 0.004), (Quant::Int8, 0.01), (Quant::Int4, 0.09)] {
         let linear = load(&open(quant));
         for n in [1, 5, 40, 300] {
-            let xs = Tensor::randn([n, FFN as i64], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+            let xs =
+                Tensor::randn([n, FFN as i64], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
             let expected = exact.forward(&xs.to_kind(Kind::Float));
-            let error = ((linear.forward(&xs).to_kind(Kind::Float) - &expected).norm() / expected.norm()).double_value(&[]);
+            let error = ((linear.forward(&xs).to_kind(Kind::Float) - &expected).norm()
+                / expected.norm())
+            .double_value(&[]);
             assert!(error < bound, "{quant}, {n} rows: {error}");
         }
     }
@@ -265,7 +289,8 @@ fn a_text_only_model_with_a_head_of_its_own_loads() {
     write_checkpoint(&source, &config, |name| {
         (!name.contains("lora")).then(|| name.replace(".base_layer", ""))
     });
-    let fault = import(&source, &dir.path().join("x"), &ImportOptions::default(), &mut |_| ()).unwrap_err();
+    let fault =
+        import(&source, &dir.path().join("x"), &ImportOptions::default(), &mut |_| ()).unwrap_err();
     assert!(fault.to_string().contains("`lm_head.weight` is missing"), "{fault}");
 
     config["tie_word_embeddings"] = json!(true);
@@ -292,7 +317,13 @@ fn an_import_appears_whole_or_not_at_all() {
     assert!(import(&source, &packed, &options, &mut |_| ()).is_err());
     crate::import::manifest::Manifest::read(&packed).unwrap();
     assert!(!manifest.is_of(&source).unwrap());
-    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
-    assert!(import(&source, &source, &options, &mut |_| ()).unwrap_err().to_string().contains("other things"));
+    assert!(
+        import(&source, &source, &options, &mut |_| ())
+            .unwrap_err()
+            .to_string()
+            .contains("other things")
+    );
 }

@@ -93,17 +93,34 @@ impl Checkpoint {
             Dtype::BF16 | Dtype::F16 => 2,
             dtype => return Err(self.fault(unreadable(name, dtype))),
         };
-        let bytes = file.bytes(info).get(rows.start * width * size..rows.end * width * size).unwrap_or_default();
+        let bytes = file
+            .bytes(info)
+            .get(rows.start * width * size..rows.end * width * size)
+            .unwrap_or_default();
         let values: Vec<f32> = match info.dtype {
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-            Dtype::BF16 => bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
-            _ => bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+            Dtype::F32 => {
+                bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+            }
+            Dtype::BF16 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|bytes| bf16::from_le_bytes(*bytes).to_f32())
+                .collect(),
+            _ => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|bytes| f16::from_le_bytes(*bytes).to_f32())
+                .collect(),
         };
         if values.len() != rows.len() * width {
             return Err(self.fault(format!("`{name}` is cut short")));
         }
         if values.iter().any(|value| !value.is_finite()) {
-            return Err(self.fault(format!("`{name}` holds NaN or infinity: the checkpoint is damaged")));
+            return Err(
+                self.fault(format!("`{name}` holds NaN or infinity: the checkpoint is damaged"))
+            );
         }
         Ok(values)
     }
@@ -119,7 +136,9 @@ impl Checkpoint {
             known.insert(name.as_str());
             match self.find(name) {
                 None => faults.push(missing(name)),
-                Some((_, info)) if info.shape != *shape => faults.push(misshaped(name, &info.shape, shape)),
+                Some((_, info)) if info.shape != *shape => {
+                    faults.push(misshaped(name, &info.shape, shape));
+                }
                 Some((_, info)) if !matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) => {
                     faults.push(unreadable(name, info.dtype));
                 }
@@ -127,8 +146,16 @@ impl Checkpoint {
             }
         }
         let surplus = self.names().filter(|name| !known.contains(name));
-        faults.extend(surplus.map(|name| format!("`{name}` is not part of the model that config.json describes")));
-        if faults.is_empty() { Ok(()) } else { Err(Error::Weights { path: self.dir.clone(), faults }) }
+        faults.extend(
+            surplus.map(|name| {
+                format!("`{name}` is not part of the model that config.json describes")
+            }),
+        );
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Weights { path: self.dir.clone(), faults })
+        }
     }
 
     fn find(&self, name: &str) -> Option<(&TensorFile, &TensorInfo)> {
@@ -149,10 +176,17 @@ fn shards(dir: &Path) -> Result<BTreeSet<String>> {
         return Ok(BTreeSet::from([Checkpoint::SINGLE.to_owned()]));
     }
     let text = std::fs::read_to_string(&index).map_err(Error::io(&index))?;
-    let parsed: Index = serde_json::from_str(&text).map_err(|fault| Error::config(&index, fault.to_string()))?;
+    let parsed: Index =
+        serde_json::from_str(&text).map_err(|fault| Error::config(&index, fault.to_string()))?;
     let shards: BTreeSet<String> = parsed.weight_map.into_values().collect();
-    match shards.iter().find(|shard| Path::new(shard).components().count() != 1 || shard.starts_with('.')) {
-        Some(shard) => Err(Error::config(&index, format!("weight_map: `{shard}` is no file name in this folder"))),
+    match shards
+        .iter()
+        .find(|shard| Path::new(shard).components().count() != 1 || shard.starts_with('.'))
+    {
+        Some(shard) => Err(Error::config(
+            &index,
+            format!("weight_map: `{shard}` is no file name in this folder"),
+        )),
         None => Ok(shards),
     }
 }
@@ -176,9 +210,9 @@ mod tests {
     use super::*;
 
     fn write(path: &Path, tensors: &[(&str, Dtype, &[usize], Vec<u8>)]) {
-        let views = tensors
-            .iter()
-            .map(|(name, dtype, shape, bytes)| (*name, TensorView::new(*dtype, shape.to_vec(), bytes).unwrap()));
+        let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+            (*name, TensorView::new(*dtype, shape.to_vec(), bytes).unwrap())
+        });
         std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
     }
 
@@ -209,7 +243,13 @@ mod tests {
     fn every_fault_is_named_in_one_error() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("model.safetensors");
-        write(&file, &[("a", Dtype::F32, &[1], floats(&[1.0])), ("b", Dtype::F32, &[1], floats(&[f32::NAN]))]);
+        write(
+            &file,
+            &[
+                ("a", Dtype::F32, &[1], floats(&[1.0])),
+                ("b", Dtype::F32, &[1], floats(&[f32::NAN])),
+            ],
+        );
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
         let expected = [("a".to_owned(), vec![2]), ("c".to_owned(), vec![1])];
         let text = checkpoint.check(&expected).unwrap_err().to_string();
@@ -239,7 +279,11 @@ mod tests {
         write(&dir.path().join("x-1.safetensors"), &[("a", Dtype::F32, &[1], floats(&[1.0]))]);
         write(&dir.path().join("x-2.safetensors"), &[("b", Dtype::F32, &[1], floats(&[2.0]))]);
         let index = dir.path().join("model.safetensors.index.json");
-        std::fs::write(&index, r#"{"weight_map": {"a": "x-1.safetensors", "b": "x-2.safetensors"}}"#).unwrap();
+        std::fs::write(
+            &index,
+            r#"{"weight_map": {"a": "x-1.safetensors", "b": "x-2.safetensors"}}"#,
+        )
+        .unwrap();
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
         assert_eq!(checkpoint.f32("b", &[1]).unwrap(), [2.0]);
         assert_eq!(checkpoint.files().count(), 2);

@@ -37,8 +37,10 @@ pub(crate) fn decoder(config: &Config, checkpoint: &Checkpoint) -> Vec<Entry> {
     let heads = sizes.num_attention_heads * sizes.head_dim();
     let vocab = [sizes.vocab_size, hidden];
     let head = if sizes.tie_word_embeddings { EMBEDDING } else { HEAD };
-    let mut entries =
-        vec![entry(EMBEDDING, EMBEDDING, &vocab, Role::Embedding), entry(head, HEAD, &vocab, Role::Head)];
+    let mut entries = vec![
+        entry(EMBEDDING, EMBEDDING, &vocab, Role::Embedding),
+        entry(head, HEAD, &vocab, Role::Head),
+    ];
     for layer in 0..sizes.num_hidden_layers {
         let prefix = format!("model.layers.{layer}");
         for norm in ["input_layernorm", "post_attention_layernorm"] {
@@ -70,7 +72,9 @@ fn linear(
     let packed = format!("{module}.weight");
     let wrapped = format!("{module}.base_layer.weight");
     // Text-only checkpoints have no adapters and so no wrapper around the base layer.
-    let adapted = checkpoint.contains(&wrapped) || config.vision_lora.is_some() || config.speech_lora.is_some();
+    let adapted = checkpoint.contains(&wrapped)
+        || config.vision_lora.is_some()
+        || config.speech_lora.is_some();
     let source = if adapted && !checkpoint.contains(&packed) { &wrapped } else { &packed };
     entries.push(entry(source, &packed, &[rows, width], Role::Linear));
     let adapters = [("vision", &config.vision_lora), ("speech", &config.speech_lora)];

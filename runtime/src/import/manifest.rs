@@ -46,6 +46,12 @@ pub struct Part {
     pub sha256: String,
 }
 
+/// The one key that every layout has.
+#[derive(Debug, Deserialize)]
+struct Version {
+    format: u32,
+}
+
 impl Manifest {
     /// Name of the file.
     pub const FILE: &str = "manifest.json";
@@ -63,26 +69,34 @@ impl Manifest {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(fault) if fault.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
-                return Err(Error::config(&path, "no packed model is here: make one with `outpost import`"));
+                return Err(Error::config(
+                    &path,
+                    "no packed model is here: make one with `outpost import`",
+                ));
             }
             Err(fault) => return Err(Error::io(&path)(fault)),
         };
-        #[derive(Deserialize)]
-        struct Version {
-            format: u32,
-        }
-        let damaged = |fault: serde_json::Error| Error::config(&path, format!("{fault}: import the model again"));
+        let damaged = |fault: serde_json::Error| {
+            Error::config(&path, format!("{fault}: import the model again"))
+        };
         let Version { format } = serde_json::from_str(&text).map_err(damaged)?;
         if format != Self::FORMAT {
             return Err(Error::config(
                 &path,
-                format!("format {format}, this version reads {}: import the model again", Self::FORMAT),
+                format!(
+                    "format {format}, this version reads {}: import the model again",
+                    Self::FORMAT
+                ),
             ));
         }
         let manifest: Self = serde_json::from_str(&text).map_err(damaged)?;
         manifest.each_part(dir, |path, part| {
             let bytes = std::fs::metadata(path).map_err(|fault| fault.to_string())?.len();
-            if bytes == part.bytes { Ok(()) } else { Err(format!("{bytes} bytes instead of {}", part.bytes)) }
+            if bytes == part.bytes {
+                Ok(())
+            } else {
+                Err(format!("{bytes} bytes instead of {}", part.bytes))
+            }
         })?;
         Ok(manifest)
     }
@@ -113,7 +127,11 @@ impl Manifest {
         Ok(true)
     }
 
-    fn each_part(&self, dir: &Path, check: impl Fn(&Path, &Part) -> Result<(), String>) -> Result<()> {
+    fn each_part(
+        &self,
+        dir: &Path,
+        check: impl Fn(&Path, &Part) -> Result<(), String>,
+    ) -> Result<()> {
         let faults: Vec<String> = self
             .parts
             .iter()
@@ -122,7 +140,11 @@ impl Manifest {
                 Some(format!("`{name}`: {fault}: import the model again"))
             })
             .collect();
-        if faults.is_empty() { Ok(()) } else { Err(Error::Weights { path: dir.to_owned(), faults }) }
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Weights { path: dir.to_owned(), faults })
+        }
     }
 }
 
@@ -150,12 +172,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let weights = dir.path().join("decoder.safetensors");
         std::fs::write(&weights, b"12345").unwrap();
-        let parts = BTreeMap::from([("decoder.safetensors".to_owned(), Part::of(&weights).unwrap())]);
+        let parts =
+            BTreeMap::from([("decoder.safetensors".to_owned(), Part::of(&weights).unwrap())]);
         let source = Source { name: "tiny".into(), files: BTreeMap::new() };
         let mut manifest =
             Manifest { format: 1, quant: Quant::Int4, group: 32, source, licence: None, parts };
         let write = |manifest: &Manifest| {
-            std::fs::write(dir.path().join(Manifest::FILE), serde_json::to_string(manifest).unwrap()).unwrap();
+            std::fs::write(
+                dir.path().join(Manifest::FILE),
+                serde_json::to_string(manifest).unwrap(),
+            )
+            .unwrap();
         };
         write(&manifest);
         assert_eq!(Manifest::read(dir.path()).unwrap(), manifest);

@@ -80,18 +80,25 @@ pub fn import(
         parts: parts(dir)?,
     };
     let path = dir.join(Manifest::FILE);
-    let text = serde_json::to_string_pretty(&manifest).map_err(|fault| Error::config(&path, fault.to_string()))?;
+    let text = serde_json::to_string_pretty(&manifest)
+        .map_err(|fault| Error::config(&path, fault.to_string()))?;
     std::fs::write(&path, text + "\n").map_err(Error::io(&path))?;
     staging.rename(dst)?;
     Ok(manifest)
 }
 
 /// Every tensor that may be in the checkpoint.
-fn expected(config: &Config, checkpoint: &Checkpoint, decoder: &[Entry]) -> Vec<(String, Vec<usize>)> {
-    let mut expected: Vec<_> = decoder.iter().map(|entry| (entry.source.clone(), entry.shape.clone())).collect();
+fn expected(
+    config: &Config,
+    checkpoint: &Checkpoint,
+    decoder: &[Entry],
+) -> Vec<(String, Vec<usize>)> {
+    let mut expected: Vec<_> =
+        decoder.iter().map(|entry| (entry.source.clone(), entry.shape.clone())).collect();
     if config.decoder.tie_word_embeddings && checkpoint.contains(HEAD) {
         // Some tools save the tied head a second time; the embedding is the one that counts.
-        expected.push((HEAD.to_owned(), vec![config.decoder.vocab_size, config.decoder.hidden_size]));
+        expected
+            .push((HEAD.to_owned(), vec![config.decoder.vocab_size, config.decoder.hidden_size]));
     }
     expected.extend(onnx::inventory(config));
     expected
@@ -100,16 +107,29 @@ fn expected(config: &Config, checkpoint: &Checkpoint, decoder: &[Entry]) -> Vec<
 /// Refuses to replace anything but a packed model.
 fn check_destination(dst: &Path) -> Result<()> {
     let Ok(mut entries) = std::fs::read_dir(dst) else {
-        return if dst.exists() { Err(Error::config(dst, "exists and is no folder")) } else { Ok(()) };
+        return if dst.exists() {
+            Err(Error::config(dst, "exists and is no folder"))
+        } else {
+            Ok(())
+        };
     };
     if entries.next().is_none() || dst.join(Manifest::FILE).exists() {
         return Ok(());
     }
-    Err(Error::config(dst, "is a folder with other things in it: name a new one for the packed model"))
+    Err(Error::config(
+        dst,
+        "is a folder with other things in it: name a new one for the packed model",
+    ))
 }
 
 fn source(src: &Path, checkpoint: &Checkpoint) -> Result<Source> {
-    let name = src.canonicalize().map_err(Error::io(src))?.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = src
+        .canonicalize()
+        .map_err(Error::io(src))?
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let mut files = BTreeMap::new();
     let copied = COPIED.iter().map(|name| src.join(name)).filter(|path| path.exists());
     for path in copied.chain(checkpoint.files().map(Path::to_owned)) {

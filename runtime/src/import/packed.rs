@@ -8,10 +8,10 @@ use std::path::Path;
 use safetensors::tensor::Dtype;
 use serde_json::{Map, json};
 
+use super::ImportOptions;
 use super::checkpoint::Checkpoint;
 use super::inventory::{Entry, Role};
 use super::quantize::{Format, Quant};
-use super::ImportOptions;
 use crate::error::{Error, Result};
 
 /// Values that are read, rounded and kept at a time.
@@ -25,11 +25,17 @@ pub(crate) fn write_decoder(
     path: &Path,
     progress: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    let entries: Vec<&Entry> = entries.iter().filter(|entry| is_stored(entry, options.quant)).collect();
+    let entries: Vec<&Entry> =
+        entries.iter().filter(|entry| is_stored(entry, options.quant)).collect();
     let mut file = BufWriter::new(File::create(path).map_err(Error::io(path))?);
     file.write_all(&header(&entries, options)).map_err(Error::io(path))?;
-    for (done, entry) in entries.iter().enumerate() {
-        progress(&format!("decoder {}/{}: {}", done + 1, entries.len(), entry.packed));
+    let mut last = "";
+    for entry in &entries {
+        let stage = stage(&entry.packed);
+        if stage != last {
+            progress(&format!("decoder: {stage}"));
+            last = stage;
+        }
         write_entry(checkpoint, entry, options, &mut file).map_err(|fault| match fault {
             Fault::Read(fault) => fault,
             Fault::Write(fault) => Error::io(path)(fault),
@@ -37,6 +43,11 @@ pub(crate) fn write_decoder(
     }
     let file = file.into_inner().map_err(|fault| Error::io(path)(fault.into_error()))?;
     file.sync_all().map_err(Error::io(path))
+}
+
+/// `model.layers.3` of `model.layers.3.mlp.down_proj.weight`.
+fn stage(name: &str) -> &str {
+    name.match_indices('.').nth(2).map_or(name, |(end, _)| &name[..end])
 }
 
 enum Fault {

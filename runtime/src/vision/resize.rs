@@ -145,7 +145,7 @@ mod tests {
         let row = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0];
         let plane: Vec<f32> = row.repeat(6);
         let out = bicubic(&plane, (6, 6), 4);
-        let expected = [0.0, -0.105_468_75, 1.105_468_75, 1.0];
+        let expected = [0.0, -0.105_468_75, 1.105_468_8, 1.0];
         for (got, expected) in out.iter().zip(expected) {
             assert!((got - expected).abs() < 1e-5, "{out:?}");
         }

@@ -283,7 +283,7 @@ mod tests {
             last[56 * 56 + row * 56 + column].to_bits(),
             normalised(tiles.picture[at]).to_bits()
         );
-        assert_eq!(last[55], 1.0, "the padding is white");
+        assert!(last[55] > 0.999, "the padding is white");
     }
 
     #[test]

@@ -35,6 +35,6 @@ impl Tool for SetBlinds {
     const DESCRIPTION: &'static str = "Open or close the blinds.";
 
     async fn call(&self, Arguments { room, position }: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
-        Ok(command(&self.0, context, &format!("command/blinds/{}", name(room)), Command { position }))
+        Ok(command(&self.0, context, &format!("blinds/{}", name(room)), Command { position }))
     }
 }

@@ -39,6 +39,6 @@ impl Tool for SetLight {
     const DESCRIPTION: &'static str = "Switch a light or set its brightness.";
 
     async fn call(&self, Arguments { room, state, brightness }: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
-        Ok(command(&self.0, context, &format!("command/light/{}", name(room)), Command { state, brightness }))
+        Ok(command(&self.0, context, &format!("light/{}", name(room)), Command { state, brightness }))
     }
 }

@@ -37,6 +37,6 @@ impl Tool for SetLock {
     const CLASS: Class = Class::Guarded;
 
     async fn call(&self, Arguments { door, locked }: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
-        Ok(command(&self.0, context, &format!("command/lock/{}", name(door)), Command { locked }))
+        Ok(command(&self.0, context, &format!("lock/{}", name(door)), Command { locked }))
     }
 }

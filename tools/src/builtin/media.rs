@@ -31,6 +31,6 @@ impl Tool for PlayMedia {
     const DESCRIPTION: &'static str = "Control the music.";
 
     async fn call(&self, arguments: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
-        Ok(command(&self.0, context, "command/media", arguments))
+        Ok(command(&self.0, context, "media", arguments))
     }
 }

@@ -31,6 +31,6 @@ impl Tool for SetTemperature {
     async fn call(&self, Arguments { celsius, room }: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
         // Without a room the whole house is meant.
         let place = room.map_or_else(|| "house".to_owned(), name);
-        Ok(command(&self.0, context, &format!("command/thermostat/{place}"), Command { celsius }))
+        Ok(command(&self.0, context, &format!("thermostat/{place}"), Command { celsius }))
     }
 }

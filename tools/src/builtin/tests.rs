@@ -102,9 +102,9 @@ async fn commands_reach_the_house_and_state_is_kept() {
     let read = home.call("4", "read_camera", json!({}), Origin::Voice).await.unwrap();
     assert_eq!(read.for_model(), json!({"ok": true, "text": "EXIT 4"}));
     assert_eq!(home.diary(), [
-        r#"command/light/living_room {"state":"on","brightness":40}"#,
-        r#"command/light/living_room {"state":"off","brightness":40}"#,
-        r#"command/thermostat/house {"celsius":21}"#,
+        r#"light/living_room {"state":"on","brightness":40}"#,
+        r#"light/living_room {"state":"off","brightness":40}"#,
+        r#"thermostat/house {"celsius":21}"#,
     ]);
 }
 
@@ -136,7 +136,7 @@ async fn a_call_is_carried_out_at_most_once_and_a_lock_not_for_a_sign() {
     assert_eq!(again.kind, ErrorKind::Refused);
     let sign = home.call("2", "set_lock", lock, Origin::Untrusted).await.unwrap_err();
     assert_eq!(sign.kind, ErrorKind::Refused);
-    assert_eq!(home.diary(), [r#"command/lock/front {"locked":true}"#]);
+    assert_eq!(home.diary(), [r#"lock/front {"locked":true}"#]);
 }
 
 #[tokio::test(start_paused = true)]

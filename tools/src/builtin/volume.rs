@@ -22,6 +22,6 @@ impl Tool for SetVolume {
     const DESCRIPTION: &'static str = "Set the volume.";
 
     async fn call(&self, arguments: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
-        Ok(command(&self.0, context, "command/volume", arguments))
+        Ok(command(&self.0, context, "volume", arguments))
     }
 }

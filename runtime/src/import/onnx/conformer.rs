@@ -39,7 +39,7 @@ pub(super) fn subsample(mut g: GraphWriter<'_>, config: &AudioConfig) -> Result<
     let xs = g.transpose(&xs, &[0, 2, 1, 3]);
     let xs = g.reshape(&xs, &[-1, flat as i64]);
     let xs = g.linear(&xs, &format!("{prefix}.out"), flat, config.attention_dim)?;
-    g.finish(xs, &[Dim::Free("tokens"), Dim::Is(config.attention_dim)])
+    g.finish(&xs, &[Dim::Free("tokens"), Dim::Is(config.attention_dim)])
 }
 
 /// All blocks over one segment (spec 4.5 d, g).
@@ -68,7 +68,7 @@ pub(super) fn blocks(mut g: GraphWriter<'_>, config: &AudioConfig) -> Result<()>
         xs = half_step(&mut g, &xs, &ys);
         xs = g.layer_norm(&xs, &format!("{prefix}.layer_norm"), width, EPSILON)?;
     }
-    g.finish(xs, &[Dim::Free("T"), Dim::Is(width)])
+    g.finish(&xs, &[Dim::Free("T"), Dim::Is(width)])
 }
 
 /// `xs + ys / 2`.
@@ -160,5 +160,5 @@ pub(super) fn projector(
         width,
         hidden,
     )?;
-    g.finish(xs, &[Dim::Free("T"), Dim::Is(hidden)])
+    g.finish(&xs, &[Dim::Free("T"), Dim::Is(hidden)])
 }

@@ -69,8 +69,8 @@ impl<'a> GraphWriter<'a> {
     }
 
     /// Makes `value` the output and writes the file.
-    pub(super) fn finish(mut self, value: Value, shape: &[Dim]) -> Result<()> {
-        self.graph.output.push(described(&value, DataType::Float, shape));
+    pub(super) fn finish(mut self, value: &Value, shape: &[Dim]) -> Result<()> {
+        self.graph.output.push(described(value, DataType::Float, shape));
         self.data.flush().map_err(Error::io(&self.data_path))?;
         let model = ModelProto {
             ir_version: IR_VERSION,

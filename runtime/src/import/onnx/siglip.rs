@@ -25,7 +25,7 @@ pub(super) fn tower(mut g: GraphWriter<'_>, config: &VisionConfig) -> Result<()>
         let ys = mlp(&mut g, config, &prefix, &xs)?;
         xs = g.add(&xs, &ys);
     }
-    g.finish(xs, &[Dim::Is(patches), Dim::Is(width)])
+    g.finish(&xs, &[Dim::Is(patches), Dim::Is(width)])
 }
 
 fn embeddings(
@@ -83,5 +83,5 @@ pub(super) fn projector(mut g: GraphWriter<'_>, width: usize, hidden: usize) -> 
     let rows = g.concat_rows(&[&pooled, &row_end, &part_end]);
     let xs = g.gather(&rows, &order, 0);
     let xs = super::projector(&mut g, &format!("{PREFIX}.img_projection"), &xs, width, hidden)?;
-    g.finish(xs, &[Dim::Free("N"), Dim::Is(hidden)])
+    g.finish(&xs, &[Dim::Free("N"), Dim::Is(hidden)])
 }

@@ -1,0 +1,150 @@
+"""The conformer learns to hear: CTC over the tokenizer's rows, `python speech_ctc.py [MINUTES]`.
+
+The blank is the audio placeholder's row, so that the head's distribution over rows is a mixture of token embeddings that the
+base decoder already understands. The head serves `speech_lora.py` as the projector's teacher and is not exported.
+"""
+
+import sys
+
+import jiwer
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import loop
+import phi4mm
+import speech_data
+import text_data
+import tokenizer
+from work import folder
+
+BATCH = 16
+HINTED = 0.2  # the hint about places fades out until the augmentation has this strength
+HARDER, EASIER = 1.8, 3.0  # losses a token
+BLANK = tokenizer.load().token_to_id(text_data.AUDIO)
+SETS = (("espeak", "heldout"), ("flite", "heldout"), ("kokoro", "heldout"), ("piper", "heldout"))
+
+
+@torch.no_grad()
+def lively(module):
+    """Initial weights under which the signal keeps its size: torch's own let the biases drown it before the last block."""
+    for part in module.modules():
+        if isinstance(part, (nn.Conv1d, nn.Conv2d)):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu" if isinstance(part, nn.Conv2d) else "linear")
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Embedding):
+            nn.init.zeros_(part.weight)
+
+
+class Recogniser(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.encoder = phi4mm.build_audio(config).encoder
+        self.head = nn.Linear(config.audio_config.hidden_size, config.vocab_size)
+        lively(self)
+        self.register_buffer("strength", torch.zeros(()))  # of the augmentation
+        for step in self.encoder.embed.conv:
+            step.forward = _in_f32(step.forward)
+
+    def forward(self, mels, lengths):
+        """Log-probabilities of the rows [b, frames, rows] and the count of frames of each clip."""
+        frames = phi4mm.conformer(self.encoder, mels, lengths)
+        return F.log_softmax(self.head(frames).float(), dim=-1), (lengths + 7) // 8
+
+
+def _in_f32(forward):
+    """Convolutions of few channels are slower in bf16 than in f32."""
+
+    def run(x):
+        with torch.autocast("cpu", enabled=False):
+            return forward(x.float())
+
+    return run
+
+
+def ids_of(words):
+    return tokenizer.load().encode(f" {words}").ids
+
+
+def spread_loss(log_probs, targets, counts):
+    """Cross entropy against the tokens spread over the clip by their length in letters: a rough hint that ends the blank plateau."""
+    rows, wanted = [], []
+    for row, ids, count in zip(log_probs, targets, counts.tolist()):
+        lengths = torch.tensor([len(tokenizer.load().id_to_token(i)) for i in ids or [BLANK]], dtype=torch.float32)
+        ends = lengths.cumsum(0) / lengths.sum() * count
+        at = torch.searchsorted(ends, torch.arange(count) + 0.5).clamp(max=len(lengths) - 1)
+        rows.append(row[:count])
+        wanted.append(torch.tensor(ids or [BLANK])[at])
+    return F.nll_loss(torch.cat(rows), torch.cat(wanted))
+
+
+def greedy(log_probs, counts):
+    out = []
+    for rows, count in zip(log_probs.argmax(-1), counts):
+        ids = torch.unique_consecutive(rows[:count])
+        out.append(tokenizer.load().decode([i for i in ids.tolist() if i != BLANK]).strip())
+    return out
+
+
+@torch.no_grad()
+def word_errors(model, limit=60):
+    """Word error rate of greedy decoding on the evaluation sets there are."""
+    model.eval()
+    rates = {}
+    for name, split in SETS:
+        items = sorted(speech_data.evaluation(name, split, limit), key=lambda item: len(item[0]))
+        said, heard = [], []
+        for start in range(0, len(items), 20):
+            part = items[start : start + 20]
+            heard += greedy(*model(*speech_data.padded([mel for mel, _ in part])))
+            said += [line["text"] for _, line in part]
+        rates[f"{name}_wer"] = round(jiwer.wer(said, heard), 4) if said else None
+    model.train()
+    return rates
+
+
+@torch.no_grad()
+def normalise(encoder, voices):
+    """Sets the mean and the inverse deviation of every mel bin."""
+    mels = torch.cat([mel for _ in range(20) for mel, _ in voices.batch(BATCH, 0.3)])
+    encoder.encoder_embedding.global_mean.copy_(mels.mean(0))
+    encoder.encoder_embedding.global_invstd.copy_(1.0 / mels.std(0).clamp(min=1e-3))
+
+
+def main(minutes):
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    model = Recogniser(phi4mm.load_config(folder("base") / "config.json")).train()
+    voices = speech_data.Voices(5)
+    normalise(model.encoder, voices)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    calls = 0
+
+    def step(progress):
+        nonlocal calls
+        calls += 1
+        if calls % 1000 == 0:
+            voices.refresh()
+        batch = voices.batch(BATCH, model.strength.item())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            log_probs, counts = model(*speech_data.padded([mel for mel, _ in batch]))
+        targets = [ids_of(line["text"]) if line else [] for _, line in batch]
+        sizes = torch.tensor([len(t) for t in targets])
+        flat = torch.tensor(sum(targets, []))
+        loss = F.ctc_loss(log_probs.transpose(0, 1), flat, counts, sizes, BLANK, "none", zero_infinity=True)
+        loss = (loss / sizes.clamp(min=1)).mean()
+        # Clean sound first: with full augmentation from the start it stays at all blanks for long. The sound gets harder as it gets better.
+        model.strength += 0.002 if loss < HARDER else -0.001 if loss > EASIER else 0.0
+        model.strength.clamp_(0.0, 1.0)
+        hint = max(0.0, 1.0 - model.strength.item() / HINTED)
+        return loss + hint * spread_loss(log_probs, targets, counts) if hint else loss
+
+    loop.run("ctc", model, [{"params": parameters, "lr": 2e-3}], step, minutes, lambda: word_errors(model), 240)
+    torch.save(model.state_dict(), folder("ctc") / "model.pt")
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 60)

@@ -1,1 +1,0 @@
-#[path = "../../tests/it/parity.rs"] mod parity;

@@ -1,0 +1,394 @@
+//! The runtime against the reference implementation, on the small random checkpoint of `fixtures/phi4mm` (its README says
+//! what was recorded and how).
+
+use std::path::{Path, PathBuf};
+
+use outpost_runtime::audio::{AudioEncoder, AudioProjector, log_mel, token_count};
+use outpost_runtime::config::Config;
+use outpost_runtime::device::DeviceChoice;
+use outpost_runtime::import::{ImportOptions, Quant, import};
+use outpost_runtime::media::{read_image, read_wav};
+use outpost_runtime::vision::{VisionEncoder, tile};
+use outpost_runtime::{
+    Audio, Engine, EngineOptions, Finish, Image, Part, PrefixCache, Request, Role, Stop, Turn,
+};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Bound of `max |got - expected| / max |expected|` where both sides compute in f32.
+const F32: f32 = 1e-3;
+/// The same for logits of a decoder that computes in bf16, whose result depends on the machine's kernels. The reference's own
+/// bf16 is up to 0.05 away from its f32.
+const BF16: f32 = 0.15;
+/// Least cosine between such logits of a position and those in f32.
+const BF16_COSINE: f32 = 0.99;
+/// Least mean cosine between logits of packed weights and of the weights before rounding. Random weights have nothing that
+/// would survive rounding to 16 levels well; what int4 costs a trained model is measured by `outpost eval`.
+const INT8_MEAN_COSINE: f32 = 0.99;
+const INT4_MEAN_COSINE: f32 = 0.85;
+
+/// What the reference recorded.
+struct Reference {
+    cases: Value,
+    tensors: Vec<u8>,
+}
+
+impl Reference {
+    fn read() -> Self {
+        let cases = std::fs::read_to_string(fixture("cases.json")).unwrap();
+        Self {
+            cases: serde_json::from_str(&cases).unwrap(),
+            tensors: std::fs::read(fixture("expected.safetensors")).unwrap(),
+        }
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        SafeTensors::deserialize(&self.tensors).unwrap().tensor(name).unwrap().data().to_vec()
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        self.bytes(name).as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
+
+    fn ids(&self, name: &str) -> Vec<u32> {
+        self.bytes(name)
+            .as_chunks()
+            .0
+            .iter()
+            .map(|bytes| i64::from_le_bytes(*bytes).try_into().unwrap())
+            .collect()
+    }
+
+    fn sounds(&self) -> impl Iterator<Item = (&String, Audio, &Value)> {
+        self.cases["audio"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, case)| (name, sound(case), case))
+    }
+
+    fn pictures(&self) -> impl Iterator<Item = (&String, Image, &Value)> {
+        self.cases["images"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, case)| (name, picture(case), case))
+    }
+
+    fn prompts(&self) -> impl Iterator<Item = (&str, Request, &Value)> {
+        self.cases["prompts"].as_array().unwrap().iter().map(|case| {
+            let turns =
+                case["turns"].as_array().unwrap().iter().map(|turn| self.turn(turn)).collect();
+            let max_new_tokens = case["greedy"].as_array().unwrap().len();
+            (
+                case["name"].as_str().unwrap(),
+                Request { max_new_tokens, ..Request::new(turns) },
+                case,
+            )
+        })
+    }
+
+    fn turn(&self, turn: &Value) -> Turn {
+        let role = if turn["role"] == "system" { Role::System } else { Role::User };
+        let part = |part: &Value| {
+            let (kind, value) = part.as_object().unwrap().iter().next().unwrap();
+            let value = value.as_str().unwrap();
+            match kind.as_str() {
+                "audio" => Part::Audio(sound(&self.cases["audio"][value])),
+                "image" => Part::Image(picture(&self.cases["images"][value])),
+                _ => Part::Text(value.to_owned()),
+            }
+        };
+        Turn { role, parts: turn["parts"].as_array().unwrap().iter().map(part).collect() }
+    }
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/phi4mm").join(name)
+}
+
+fn input(case: &Value) -> PathBuf {
+    fixture("inputs").join(case["file"].as_str().unwrap())
+}
+
+fn sound(case: &Value) -> Audio {
+    let audio = read_wav(&input(case)).unwrap();
+    Audio { samples: audio.samples.repeat(number(&case["repeat"])).into(), ..audio }
+}
+
+fn picture(case: &Value) -> Image {
+    read_image(&input(case)).unwrap()
+}
+
+fn number(value: &Value) -> usize {
+    usize::try_from(value.as_u64().unwrap()).unwrap()
+}
+
+fn pair(value: &Value) -> (usize, usize) {
+    (number(&value[0]), number(&value[1]))
+}
+
+/// The fixture's checkpoint, imported.
+struct Packed {
+    dir: TempDir,
+    config: Config,
+}
+
+impl Packed {
+    fn new(quant: Quant) -> Self {
+        let dir = TempDir::new().unwrap();
+        let options = ImportOptions { quant, ..ImportOptions::default() };
+        import(&fixture("checkpoint"), &dir.path().join("model"), &options, &mut |_| ()).unwrap();
+        Self { config: Config::read(&fixture("checkpoint/config.json")).unwrap(), dir }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("model")
+    }
+
+    fn engine(&self) -> Engine {
+        let options = EngineOptions { device: DeviceChoice::Cpu, ..EngineOptions::default() };
+        Engine::load(&self.path(), &options).unwrap()
+    }
+}
+
+/// `max |got - expected| / max |expected|`.
+fn error(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let largest = |values: &mut dyn Iterator<Item = f32>| {
+        values.fold(0.0, |a: f32, b| if b.is_nan() { b } else { a.max(b) })
+    };
+    largest(&mut got.iter().zip(expected).map(|(a, b)| (a - b).abs()))
+        / largest(&mut expected.iter().map(|b| b.abs()))
+}
+
+fn assert_close(what: &str, got: &[f32], expected: &[f32], bound: f32) {
+    let error = error(got, expected);
+    println!("{what}: {error:.2e}");
+    assert!(error <= bound, "{what}: relative error {error}, at most {bound} is allowed");
+}
+
+/// The cosine between the logits of each position.
+fn cosines(engine: &Engine, a: &[f32], b: &[f32]) -> Vec<f32> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let vocab = engine.config().decoder.vocab_size;
+    let rows = a.chunks_exact(vocab).zip(b.chunks_exact(vocab));
+    rows.map(|(a, b)| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).collect()
+}
+
+/// The logits of a prompt at the positions that the reference kept.
+fn logits(engine: &Engine, request: &Request, case: &Value) -> Vec<f32> {
+    let prompt = engine.render(request).unwrap();
+    let all: Vec<f32> =
+        engine.logits(&prompt, &Stop::never()).unwrap().reshape([-1]).try_into().unwrap();
+    let vocab = engine.config().decoder.vocab_size;
+    let rows: Vec<&[f32]> = all.chunks_exact(vocab).collect();
+    case["positions"].as_array().unwrap().iter().flat_map(|at| rows[number(at)]).copied().collect()
+}
+
+#[test]
+fn log_mel_frames_equal_the_reference() {
+    let reference = Reference::read();
+    for (name, audio, case) in reference.sounds() {
+        let mel = log_mel(&audio).unwrap();
+        assert_eq!(mel.rows, number(&case["frames"]), "{name}");
+        assert_eq!(token_count(&audio).unwrap(), number(&case["tokens"]), "{name}");
+        if name != "long" {
+            assert_close(name, &mel.data, &reference.floats(&format!("mel.{name}")), F32);
+        }
+    }
+}
+
+#[test]
+fn pictures_are_tiled_as_by_the_reference() {
+    let reference = Reference::read();
+    let config = Config::read(&fixture("checkpoint/config.json")).unwrap();
+    for (name, image, case) in reference.pictures() {
+        let tiles = tile(&image, config.image().unwrap()).unwrap();
+        let layout = tiles.layout;
+        assert_eq!((layout.columns, layout.rows), pair(&case["grid"]), "{name}");
+        assert_eq!(layout.resized, pair(&case["resized"]), "{name}");
+        assert_eq!(layout.tokens(), number(&case["tokens"]), "{name}");
+        assert!(
+            tiles.picture == reference.bytes(&format!("picture.{name}")),
+            "{name}: pixels differ"
+        );
+        let mask: Vec<u8> =
+            (0..layout.crops()).flat_map(|crop| tiles.mask(Some(crop))).map(u8::from).collect();
+        assert_eq!(mask, reference.bytes(&format!("mask.{name}")), "{name}");
+        assert_close(name, &tiles.global, &reference.floats(&format!("global.{name}")), F32);
+    }
+}
+
+#[test]
+fn sounds_are_encoded_as_by_the_reference() {
+    let (reference, packed) = (Reference::read(), Packed::new(Quant::F32));
+    let hidden = packed.config.decoder.hidden_size;
+    let encoder =
+        AudioEncoder::load(&packed.path(), packed.config.audio().unwrap(), hidden).unwrap();
+    for (name, audio, _) in reference.sounds() {
+        let rows = encoder.conform(&log_mel(&audio).unwrap(), &Stop::never()).unwrap();
+        assert_close(name, &rows.data, &reference.floats(&format!("conformer.{name}")), F32);
+        if name == "long" {
+            continue;
+        }
+        for (projector, which) in
+            [(AudioProjector::Speech, "speech"), (AudioProjector::Vision, "vision")]
+        {
+            let what = format!("audio.{name}.{which}");
+            let rows = encoder.encode(&audio, projector, &Stop::never()).unwrap();
+            assert_close(&what, &rows.data, &reference.floats(&what), F32);
+        }
+    }
+}
+
+#[test]
+fn pictures_are_encoded_as_by_the_reference() {
+    let (reference, packed) = (Reference::read(), Packed::new(Quant::F32));
+    let image_config = packed.config.image().unwrap();
+    let encoder =
+        VisionEncoder::load(&packed.path(), image_config, packed.config.decoder.hidden_size)
+            .unwrap();
+    for (name, image, _) in reference.pictures() {
+        if ["exact", "rows"].contains(&name.as_str()) {
+            let patches =
+                encoder.patches(&tile(&image, image_config).unwrap(), &Stop::never()).unwrap();
+            let patches: Vec<f32> = patches.into_iter().flat_map(|crop| crop.data).collect();
+            assert_close(name, &patches, &reference.floats(&format!("tower.{name}")), F32);
+        }
+        let what = format!("image.{name}");
+        let rows = encoder.encode(&image, &Stop::never()).unwrap();
+        assert_close(&what, &rows.data, &reference.floats(&what), F32);
+    }
+}
+
+#[test]
+fn prompts_and_merged_embeddings_equal_the_reference() {
+    let reference = Reference::read();
+    let engine = Packed::new(Quant::F32).engine();
+    for (name, request, case) in reference.prompts() {
+        let prompt = engine.render(&request).unwrap();
+        assert_eq!(prompt.ids, reference.ids(&format!("ids.{name}")), "{name}");
+        assert_eq!(prompt.ids.len(), number(&case["tokens"]), "{name}");
+        if ["speech_two", "vision_two", "vision_speech"].contains(&name) {
+            let embeds: Vec<f32> =
+                engine.embed(&prompt, &Stop::never()).unwrap().reshape([-1]).try_into().unwrap();
+            assert_close(name, &embeds, &reference.floats(&format!("embeds.{name}")), F32);
+        }
+    }
+}
+
+#[test]
+fn logits_of_every_mode_equal_the_reference() {
+    let reference = Reference::read();
+    let engine = Packed::new(Quant::F32).engine();
+    for (name, request, case) in reference.prompts() {
+        let got = logits(&engine, &request, case);
+        assert_close(name, &got, &reference.floats(&format!("logits.{name}")), F32);
+    }
+}
+
+#[test]
+fn greedy_answers_equal_the_reference_whatever_is_cached() {
+    let reference = Reference::read();
+    let engine = Packed::new(Quant::F32).engine();
+    let prompts: Vec<_> = reference.prompts().collect();
+    let mut shared = PrefixCache::new();
+    // Twice there and back, so that each prompt follows others with the same beginning, in the other rope regime, or itself.
+    for (name, request, case) in prompts.iter().chain(prompts.iter().rev()).chain(&prompts) {
+        for cache in [&mut PrefixCache::new(), &mut shared] {
+            let answer = engine.generate(cache, request, &Stop::never(), &mut |_| ()).unwrap();
+            assert_eq!(answer.text, case["text"].as_str().unwrap(), "{name}");
+            assert_eq!(
+                (answer.finish, answer.usage.new_tokens),
+                (Finish::Length, request.max_new_tokens),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn bf16_stays_near_the_reference() {
+    let reference = Reference::read();
+    let engine = Packed::new(Quant::Bf16).engine();
+    for (name, request, case) in reference.prompts() {
+        let expected = reference.floats(&format!("logits.{name}"));
+        let got = logits(&engine, &request, case);
+        assert_close(name, &got, &expected, BF16);
+        let least = cosines(&engine, &got, &expected).into_iter().fold(1.0, f32::min);
+        assert!(least >= BF16_COSINE, "{name}: cosine {least}, at least {BF16_COSINE} is asked");
+    }
+}
+
+#[test]
+fn packed_weights_compute_what_their_rounding_says() {
+    let reference = Reference::read();
+    for (quant, least_mean) in [(Quant::Int8, INT8_MEAN_COSINE), (Quant::Int4, INT4_MEAN_COSINE)] {
+        let (packed, rounded) = (Packed::new(quant), Packed::new(Quant::F32));
+        unpack(&packed.path(), &rounded.path());
+        let (packed, rounded) = (packed.engine(), rounded.engine());
+        let mut all = Vec::new();
+        for (name, request, case) in reference.prompts() {
+            let got = logits(&packed, &request, case);
+            let expected = logits(&rounded, &request, case);
+            assert_close(&format!("{name} in {quant}"), &got, &expected, BF16);
+            all.extend(cosines(&packed, &got, &reference.floats(&format!("logits.{name}"))));
+        }
+        let mean = all.iter().sum::<f32>() / all.len() as f32;
+        println!("{quant}: mean cosine to the weights before rounding {mean}");
+        assert!(mean >= least_mean, "{quant}: mean cosine {mean}, at least {least_mean} is asked");
+    }
+}
+
+/// Puts the f32 matrices that the packed ones of `from` stand for in the place of the decoder of `to`.
+fn unpack(from: &Path, to: &Path) {
+    let bytes = std::fs::read(from.join("decoder.safetensors")).unwrap();
+    let packed = SafeTensors::deserialize(&bytes).unwrap();
+    let half = |name: &str| -> Vec<f32> {
+        let halves = packed.tensor(name).unwrap().data().as_chunks().0;
+        halves
+            .iter()
+            .map(|bytes| f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16))
+            .collect()
+    };
+    let mut matrices = Vec::new();
+    for name in packed.names() {
+        let tensor = packed.tensor(name).unwrap();
+        let (data, mut shape) = (tensor.data(), tensor.shape().to_vec());
+        let (name, values): (_, Vec<f32>) = if let Some(name) = name.strip_suffix(".int4") {
+            shape[1] *= 2;
+            let params = half(&format!("{name}.scale_zero"));
+            let group = 2 * shape[0] * shape[1] / params.len();
+            let codes: Vec<u8> = data.iter().flat_map(|byte| [byte >> 4, byte & 15]).collect();
+            let groups = codes.chunks_exact(group).zip(params.as_chunks::<2>().0);
+            let value = |code: &u8, scale: f32, zero: f32| (f32::from(*code) - 8.0) * scale + zero;
+            let values = groups.flat_map(|(codes, &[scale, zero])| {
+                codes.iter().map(move |code| value(code, scale, zero))
+            });
+            (name, values.collect())
+        } else if let Some(name) = name.strip_suffix(".int8") {
+            let rows = data.chunks_exact(shape[1]).zip(half(&format!("{name}.scale")));
+            let row = |(row, scale): (&[u8], f32)| {
+                row.iter().map(|code| f32::from(*code as i8) * scale).collect()
+            };
+            (name, rows.flat_map::<Vec<f32>, _>(row).collect())
+        } else if [".scale", ".scale_zero"].iter().any(|end| name.ends_with(end)) {
+            continue;
+        } else {
+            (name, half(name))
+        };
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        matrices.push((name.to_owned(), shape, bytes));
+    }
+    let views = matrices.iter().map(|(name, shape, bytes)| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    let decoder = safetensors::serialize(views, None).unwrap();
+    std::fs::write(to.join("decoder.safetensors"), &decoder).unwrap();
+    let manifest = to.join("manifest.json");
+    let mut parts: Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    parts["parts"]["decoder.safetensors"]["bytes"] = decoder.len().into();
+    std::fs::write(manifest, parts.to_string()).unwrap();
+}
