@@ -57,12 +57,19 @@ impl<'a> Answer<'a> {
 
     /// Chooses the next token by `logits` and returns it with those that the grammar forces behind it: the tokens to feed to
     /// the decoder next. None once the answer is complete.
-    pub(crate) fn advance(&mut self, logits: &[f32], sink: &mut dyn FnMut(&str)) -> Result<Option<Vec<u32>>> {
+    pub(crate) fn advance(
+        &mut self,
+        logits: &[f32],
+        sink: &mut dyn FnMut(&str),
+    ) -> Result<Option<Vec<u32>>> {
         let chosen = match &mut self.mode {
             Mode::Text => self.choose_text(logits, sink)?,
             Mode::Calls(state) => {
                 let allowed = state.allowed()?;
-                let id = self.sampler.choose(logits, |id| allowed.is_allowed(id)).ok_or(Error::NoLogit)?;
+                let id = self
+                    .sampler
+                    .choose(logits, |id| allowed.is_allowed(id))
+                    .ok_or(Error::NoLogit)?;
                 state.take(id)?;
                 self.calls.push(id);
                 Some(id)
@@ -93,7 +100,8 @@ impl<'a> Answer<'a> {
     /// The next token of free text; none where the model ends its turn.
     fn choose_text(&mut self, logits: &[f32], sink: &mut dyn FnMut(&str)) -> Result<Option<u32>> {
         let call = self.grammar.and(self.tokenizer.specials().tools).map(|marks| marks.call.id);
-        let allowed = |id| self.tokenizer.is_text(id) || self.stop_ids.contains(&id) || Some(id) == call;
+        let allowed =
+            |id| self.tokenizer.is_text(id) || self.stop_ids.contains(&id) || Some(id) == call;
         let id = self.sampler.choose(logits, allowed).ok_or(Error::NoLogit)?;
         if self.stop_ids.contains(&id) {
             return Ok(None);
@@ -125,7 +133,9 @@ impl<'a> Answer<'a> {
     pub(crate) fn finish(self) -> Result<(String, Vec<ToolCall>, Finish)> {
         let finish = self.finish.unwrap_or(Finish::Length);
         let calls = match self.mode {
-            Mode::Calls(_) if finish == Finish::EndOfTurn => parse_calls(&self.tokenizer.decode(&self.calls))?,
+            Mode::Calls(_) if finish == Finish::EndOfTurn => {
+                parse_calls(&self.tokenizer.decode(&self.calls))?
+            }
             _ => Vec::new(),
         };
         Ok((String::from_utf8_lossy(&self.text).into_owned(), calls, finish))
@@ -146,11 +156,22 @@ mod tests {
         let mut letters: Vec<char> =
             tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
         letters.sort_unstable();
-        let vocab: serde_json::Map<String, Value> =
-            letters.iter().enumerate().map(|(id, letter)| (letter.to_string(), id.into())).collect();
+        let vocab: serde_json::Map<String, Value> = letters
+            .iter()
+            .enumerate()
+            .map(|(id, letter)| (letter.to_string(), id.into()))
+            .collect();
         let names = [
-            "<|endoftext|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|/tool|>",
-            "<|tool_call|>", "<|/tool_call|>", "<|tool_response|>",
+            "<|endoftext|>",
+            "<|end|>",
+            "<|system|>",
+            "<|user|>",
+            "<|assistant|>",
+            "<|tool|>",
+            "<|/tool|>",
+            "<|tool_call|>",
+            "<|/tool_call|>",
+            "<|tool_response|>",
         ];
         let added: Vec<Value> = names
             .iter()
@@ -172,23 +193,30 @@ mod tests {
     }
 
     fn tools() -> Vec<ToolSpec> {
-        let tool = |name: &str, schema| ToolSpec { name: name.into(), description: String::new(), schema };
+        let tool =
+            |name: &str, schema| ToolSpec { name: name.into(), description: String::new(), schema };
         vec![
-            tool("set_light", json!({
-                "type": "object",
-                "properties": {
-                    "room": {"type": "string", "enum": ["kitchen", "living_room"]},
-                    "state": {"type": "string", "enum": ["on", "off"]},
-                    "brightness": {"type": "integer", "minimum": 0, "maximum": 100, "multipleOf": 10}
-                },
-                "required": ["room", "state"]
-            })),
+            tool(
+                "set_light",
+                json!({
+                    "type": "object",
+                    "properties": {
+                        "room": {"type": "string", "enum": ["kitchen", "living_room"]},
+                        "state": {"type": "string", "enum": ["on", "off"]},
+                        "brightness": {"type": "integer", "minimum": 0, "maximum": 100, "multipleOf": 10}
+                    },
+                    "required": ["room", "state"]
+                }),
+            ),
             tool("read_camera", json!({"type": "object", "properties": {}})),
-            tool("say \"hi\"", json!({
-                "type": "object",
-                "properties": {"text": {"type": "string", "maxLength": 8}, "loud": {"type": "boolean"}},
-                "required": ["text"]
-            })),
+            tool(
+                "say \"hi\"",
+                json!({
+                    "type": "object",
+                    "properties": {"text": {"type": "string", "maxLength": 8}, "loud": {"type": "boolean"}},
+                    "required": ["text"]
+                }),
+            ),
         ]
     }
 

@@ -269,7 +269,8 @@ impl Config {
         if let Some(audio) = self.audio() {
             audio.check()?;
         }
-        for (name, lora) in [("vision_lora", &self.vision_lora), ("speech_lora", &self.speech_lora)] {
+        for (name, lora) in [("vision_lora", &self.vision_lora), ("speech_lora", &self.speech_lora)]
+        {
             if lora.as_ref().is_some_and(|lora| lora.r == 0) {
                 return Err(format!("{name}.r is 0: a LoRA adapter needs a rank of at least 1"));
             }
@@ -310,10 +311,17 @@ impl DecoderConfig {
         }
         let Some(scaling) = &self.rope_scaling else { return Ok(()) };
         if !matches!(scaling.r#type.as_str(), "longrope" | "su") {
-            return Err(format!("rope_scaling.type `{}` is not supported: only longrope", scaling.r#type));
+            return Err(format!(
+                "rope_scaling.type `{}` is not supported: only longrope",
+                scaling.r#type
+            ));
         }
-        for (key, factors) in [("short_factor", &scaling.short_factor), ("long_factor", &scaling.long_factor)] {
-            if factors.len() != rotary / 2 || factors.iter().any(|factor| !(factor.is_finite() && *factor > 0.0)) {
+        for (key, factors) in
+            [("short_factor", &scaling.short_factor), ("long_factor", &scaling.long_factor)]
+        {
+            if factors.len() != rotary / 2
+                || factors.iter().any(|factor| !(factor.is_finite() && *factor > 0.0))
+            {
                 return Err(format!(
                     "rope_scaling.{key} must hold {} positive numbers, one per rotated pair",
                     rotary / 2
@@ -334,10 +342,18 @@ impl ImageEmbed {
             ));
         }
         if tower.num_hidden_layers < 2 || tower.patch_size == 0 || self.dynamic_hd == 0 {
-            return Err("img_processor: at least 2 layers, a patch size and dynamic_hd above 0 are needed".into());
+            return Err(
+                "img_processor: at least 2 layers, a patch size and dynamic_hd above 0 are needed"
+                    .into(),
+            );
         }
         divides("patch_size", tower.patch_size, "image_size", tower.image_size)?;
-        divides("num_attention_heads", tower.num_attention_heads, "hidden_size", tower.hidden_size)?;
+        divides(
+            "num_attention_heads",
+            tower.num_attention_heads,
+            "hidden_size",
+            tower.hidden_size,
+        )?;
         divides("2", 2, "the number of patches along a side", tower.grid())
     }
 }
@@ -353,7 +369,10 @@ impl AudioConfig {
             ("depthwise_seperable_out_channel", self.depthwise_seperable_out_channel),
         ] {
             if value != self.attention_dim {
-                return Err(format!("audio_processor.config.{key} must equal attention_dim {}", self.attention_dim));
+                return Err(format!(
+                    "audio_processor.config.{key} must equal attention_dim {}",
+                    self.attention_dim
+                ));
             }
         }
         Ok(())

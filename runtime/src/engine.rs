@@ -83,8 +83,14 @@ impl Engine {
         Ok(Self {
             grammar: GrammarCompiler::new(&tokenizer)?,
             decoder: Decoder::load(dir, &config, device::choose(options.device)?)?,
-            audio: config.audio().map(|audio| AudioEncoder::load(dir, audio, hidden)).transpose()?,
-            vision: config.image().map(|image| VisionEncoder::load(dir, image, hidden)).transpose()?,
+            audio: config
+                .audio()
+                .map(|audio| AudioEncoder::load(dir, audio, hidden))
+                .transpose()?,
+            vision: config
+                .image()
+                .map(|image| VisionEncoder::load(dir, image, hidden))
+                .transpose()?,
             stop_ids: stop_ids(dir, &tokenizer)?,
             context: options.context.min(config.decoder.max_position_embeddings),
             tokenizer,
@@ -121,8 +127,13 @@ impl Engine {
             tools => Some(self.grammar.compile(tools)?),
         };
         let max_new_tokens = request.max_new_tokens.min(self.context - prompt.ids.len());
-        let mut answer =
-            Answer::new(&self.tokenizer, &self.stop_ids, grammar.as_ref(), request.sampling, max_new_tokens);
+        let mut answer = Answer::new(
+            &self.tokenizer,
+            &self.stop_ids,
+            grammar.as_ref(),
+            request.sampling,
+            max_new_tokens,
+        );
         let mut usage = Usage { prompt_tokens: prompt.ids.len(), ..Usage::default() };
 
         let (mut session, mut logits) = self.prefill(cache, &prompt, stop, &mut usage)?;
@@ -146,7 +157,12 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::generate`].
-    pub fn warm_up(&self, cache: &mut PrefixCache, request: &Request, adapter: Adapter) -> Result<()> {
+    pub fn warm_up(
+        &self,
+        cache: &mut PrefixCache,
+        request: &Request,
+        adapter: Adapter,
+    ) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let prompt = prompt::render(request, &self.tokenizer, self)?;
         self.check_context(&prompt)?;
@@ -263,8 +279,11 @@ impl Engine {
         stop.check()?;
         match medium {
             Medium::Audio(audio) => {
-                let projector =
-                    if adapter == Adapter::Vision { AudioProjector::Vision } else { AudioProjector::Speech };
+                let projector = if adapter == Adapter::Vision {
+                    AudioProjector::Vision
+                } else {
+                    AudioProjector::Speech
+                };
                 self.hearing()?.encode(audio, projector, stop)
             }
             Medium::Image(image) => self.sight()?.encode(image, stop),
@@ -272,11 +291,15 @@ impl Engine {
     }
 
     fn hearing(&self) -> Result<&AudioEncoder> {
-        self.audio.as_ref().ok_or_else(|| Error::Request("this model is text-only: it takes no sound".into()))
+        self.audio
+            .as_ref()
+            .ok_or_else(|| Error::Request("this model is text-only: it takes no sound".into()))
     }
 
     fn sight(&self) -> Result<&VisionEncoder> {
-        self.vision.as_ref().ok_or_else(|| Error::Request("this model is text-only: it takes no picture".into()))
+        self.vision
+            .as_ref()
+            .ok_or_else(|| Error::Request("this model is text-only: it takes no picture".into()))
     }
 }
 
@@ -296,7 +319,9 @@ impl RowCount for Engine {
 impl Adapter {
     /// The adapter of a prompt: vision with any picture, else speech with any sound (spec 0).
     pub fn of(prompt: &Prompt) -> Self {
-        let any = |image: bool| prompt.media.iter().any(|placed| matches!(placed.medium, Medium::Image(_)) == image);
+        let any = |image: bool| {
+            prompt.media.iter().any(|placed| matches!(placed.medium, Medium::Image(_)) == image)
+        };
         match (any(true), any(false)) {
             (true, _) => Self::Vision,
             (false, true) => Self::Speech,

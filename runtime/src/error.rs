@@ -82,7 +82,9 @@ pub enum Error {
     #[error("device: {0}")]
     Device(String),
     /// The decoder gave no finite logit, as it does on damaged weights.
-    #[error("the decoder gave no usable logit: are the weights of this model damaged? `outpost inspect` checks them")]
+    #[error(
+        "the decoder gave no usable logit: are the weights of this model damaged? `outpost inspect` checks them"
+    )]
     NoLogit,
     /// libtorch refused an allocation or an operation.
     #[error("libtorch: {0}")]

@@ -33,7 +33,8 @@ impl GrammarCompiler {
     /// # Errors
     /// [`Error::Grammar`] when the tokenizer cannot serve a grammar.
     pub fn new(tokenizer: &Tokenizer) -> Result<Self> {
-        let mut factory = ParserFactory::new_simple(&tokenizer.grammar_env()).map_err(grammar_error)?;
+        let mut factory =
+            ParserFactory::new_simple(&tokenizer.grammar_env()).map_err(grammar_error)?;
         factory.quiet();
         Ok(Self { factory })
     }
@@ -65,7 +66,10 @@ impl GrammarCompiler {
     fn blame(&self, tools: &[ToolSpec]) -> Option<Error> {
         tools.iter().find_map(|tool| {
             let fault = self.matcher(std::slice::from_ref(tool)).err()?;
-            Some(Error::Grammar(format!("the schema of tool `{}` cannot be used: {fault}", tool.name)))
+            Some(Error::Grammar(format!(
+                "the schema of tool `{}` cannot be used: {fault}",
+                tool.name
+            )))
         })
     }
 }
@@ -136,7 +140,9 @@ pub fn parse_calls(text: &str) -> Result<Vec<ToolCall>> {
     let list: Vec<Map<String, Value>> = serde_json::from_str(text).map_err(|_| malformed())?;
     list.into_iter()
         .map(|mut call| match (call.remove("name"), call.remove("arguments")) {
-            (Some(Value::String(name)), Some(Value::Object(arguments))) => Ok(ToolCall { name, arguments }),
+            (Some(Value::String(name)), Some(Value::Object(arguments))) => {
+                Ok(ToolCall { name, arguments })
+            }
             _ => Err(malformed()),
         })
         .collect()
@@ -157,7 +163,11 @@ fn lark(tools: &[ToolSpec]) -> Result<String> {
         let head = format!("{{\"name\": {}, \"arguments\": ", literal(&tool.name));
         let schema = closed_schema(tool)?;
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{rule}: {} {rule}_arguments \"}}\"\n{rule}_arguments: %json {schema}", literal(&head));
+        let _ = writeln!(
+            text,
+            "{rule}: {} {rule}_arguments \"}}\"\n{rule}_arguments: %json {schema}",
+            literal(&head)
+        );
     }
     Ok(text)
 }

@@ -37,5 +37,6 @@ pub use error::{Error, Result, StopReason};
 pub use features::Features;
 pub use prefix_cache::PrefixCache;
 pub use request::{
-    Audio, Finish, Generation, Image, Part, Request, Role, Sampling, Stop, ToolCall, ToolSpec, Turn, Usage,
+    Audio, Finish, Generation, Image, Part, Request, Role, Sampling, Stop, ToolCall, ToolSpec,
+    Turn, Usage,
 };

@@ -50,7 +50,8 @@ impl PrefixCache {
             let common = kept.keys.iter().zip(keys).take_while(|(a, b)| a == b).count();
             if kept.adapter == adapter { common.min(keys.len() - 1) } else { 0 }
         };
-        let best = (0..self.prefixes.len()).map(|index| (shared(&self.prefixes[index]), index)).max();
+        let best =
+            (0..self.prefixes.len()).map(|index| (shared(&self.prefixes[index]), index)).max();
         let latest = self.latest.as_ref().map_or(0, shared);
         if let Some((length, index)) = best
             && length >= latest
@@ -68,7 +69,12 @@ impl PrefixCache {
     }
 
     /// Keeps a copy of a system prefix.
-    pub(crate) fn keep_prefix(&mut self, adapter: Adapter, keys: &[Key], session: &Session) -> Result<()> {
+    pub(crate) fn keep_prefix(
+        &mut self,
+        adapter: Adapter,
+        keys: &[Key],
+        session: &Session,
+    ) -> Result<()> {
         if self.prefixes.iter().any(|kept| kept.adapter == adapter && kept.keys == keys) {
             return Ok(());
         }

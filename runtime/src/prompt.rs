@@ -67,9 +67,18 @@ pub fn render(request: &Request, tokenizer: &Tokenizer, rows: &dyn RowCount) -> 
         return Err(Error::Request("there is no turn to answer".into()));
     };
     if last.role == Role::Assistant {
-        return Err(Error::Request("the last turn is the assistant's own: nothing to answer".into()));
+        return Err(Error::Request(
+            "the last turn is the assistant's own: nothing to answer".into(),
+        ));
     }
-    let mut writer = Writer { tokenizer, rows, ids: Vec::new(), media: Vec::new(), text: String::new(), rstrip: false };
+    let mut writer = Writer {
+        tokenizer,
+        rows,
+        ids: Vec::new(),
+        media: Vec::new(),
+        text: String::new(),
+        rstrip: false,
+    };
     let mut turns = request.turns.as_slice();
     let default = Turn::text(Role::System, DEFAULT_SYSTEM);
     let system = match turns.split_first() {
@@ -98,7 +107,10 @@ pub fn tool_list(tools: &[ToolSpec]) -> String {
 
 /// A list of calls in the form that the model writes between its call markers.
 pub fn call_list(calls: &[ToolCall]) -> String {
-    let list = calls.iter().map(|call| json!({ "name": call.name, "arguments": call.arguments })).collect();
+    let list = calls
+        .iter()
+        .map(|call| json!({ "name": call.name, "arguments": call.arguments }))
+        .collect();
     spaced_json(&Value::Array(list))
 }
 
@@ -164,8 +176,9 @@ impl Writer<'_> {
     }
 
     fn medium(&mut self, placeholder: Option<Special>, rows: usize, medium: Medium) -> Result<()> {
-        let placeholder = placeholder
-            .ok_or_else(|| Error::Request("the tokenizer has no placeholder for this kind of media".into()))?;
+        let placeholder = placeholder.ok_or_else(|| {
+            Error::Request("the tokenizer has no placeholder for this kind of media".into())
+        })?;
         self.special(placeholder)?;
         let start = self.ids.len() - 1;
         self.ids.resize(start + rows, placeholder.id);
@@ -193,7 +206,8 @@ fn no_tools() -> Error {
 /// `{"name", "description", "parameters": {argument: {"description", "type", "enum"?, "default"?, "optional"?}}}`
 fn flat(tool: &ToolSpec) -> Value {
     let required = tool.schema.get("required").and_then(Value::as_array);
-    let is_required = |name: &str| required.is_some_and(|list| list.iter().any(|item| item == name));
+    let is_required =
+        |name: &str| required.is_some_and(|list| list.iter().any(|item| item == name));
     let empty = Map::new();
     let properties = tool.schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
     let parameters: Map<String, Value> = properties
@@ -205,7 +219,10 @@ fn flat(tool: &ToolSpec) -> Value {
 
 fn flat_argument(schema: &Value, required: bool) -> Value {
     let mut argument = Map::new();
-    argument.insert("description".into(), schema.get("description").cloned().unwrap_or_else(|| "".into()));
+    argument.insert(
+        "description".into(),
+        schema.get("description").cloned().unwrap_or_else(|| "".into()),
+    );
     argument.insert("type".into(), type_name(schema).into());
     for key in ["enum", "default"] {
         if let Some(value) = schema.get(key) {
@@ -221,7 +238,9 @@ fn flat_argument(schema: &Value, required: bool) -> Value {
 /// The Python-like type names of the model card's examples.
 fn type_name(schema: &Value) -> &str {
     let name = match schema.get("type") {
-        Some(Value::Array(names)) => names.iter().find(|name| *name != "null").and_then(Value::as_str),
+        Some(Value::Array(names)) => {
+            names.iter().find(|name| *name != "null").and_then(Value::as_str)
+        }
         Some(name) => name.as_str(),
         None => None,
     };
@@ -250,15 +269,26 @@ pub fn spaced_json(value: &Value) -> String {
 struct Spaced;
 
 impl Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { writer.write_all(b", ") }
     }
 
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
+    fn begin_object_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        writer: &mut W,
+    ) -> std::io::Result<()> {
         writer.write_all(b": ")
     }
 }

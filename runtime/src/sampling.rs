@@ -33,12 +33,19 @@ impl Sampler {
             Sampling::Greedy => candidates
                 .reduce(|best, next| if next.1 > best.1 { next } else { best })
                 .map(|(id, _)| id),
-            Sampling::Nucleus { temperature, top_p, .. } => self.nucleus(candidates.collect(), temperature, top_p),
+            Sampling::Nucleus { temperature, top_p, .. } => {
+                self.nucleus(candidates.collect(), temperature, top_p)
+            }
         }
     }
 
     /// Nucleus sampling (Holtzman et al. 2020, section 3.1).
-    fn nucleus(&mut self, mut candidates: Vec<(u32, f32)>, temperature: f32, top_p: f32) -> Option<u32> {
+    fn nucleus(
+        &mut self,
+        mut candidates: Vec<(u32, f32)>,
+        temperature: f32,
+        top_p: f32,
+    ) -> Option<u32> {
         candidates.sort_by(|a, b| b.1.total_cmp(&a.1));
         let highest = candidates.first()?.1;
         let temperature = temperature.max(f32::MIN_POSITIVE);
@@ -54,7 +61,8 @@ impl Sampler {
         });
         let kept: Vec<_> = kept.copied().collect();
         let kept = if kept.is_empty() { &candidates[..1] } else { &kept };
-        let mut left = self.rng.random::<f32>() * kept.iter().map(|(_, weight)| weight).sum::<f32>();
+        let mut left =
+            self.rng.random::<f32>() * kept.iter().map(|(_, weight)| weight).sum::<f32>();
         for (id, weight) in kept {
             left -= weight;
             if left <= 0.0 {
@@ -82,7 +90,9 @@ mod tests {
         let sampling = Sampling::Nucleus { temperature: 1.0, top_p: 0.6, seed: 7 };
         let draw = || {
             let mut sampler = Sampler::new(sampling);
-            (0..200).map(|_| sampler.choose(&[2.0, 2.0, -3.0, -9.0], |_| true).unwrap()).collect::<Vec<_>>()
+            (0..200)
+                .map(|_| sampler.choose(&[2.0, 2.0, -3.0, -9.0], |_| true).unwrap())
+                .collect::<Vec<_>>()
         };
         let drawn = draw();
         assert!(drawn.contains(&0) && drawn.contains(&1));

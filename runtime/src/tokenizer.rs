@@ -84,13 +84,17 @@ impl Tokenizer {
 
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut json: Value = serde_json::from_str(text).map_err(|fault| fault.to_string())?;
-        let added = json.get_mut("added_tokens").and_then(Value::as_array_mut).ok_or("`added_tokens` is missing")?;
+        let added = json
+            .get_mut("added_tokens")
+            .and_then(Value::as_array_mut)
+            .ok_or("`added_tokens` is missing")?;
         // The file may declare tool tokens as not special; marked special they can be kept out of plain text.
         for token in added.iter_mut() {
             token["special"] = Value::Bool(true);
         }
         let specials = Specials::resolve(added)?;
-        let bytes = llguidance::token_bytes_from_tokenizer_json(&json).map_err(|fault| fault.to_string())?;
+        let bytes = llguidance::token_bytes_from_tokenizer_json(&json)
+            .map_err(|fault| fault.to_string())?;
         let mut inner: tokenizers::Tokenizer =
             serde_json::from_value(json).map_err(|fault| fault.to_string())?;
         inner.set_encode_special_tokens(true);
@@ -163,9 +167,11 @@ impl TokenizerEnv for GrammarEnv {
     }
 
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<u32> {
-        self.trie.tokenize_with_greedy_fallback(bytes, |text| match self.inner.encode_fast(text, false) {
-            Ok(encoding) => encoding.get_ids().to_vec(),
-            Err(_) => self.trie.greedy_tokenize(text.as_bytes()),
+        self.trie.tokenize_with_greedy_fallback(bytes, |text| {
+            match self.inner.encode_fast(text, false) {
+                Ok(encoding) => encoding.get_ids().to_vec(),
+                Err(_) => self.trie.greedy_tokenize(text.as_bytes()),
+            }
         })
     }
 }
@@ -179,7 +185,8 @@ impl Specials {
             Some(Special { id, lstrip: flag("lstrip"), rstrip: flag("rstrip") })
         };
         let need = |name: &str| {
-            find(name).ok_or_else(|| format!("`added_tokens` lacks {name}: is this a Phi-4 tokenizer?"))
+            find(name)
+                .ok_or_else(|| format!("`added_tokens` lacks {name}: is this a Phi-4 tokenizer?"))
         };
         let tools = || {
             Some(ToolTokens {

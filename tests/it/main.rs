@@ -1,4 +1,12 @@
 //! All integration tests in one binary, since each one links libtorch.
 
 #[cfg(test)]
+mod agent;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod end_to_end;
+#[cfg(test)]
 mod parity;

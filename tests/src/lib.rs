@@ -1,1 +1,12 @@
-//! Placeholder crate documentation.
+//! Real peers as small builders: sounds, pictures, checkpoints, and a daemon with a scripted or the bundled model.
+
+pub mod daemon;
+pub mod media;
+
+use std::path::PathBuf;
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map_or(here.clone(), PathBuf::from)
+}

@@ -63,14 +63,19 @@ impl Policy {
             return Verdict::Refuse(format!("{tool} is called by the agent itself only"));
         }
         if class == Class::Guarded && !self.rules.guarded_from.contains(&origin) {
-            return Verdict::Refuse(format!("{tool} is guarded and the rules do not allow it from here"));
+            return Verdict::Refuse(format!(
+                "{tool} is guarded and the rules do not allow it from here"
+            ));
         }
         let recent = self.recent.entry(tool.to_owned()).or_default();
         while recent.front().is_some_and(|at| now.duration_since(*at) >= MINUTE) {
             recent.pop_front();
         }
         if recent.len() >= self.rules.per_minute {
-            return Verdict::Refuse(format!("{tool} was called {} times within a minute", recent.len()));
+            return Verdict::Refuse(format!(
+                "{tool} was called {} times within a minute",
+                recent.len()
+            ));
         }
         recent.push_back(now);
         Verdict::Allow
@@ -86,8 +91,14 @@ mod tests {
         let mut policy = Policy::default();
         let now = Instant::now();
         assert_eq!(policy.decide("set_lock", Class::Guarded, Origin::Voice, now), Verdict::Allow);
-        assert!(matches!(policy.decide("set_lock", Class::Guarded, Origin::Untrusted, now), Verdict::Refuse(_)));
-        assert!(matches!(policy.decide("raise_alert", Class::Internal, Origin::Voice, now), Verdict::Refuse(_)));
+        assert!(matches!(
+            policy.decide("set_lock", Class::Guarded, Origin::Untrusted, now),
+            Verdict::Refuse(_)
+        ));
+        assert!(matches!(
+            policy.decide("raise_alert", Class::Internal, Origin::Voice, now),
+            Verdict::Refuse(_)
+        ));
         assert_eq!(policy.decide("set_light", Class::Open, Origin::Untrusted, now), Verdict::Allow);
     }
 
@@ -95,7 +106,9 @@ mod tests {
     fn the_rate_is_bounded_and_recovers() {
         let mut policy = Policy::new(PolicyRules { per_minute: 2, ..PolicyRules::default() });
         let now = Instant::now();
-        let mut call = |at: Duration| policy.decide("x", Class::Open, Origin::Voice, now + at) == Verdict::Allow;
+        let mut call = |at: Duration| {
+            policy.decide("x", Class::Open, Origin::Voice, now + at) == Verdict::Allow
+        };
         let seconds = Duration::from_secs;
         assert!(call(seconds(0)) && call(seconds(1)));
         assert!(!call(seconds(59)));

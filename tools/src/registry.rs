@@ -51,7 +51,10 @@ impl<T: Tool> Callable for T {
     ) -> BoxFuture<'a, Result<ToolOutcome, ToolError>> {
         match serde_json::from_value(arguments) {
             Ok(arguments) => Box::pin(Tool::call(self, arguments, context)),
-            Err(fault) => Box::pin(std::future::ready(Err(ToolError::new(ErrorKind::Invalid, fault.to_string())))),
+            Err(fault) => Box::pin(std::future::ready(Err(ToolError::new(
+                ErrorKind::Invalid,
+                fault.to_string(),
+            )))),
         }
     }
 }
@@ -101,7 +104,8 @@ impl Registry {
         context: &Context,
         limit: Duration,
     ) -> Result<ToolOutcome, ToolError> {
-        let unknown = || ToolError::new(ErrorKind::Unknown, format!("there is no tool named `{name}`"));
+        let unknown =
+            || ToolError::new(ErrorKind::Unknown, format!("there is no tool named `{name}`"));
         let entry = self.entry(name).ok_or_else(unknown)?;
         let arguments = Value::Object(arguments);
         entry.validate(&arguments)?;
@@ -113,9 +117,14 @@ impl Registry {
             return Err(ToolError::new(ErrorKind::Refused, reason));
         }
         self.first_time(&context.call)?;
-        tokio::time::timeout(limit, entry.tool.call(arguments, context))
-            .await
-            .unwrap_or_else(|_| Err(ToolError::new(ErrorKind::Timeout, format!("{name} took longer than {limit:?}"))))
+        tokio::time::timeout(limit, entry.tool.call(arguments, context)).await.unwrap_or_else(
+            |_| {
+                Err(ToolError::new(
+                    ErrorKind::Timeout,
+                    format!("{name} took longer than {limit:?}"),
+                ))
+            },
+        )
     }
 
     fn entry(&self, name: &str) -> Option<&Entry> {
@@ -143,13 +152,20 @@ impl Entry {
             .iter_errors(arguments)
             .map(|fault| {
                 let path = fault.instance_path().to_string();
-                let place = if path.is_empty() { "arguments".to_owned() } else { path.trim_start_matches('/').to_owned() };
+                let place = if path.is_empty() {
+                    "arguments".to_owned()
+                } else {
+                    path.trim_start_matches('/').to_owned()
+                };
                 format!("{place}: {fault}")
             })
             .collect();
         if faults.is_empty() {
             return Ok(());
         }
-        Err(ToolError::new(ErrorKind::Invalid, format!("{}: {}", self.spec.name, faults.join("; "))))
+        Err(ToolError::new(
+            ErrorKind::Invalid,
+            format!("{}: {}", self.spec.name, faults.join("; ")),
+        ))
     }
 }

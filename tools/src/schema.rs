@@ -11,7 +11,9 @@ pub fn of<A: JsonSchema>() -> Value {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
     });
-    let Value::Object(mut schema) = settings.into_generator().into_root_schema_for::<A>().to_value() else {
+    let Value::Object(mut schema) =
+        settings.into_generator().into_root_schema_for::<A>().to_value()
+    else {
         return Value::Object(Map::new());
     };
     schema.remove("title");
@@ -30,7 +32,8 @@ fn plain(property: &mut Value) {
     property.remove("format");
     property.remove("default");
     if let Some(Value::Array(options)) = property.remove("anyOf")
-        && let Some(Value::Object(some)) = options.into_iter().find(|option| option["type"] != "null")
+        && let Some(Value::Object(some)) =
+            options.into_iter().find(|option| option["type"] != "null")
     {
         let own = std::mem::replace(property, some);
         property.extend(own);

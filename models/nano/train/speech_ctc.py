@@ -20,6 +20,7 @@ from work import folder
 
 BATCH = 16
 HINTED = 0.2  # the hint about places fades out until the augmentation has this strength
+HEARING = 3.3  # above this loss of the hint there is no CTC yet: its pull to all blanks would win for thousands of steps
 HARDER, EASIER = 1.8, 3.0  # losses a token
 BLANK = tokenizer.load().token_to_id(text_data.AUDIO)
 SETS = (("espeak", "heldout"), ("flite", "heldout"), ("kokoro", "heldout"), ("piper", "heldout"))
@@ -46,6 +47,7 @@ class Recogniser(nn.Module):
         self.head = nn.Linear(config.audio_config.hidden_size, config.vocab_size)
         lively(self)
         self.register_buffer("strength", torch.zeros(()))  # of the augmentation
+        self.register_buffer("spread", torch.tensor(8.0))  # running mean of the hint's loss
         for step in self.encoder.embed.conv:
             step.forward = _in_f32(step.forward)
 
@@ -81,6 +83,13 @@ def spread_loss(log_probs, targets, counts):
     return F.nll_loss(torch.cat(rows), torch.cat(wanted))
 
 
+def ctc_loss(log_probs, targets, counts):
+    """Mean over the clips of the loss a token."""
+    sizes, flat = torch.tensor([len(t) for t in targets]), torch.tensor(sum(targets, []))
+    loss = F.ctc_loss(log_probs.transpose(0, 1), flat, counts, sizes, BLANK, "none", zero_infinity=True)
+    return (loss / sizes.clamp(min=1)).mean()
+
+
 def greedy(log_probs, counts):
     out = []
     for rows, count in zip(log_probs.argmax(-1), counts):
@@ -108,10 +117,31 @@ def word_errors(model, limit=60):
 
 @torch.no_grad()
 def normalise(encoder, voices):
-    """Sets the mean and the inverse deviation of every mel bin."""
-    mels = torch.cat([mel for _ in range(20) for mel, _ in voices.batch(BATCH, 0.3)])
+    """Sets the mean and the inverse deviation of every mel bin, then makes the subsampling's layers give zero mean and unit deviation.
+
+    Without the latter what all frames have in common drowns what tells them apart.
+    """
+    batches = [[mel for mel, _ in voices.batch(BATCH, 0.3)] for _ in range(20)]
+    mels = torch.cat(sum(batches, []))
     encoder.encoder_embedding.global_mean.copy_(mels.mean(0))
     encoder.encoder_embedding.global_invstd.copy_(1.0 / mels.std(0).clamp(min=1e-3))
+    length = min(min(len(mel) for mel in batch) for batch in batches[:4]) // 8 * 8
+    x = encoder.encoder_embedding(torch.stack([mel[:length] for batch in batches[:4] for mel in batch]))[:, None]
+    for step in encoder.embed.conv:
+        y = step(x)
+        if isinstance(step, nn.Conv2d):
+            y = _standardise(step, y.transpose(1, -1), x)
+        x = y
+    flat = x.transpose(1, 2).flatten(2)
+    _standardise(encoder.embed.out, encoder.embed.out(flat), flat)
+
+
+def _standardise(layer, out, x):
+    """Scales and shifts a layer by what it gives, channels last; gives its new output for `x`."""
+    mean, deviation = out.flatten(0, -2).mean(0), out.flatten(0, -2).std(0).clamp(min=1e-3)
+    layer.weight /= deviation.reshape(-1, *[1] * (layer.weight.dim() - 1))
+    layer.bias.copy_((layer.bias - mean) / deviation)
+    return layer(x)
 
 
 def main(minutes):
@@ -132,17 +162,19 @@ def main(minutes):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             log_probs, counts = model(*speech_data.padded([mel for mel, _ in batch]))
         targets = [ids_of(line["text"]) if line else [] for _, line in batch]
-        sizes = torch.tensor([len(t) for t in targets])
-        flat = torch.tensor(sum(targets, []))
-        loss = F.ctc_loss(log_probs.transpose(0, 1), flat, counts, sizes, BLANK, "none", zero_infinity=True)
-        loss = (loss / sizes.clamp(min=1)).mean()
-        # Clean sound first: with full augmentation from the start it stays at all blanks for long. The sound gets harder as it gets better.
+        hint = spread_loss(log_probs, targets, counts) if model.strength < HINTED else 0.0
+        if calls % 200 == 0:
+            print(f"hint {model.spread.item():.3f} strength {model.strength.item():.3f}", flush=True)
+        if model.spread > HEARING:
+            model.spread.lerp_(hint.detach(), 0.02)
+            return hint
+        loss = ctc_loss(log_probs, targets, counts)
+        # Clean sound first; it gets harder as the recogniser gets better.
         model.strength += 0.002 if loss < HARDER else -0.001 if loss > EASIER else 0.0
         model.strength.clamp_(0.0, 1.0)
-        hint = max(0.0, 1.0 - model.strength.item() / HINTED)
-        return loss + hint * spread_loss(log_probs, targets, counts) if hint else loss
+        return loss + max(0.0, 1.0 - model.strength.item() / HINTED) * hint
 
-    loop.run("ctc", model, [{"params": parameters, "lr": 2e-3}], step, minutes, lambda: word_errors(model), 240)
+    loop.run("ctc", model, [{"params": parameters, "lr": 1.2e-3}], step, minutes, lambda: word_errors(model), 240)
     torch.save(model.state_dict(), folder("ctc") / "model.pt")
 
 

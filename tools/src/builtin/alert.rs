@@ -19,7 +19,11 @@ impl Tool for RaiseAlert {
     const DESCRIPTION: &'static str = "Tell a person that something needs attention.";
     const CLASS: Class = Class::Internal;
 
-    async fn call(&self, Arguments { message }: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
+    async fn call(
+        &self,
+        Arguments { message }: Arguments,
+        context: &Context,
+    ) -> Result<ToolOutcome, ToolError> {
         context.house.alert(&message);
         Ok(ToolOutcome::done())
     }

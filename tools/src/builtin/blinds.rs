@@ -34,7 +34,11 @@ impl Tool for SetBlinds {
     const NAME: &'static str = "set_blinds";
     const DESCRIPTION: &'static str = "Open or close the blinds.";
 
-    async fn call(&self, Arguments { room, position }: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
+    async fn call(
+        &self,
+        Arguments { room, position }: Arguments,
+        context: &Context,
+    ) -> Result<ToolOutcome, ToolError> {
         Ok(command(&self.0, context, &format!("blinds/{}", name(room)), Command { position }))
     }
 }

@@ -15,7 +15,11 @@ impl Tool for ReadCamera {
     const NAME: &'static str = "read_camera";
     const DESCRIPTION: &'static str = "Read the text that the camera sees.";
 
-    async fn call(&self, Arguments {}: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
+    async fn call(
+        &self,
+        Arguments {}: Arguments,
+        context: &Context,
+    ) -> Result<ToolOutcome, ToolError> {
         let text = context.house.read_camera().await?;
         Ok(ToolOutcome { text: Some(text.unwrap_or_else(|| "NO TEXT".to_owned())) })
     }

@@ -38,7 +38,16 @@ impl Tool for SetLight {
     const NAME: &'static str = "set_light";
     const DESCRIPTION: &'static str = "Switch a light or set its brightness.";
 
-    async fn call(&self, Arguments { room, state, brightness }: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
-        Ok(command(&self.0, context, &format!("light/{}", name(room)), Command { state, brightness }))
+    async fn call(
+        &self,
+        Arguments { room, state, brightness }: Arguments,
+        context: &Context,
+    ) -> Result<ToolOutcome, ToolError> {
+        Ok(command(
+            &self.0,
+            context,
+            &format!("light/{}", name(room)),
+            Command { state, brightness },
+        ))
     }
 }

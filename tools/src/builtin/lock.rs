@@ -36,7 +36,11 @@ impl Tool for SetLock {
     const DESCRIPTION: &'static str = "Lock or unlock a door.";
     const CLASS: Class = Class::Guarded;
 
-    async fn call(&self, Arguments { door, locked }: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
+    async fn call(
+        &self,
+        Arguments { door, locked }: Arguments,
+        context: &Context,
+    ) -> Result<ToolOutcome, ToolError> {
         Ok(command(&self.0, context, &format!("lock/{}", name(door)), Command { locked }))
     }
 }

@@ -30,7 +30,11 @@ impl Tool for PlayMedia {
     const NAME: &'static str = "play_media";
     const DESCRIPTION: &'static str = "Control the music.";
 
-    async fn call(&self, arguments: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
+    async fn call(
+        &self,
+        arguments: Arguments,
+        context: &Context,
+    ) -> Result<ToolOutcome, ToolError> {
         Ok(command(&self.0, context, "media", arguments))
     }
 }

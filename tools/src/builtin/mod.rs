@@ -1,10 +1,10 @@
 //! The tools of the bundled profile, one a file.
 
-mod lights;
-mod lock;
+mod alert;
 mod blinds;
 mod camera;
-mod alert;
+mod lights;
+mod lock;
 mod media;
 mod temperature;
 mod timer;
@@ -51,9 +51,16 @@ enum Room {
 }
 
 /// Tells a device of the house what to be, and remembers it.
-fn command(devices: &Devices, context: &Context, device: &str, fields: impl Serialize) -> ToolOutcome {
+fn command(
+    devices: &Devices,
+    context: &Context,
+    device: &str,
+    fields: impl Serialize,
+) -> ToolOutcome {
     let fields = match serde_json::to_value(fields) {
-        Ok(Value::Object(fields)) => fields.into_iter().filter(|(_, value)| !value.is_null()).collect(),
+        Ok(Value::Object(fields)) => {
+            fields.into_iter().filter(|(_, value)| !value.is_null()).collect()
+        }
         _ => Map::new(),
     };
     context.house.command(device, devices.update(device, fields));

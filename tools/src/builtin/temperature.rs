@@ -28,7 +28,11 @@ impl Tool for SetTemperature {
     const NAME: &'static str = "set_temperature";
     const DESCRIPTION: &'static str = "Set the target temperature.";
 
-    async fn call(&self, Arguments { celsius, room }: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
+    async fn call(
+        &self,
+        Arguments { celsius, room }: Arguments,
+        context: &Context,
+    ) -> Result<ToolOutcome, ToolError> {
         // Without a room the whole house is meant.
         let place = room.map_or_else(|| "house".to_owned(), name);
         Ok(command(&self.0, context, &format!("thermostat/{place}"), Command { celsius }))

@@ -48,7 +48,13 @@ impl Home {
         }
     }
 
-    async fn call(&self, id: &str, name: &str, arguments: Value, origin: Origin) -> Result<ToolOutcome, ToolError> {
+    async fn call(
+        &self,
+        id: &str,
+        name: &str,
+        arguments: Value,
+        origin: Origin,
+    ) -> Result<ToolOutcome, ToolError> {
         let Value::Object(arguments) = arguments else { panic!("arguments are an object") };
         let context = Context { call: id.into(), house: Arc::clone(&self.diary) as _ };
         self.registry.call(name, arguments, origin, &context, Duration::from_secs(1)).await
@@ -67,10 +73,10 @@ fn the_profile_carries_the_facts_that_the_bundled_model_was_shown() {
     let specs: Vec<_> = home.registry.specs().collect();
     assert_eq!(specs.len(), shown.len());
     for (spec, shown) in specs.iter().zip(&shown) {
-        assert_eq!((spec.name.as_str(), spec.description.as_str()), (
-            shown["name"].as_str().unwrap(),
-            shown["description"].as_str().unwrap()
-        ));
+        assert_eq!(
+            (spec.name.as_str(), spec.description.as_str()),
+            (shown["name"].as_str().unwrap(), shown["description"].as_str().unwrap())
+        );
         let properties = spec.schema["properties"].as_object().unwrap();
         let parameters = shown["parameters"].as_object().unwrap();
         assert_eq!(properties.keys().collect::<Vec<_>>(), parameters.keys().collect::<Vec<_>>());
@@ -85,7 +91,8 @@ fn the_profile_carries_the_facts_that_the_bundled_model_was_shown() {
                 other => other,
             };
             assert_eq!(short, parameter["type"].as_str().unwrap(), "{name}");
-            let required = spec.schema["required"].as_array().is_some_and(|list| list.contains(&json!(name)));
+            let required =
+                spec.schema["required"].as_array().is_some_and(|list| list.contains(&json!(name)));
             assert_eq!(required, parameter.get("optional").is_none(), "{name}");
         }
     }
@@ -101,11 +108,14 @@ async fn commands_reach_the_house_and_state_is_kept() {
     home.call("3", "set_temperature", json!({"celsius": 21}), Origin::Voice).await.unwrap();
     let read = home.call("4", "read_camera", json!({}), Origin::Voice).await.unwrap();
     assert_eq!(read.for_model(), json!({"ok": true, "text": "EXIT 4"}));
-    assert_eq!(home.diary(), [
-        r#"light/living_room {"state":"on","brightness":40}"#,
-        r#"light/living_room {"state":"off","brightness":40}"#,
-        r#"thermostat/house {"celsius":21}"#,
-    ]);
+    assert_eq!(
+        home.diary(),
+        [
+            r#"light/living_room {"state":"on","brightness":40}"#,
+            r#"light/living_room {"state":"off","brightness":40}"#,
+            r#"thermostat/house {"celsius":21}"#,
+        ]
+    );
 }
 
 #[tokio::test]

@@ -21,10 +21,17 @@ impl Tool for StartTimer {
     const NAME: &'static str = "start_timer";
     const DESCRIPTION: &'static str = "Start a timer.";
 
-    async fn call(&self, Arguments { minutes }: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
+    async fn call(
+        &self,
+        Arguments { minutes }: Arguments,
+        context: &Context,
+    ) -> Result<ToolOutcome, ToolError> {
         let length = Duration::from_secs(u64::from(minutes) * 60);
         let Context { call, house } = context.clone();
-        #[expect(clippy::disallowed_methods, reason = "a timer has nothing to finish: it ends with the process")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a timer has nothing to finish: it ends with the process"
+        )]
         tokio::spawn(async move {
             tokio::time::sleep(length).await;
             house.timer_rang(&call, length);

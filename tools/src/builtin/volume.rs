@@ -21,7 +21,11 @@ impl Tool for SetVolume {
     const NAME: &'static str = "set_volume";
     const DESCRIPTION: &'static str = "Set the volume.";
 
-    async fn call(&self, arguments: Arguments, context: &Context) -> Result<ToolOutcome, ToolError> {
+    async fn call(
+        &self,
+        arguments: Arguments,
+        context: &Context,
+    ) -> Result<ToolOutcome, ToolError> {
         Ok(command(&self.0, context, "volume", arguments))
     }
 }

@@ -1,0 +1,280 @@
+//! `outpost demo`: the whole path on sample inputs, in one process: broker, daemon, and a subscriber that prints what arrives.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use outpost_runtime::media::read_wav;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::config::Config;
+use crate::model_dir;
+use crate::mqtt::subscriber::{Received, Subscriber};
+use crate::watch::WatchRule;
+
+/// See it work: a spoken command and a picture become tool calls on MQTT.
+///
+/// Ends by itself: with 0, or with 1 if a report that should have come did not.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A WAV file, or a folder of them, instead of the sample commands.
+    #[arg(long)]
+    audio: Option<PathBuf>,
+    /// A picture, or a folder of them, instead of the sample sign.
+    #[arg(long)]
+    image: Option<PathBuf>,
+    /// A packed model instead of the bundled one.
+    #[arg(long)]
+    model: Option<PathBuf>,
+}
+
+/// The name of the device in topics.
+const DEVICE: &str = "demo";
+/// The sample inputs, below the root of the repository.
+const SAMPLES: &str = "models/nano/samples";
+/// What the sample sign says.
+const SIGN: &str = "EXIT 4";
+/// The end, whatever has arrived until then: this long after the last of the sound was played.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// With the user's own files, nothing more is expected when it was quiet for this long.
+const QUIET: Duration = Duration::from_secs(3);
+/// Pause after each of the sample commands.
+const GAP: Duration = Duration::from_millis(800);
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let inputs = Inputs::find(args)?;
+    let dir = super::model_dir(args.model.as_deref(), None)?;
+    let runtime = tokio::runtime::Runtime::new().context("starting tokio")?;
+    runtime.block_on(show(&inputs, &dir))
+}
+
+/// What is played and shown, and which reports that should cause.
+struct Inputs {
+    audio: PathBuf,
+    image: PathBuf,
+    expected: Vec<Expected>,
+    /// Whether more can come than is expected.
+    open_end: bool,
+    /// How long the sound lasts, with the pauses.
+    length: Duration,
+}
+
+/// A report that should arrive.
+struct Expected {
+    topic: &'static str,
+    /// Fields that its payload must have, nested objects in part.
+    fields: Value,
+}
+
+impl Inputs {
+    fn find(args: &Args) -> anyhow::Result<Self> {
+        let sample = |name: &str| {
+            let root = model_dir::repository();
+            let root = root.context(
+                "the samples are in the repository: run inside it, or give --audio and --image",
+            );
+            root.map(|root| root.join(SAMPLES).join(name))
+        };
+        let audio = args.audio.clone().map_or_else(|| sample(""), Ok)?;
+        let image = args.image.clone().map_or_else(|| sample("sign.png"), Ok)?;
+        let mut expected = Vec::new();
+        let mut expect = |topic, fields| expected.push(Expected { topic, fields });
+        if args.audio.is_none() {
+            let done =
+                |arguments: Value| json!({"arguments": arguments, "outcome": {"status": "done"}});
+            expect("tool/set_light", done(json!({"room": "kitchen", "state": "on"})));
+            expect("tool/set_lock", done(json!({"door": "front", "locked": true})));
+            let text = if args.image.is_none() { json!({"text": SIGN}) } else { json!({}) };
+            expect("tool/read_camera", json!({"outcome": {"status": "done", "result": text}}));
+        }
+        if args.image.is_none() {
+            expect("event/camera", json!({"text": SIGN}));
+            expect("alert", json!({"rule": "exit sign"}));
+        } else {
+            expect("event/camera", json!({}));
+        }
+        expect("event/voice", json!({}));
+        let length = sound_length(&audio)?;
+        Ok(Self {
+            length,
+            audio,
+            image,
+            expected,
+            open_end: args.audio.is_some() || args.image.is_some(),
+        })
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config::default();
+        config.mqtt.device = DEVICE.into();
+        config.agent.transcribe = true;
+        config.microphone.path = Some(self.audio.clone());
+        config.microphone.gap = GAP;
+        config.camera.path = Some(self.image.clone());
+        config.watch = vec![WatchRule {
+            name: "exit sign".into(),
+            wildcard: Some("EXIT*".into()),
+            message: "an exit is in sight".into(),
+            ..WatchRule::default()
+        }];
+        config
+    }
+}
+
+fn sound_length(path: &Path) -> anyhow::Result<Duration> {
+    if path.is_file() {
+        let audio = read_wav(path)?;
+        return Ok(
+            GAP + Duration::from_secs_f64(audio.samples.len() as f64 / f64::from(audio.rate))
+        );
+    }
+    let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
+    let is_wav = |file: &PathBuf| {
+        file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("wav"))
+    };
+    entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(is_wav)
+        .map(|file| sound_length(&file))
+        .sum()
+}
+
+async fn show(inputs: &Inputs, dir: &Path) -> anyhow::Result<ExitCode> {
+    let loading = Instant::now();
+    let app = App::build(inputs.config(), dir).await?;
+    let broker = app.broker().context("the demo has a broker of its own")?;
+    super::say(&format!(
+        "model loaded in {:.1} s, MQTT broker on {broker}",
+        loading.elapsed().as_secs_f64()
+    ));
+    super::say(&format!(
+        "microphone: {}   camera: {}\n",
+        inputs.audio.display(),
+        inputs.image.display()
+    ));
+    let mut subscriber =
+        Subscriber::connect(broker, "demo-subscriber", &format!("outpost/{DEVICE}/#")).await?;
+    let started = Instant::now();
+    let running = app.spawn()?;
+
+    let mut missing: Vec<&Expected> = inputs.expected.iter().collect();
+    let mut voices = 0;
+    let sound_ends = started + inputs.length;
+    let mut last = started;
+    let base = format!("outpost/{DEVICE}/");
+    loop {
+        if let Some(received) = subscriber.next(Duration::from_millis(100)).await {
+            let topic = received.topic.strip_prefix(&base).unwrap_or(&received.topic);
+            print(started.elapsed(), topic, &received);
+            missing.retain(|expected| !expected.is(topic, &received.payload));
+            voices += usize::from(topic == "event/voice");
+            last = Instant::now();
+        }
+        let all_came = missing.is_empty() && (inputs.open_end || voices >= 3);
+        let quiet =
+            !inputs.open_end || (Instant::now() > sound_ends + QUIET && last.elapsed() > QUIET);
+        if (all_came && quiet) || Instant::now() > sound_ends + PATIENCE {
+            break;
+        }
+    }
+    running.drain(Duration::from_secs(2)).await;
+    while let Some(received) = subscriber.next(Duration::from_millis(100)).await {
+        print(
+            started.elapsed(),
+            received.topic.strip_prefix(&base).unwrap_or(&received.topic),
+            &received,
+        );
+    }
+    Ok(conclude(&missing))
+}
+
+fn conclude(missing: &[&Expected]) -> ExitCode {
+    if missing.is_empty() {
+        super::say("\neverything that was expected has arrived");
+        return ExitCode::SUCCESS;
+    }
+    for Expected { topic, fields } in missing {
+        super::say(&format!("\nmissing: {topic} with {fields}"));
+    }
+    ExitCode::FAILURE
+}
+
+impl Expected {
+    fn is(&self, topic: &str, payload: &Value) -> bool {
+        self.topic == topic && includes(payload, &self.fields)
+    }
+}
+
+/// Whether `value` has all of `part`.
+fn includes(value: &Value, part: &Value) -> bool {
+    match (value, part) {
+        (Value::Object(value), Value::Object(part)) => {
+            part.iter().all(|(key, part)| value.get(key).is_some_and(|value| includes(value, part)))
+        }
+        (value, part) => value == part,
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the messages")]
+fn print(at: Duration, topic: &str, received: &Received) {
+    println!("{:7.2} s  {topic:<22} {}", at.as_secs_f64(), describe(topic, &received.payload));
+}
+
+/// A payload for a person: the fields that matter, most important first.
+fn describe(topic: &str, payload: &Value) -> String {
+    let Value::Object(fields) = payload else { return plain(payload) };
+    let text = |key: &str| fields.get(key).map(plain).unwrap_or_default();
+    let time = fields.get("latency_ms").map(|ms| format!("  ({ms} ms)")).unwrap_or_default();
+    let failure =
+        fields.get("error").map(|error| format!("  failed: {}", plain(error))).unwrap_or_default();
+    match topic {
+        "state" => text("state"),
+        "info" => format!("version {}", text("version")),
+        "event/voice" => {
+            let calls = fields.get("calls").and_then(Value::as_array).cloned().unwrap_or_default();
+            let calls: Vec<String> = calls.iter().map(plain).collect();
+            let calls = if calls.is_empty() { "no call".to_owned() } else { calls.join(", ") };
+            format!(
+                "heard \"{}\" -> {calls}, said \"{}\"{failure}{time}",
+                text("transcript"),
+                text("text")
+            )
+        }
+        "event/camera" => match fields.get("text") {
+            Some(read) => format!("read \"{}\"{failure}{time}", plain(read)),
+            None => format!("no text{failure}{time}"),
+        },
+        "alert" => format!("{}: {} (\"{}\")", text("rule"), text("message"), text("text")),
+        _ if topic.starts_with("tool/") => {
+            let arguments =
+                fields.get("arguments").and_then(Value::as_object).map(pairs).unwrap_or_default();
+            let outcome = fields.get("outcome").map(outcome).unwrap_or_default();
+            format!("{arguments}{outcome}{time}")
+        }
+        _ => pairs(fields),
+    }
+}
+
+fn outcome(outcome: &Value) -> String {
+    let text = outcome
+        .pointer("/result/text")
+        .map(|text| format!("  \"{}\"", plain(text)))
+        .unwrap_or_default();
+    match outcome.get("message") {
+        Some(message) => format!("  failed: {}", plain(message)),
+        None => format!("{text}  ok"),
+    }
+}
+
+/// `key=value` for each field that is not of the envelope.
+fn pairs(fields: &Map<String, Value>) -> String {
+    let own = fields.iter().filter(|(key, _)| !["ts", "schema", "id"].contains(&key.as_str()));
+    own.map(|(key, value)| format!("{key}={}", plain(value))).collect::<Vec<_>>().join(" ")
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

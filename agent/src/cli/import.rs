@@ -1,0 +1,54 @@
+//! `outpost import`: a checkpoint folder into a packed model.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::ValueEnum;
+use outpost_runtime::import::{ImportOptions, Quant, import};
+
+/// Pack a checkpoint for use: done once for each model.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A Phi-4-multimodal checkpoint: a folder with `config.json`, `tokenizer.json` and safetensors.
+    source: PathBuf,
+    /// The folder to write.
+    destination: PathBuf,
+    /// How the decoder's weights are stored.
+    #[arg(long, value_enum, default_value_t = Precision::Int4)]
+    quant: Precision,
+    /// Weights that share a scale.
+    #[arg(long, default_value_t = 32)]
+    group: usize,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
+    Int8,
+    Int4,
+}
+
+impl From<Precision> for Quant {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+            Precision::Int8 => Self::Int8,
+            Precision::Int4 => Self::Int4,
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let options = ImportOptions { quant: args.quant.into(), group: args.group };
+    import(&args.source, &args.destination, &options, &mut super::say)?;
+    super::say(&format!(
+        "{} written in {:.1} s",
+        args.destination.display(),
+        started.elapsed().as_secs_f64()
+    ));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,87 @@
+//! The command line: one subcommand a file. The only place that prints.
+
+mod ask;
+mod demo;
+mod eval;
+mod import;
+mod inspect;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ConfigError;
+use crate::model_dir;
+
+/// What a wrong configuration exits with, after `EX_CONFIG` of sysexits.h.
+const EXIT_CONFIG: u8 = 78;
+
+/// A local voice and camera agent: one model, tools, reports over MQTT.
+#[derive(Debug, Parser)]
+#[command(name = "outpost", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    command: Command,
+    /// Log more; twice for everything. `RUST_LOG` is finer.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Ask(ask::Args),
+    Demo(demo::Args),
+    Eval(eval::Args),
+    Import(import::Args),
+    Inspect(inspect::Args),
+}
+
+impl Cli {
+    /// The log filter: what `-v` asks for, or the subcommand's own default.
+    pub fn log_filter(&self) -> &'static str {
+        match (self.verbose, &self.command) {
+            (0, Command::Run(_)) => "warn,outpost_agent=info,outpost_runtime=info,rumqttd=off",
+            (0, _) => "error,rumqttd=off",
+            (1, _) => "warn,outpost_agent=debug,outpost_runtime=debug,rumqttd=off",
+            _ => "debug",
+        }
+    }
+
+    /// Does what was asked for; says what went wrong, if anything.
+    pub fn execute(self) -> ExitCode {
+        let result = match self.command {
+            Command::Run(args) => run::run(&args),
+            Command::Ask(args) => ask::run(&args),
+            Command::Demo(args) => demo::run(&args),
+            Command::Eval(args) => eval::run(&args),
+            Command::Import(args) => import::run(&args),
+            Command::Inspect(args) => inspect::run(&args),
+        };
+        result.unwrap_or_else(|error| {
+            say_error(&error);
+            let is_config = error.chain().any(|cause| cause.is::<ConfigError>());
+            if is_config { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+        })
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the command line's own messages")]
+fn say_error(error: &anyhow::Error) {
+    eprintln!("outpost: {error:#}");
+}
+
+/// What is going on, for a person; standard output stays clean for results.
+#[expect(clippy::print_stderr, reason = "the command line's own messages")]
+fn say(message: &str) {
+    eprintln!("{message}");
+}
+
+/// The packed model to use; the bundled one is imported first where that was not done yet.
+fn model_dir(flag: Option<&Path>, configured: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let found = model_dir::find(flag, configured)?;
+    Ok(model_dir::prepare(&found, &mut say)?)
+}

@@ -1,0 +1,234 @@
+//! Carries out calls through the tools, and reports each of them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outpost_runtime::{ToolCall, ToolSpec};
+use outpost_tools::builtin::profile;
+use outpost_tools::devices::Devices;
+use outpost_tools::registry::Duplicate;
+use outpost_tools::tool::BoxFuture;
+use outpost_tools::{Context, ErrorKind, House, PolicyRules, Registry, ToolError};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::agent::Eye;
+use crate::event::{EventId, Origin};
+use crate::model_thread::ModelHandle;
+use crate::report::{
+    AlertReport, Body, CommandReport, Outcome, Report, ReportId, Sink, TimerReport, ToolReport,
+};
+use crate::turn::read_text;
+use crate::watch::Match;
+
+/// The tools of the bundled profile, as the model is told of them.
+pub fn bundled_tools() -> Vec<ToolSpec> {
+    profile(PolicyRules::default(), &Devices::default())
+        .map(|registry| specs(&registry))
+        .unwrap_or_default()
+}
+
+fn specs(registry: &Registry) -> Vec<ToolSpec> {
+    let spec = |spec: &outpost_tools::Spec| ToolSpec {
+        name: spec.name.clone(),
+        description: spec.description.clone(),
+        schema: spec.schema.clone(),
+    };
+    registry.specs().map(spec).collect()
+}
+
+/// What led to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cause {
+    /// The event.
+    pub event: EventId,
+    /// Who is behind it; text that was read is never a person.
+    pub origin: Origin,
+}
+
+/// What the model is told of a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallResult {
+    /// The result.
+    pub for_model: Value,
+    /// Whether it brings in text that nobody vouches for.
+    pub untrusted: bool,
+}
+
+/// Calls tools and reports it.
+#[derive(Debug)]
+pub struct Dispatcher {
+    registry: Registry,
+    home: Arc<Home>,
+    timeout: Duration,
+}
+
+/// What tools can reach.
+#[derive(Debug)]
+struct Home {
+    sink: Arc<dyn Sink>,
+    eye: Eye,
+    model: ModelHandle,
+    max_new_tokens: usize,
+    deadline: Duration,
+}
+
+impl Dispatcher {
+    /// A dispatcher for the bundled profile. A tool that takes longer than `timeout` has failed.
+    ///
+    /// # Errors
+    /// When two tools have one name.
+    pub fn new(
+        sink: Arc<dyn Sink>,
+        eye: Eye,
+        model: ModelHandle,
+        timeout: Duration,
+    ) -> Result<Self, Duplicate> {
+        let registry = profile(PolicyRules::default(), &Devices::default())?;
+        let home = Home { sink, eye, model, max_new_tokens: 64, deadline: timeout };
+        Ok(Self { registry, home: Arc::new(home), timeout })
+    }
+
+    /// Carries out a call of the model; a tool that was not offered is refused.
+    pub async fn call(&self, call: &ToolCall, cause: Cause, offered: &[ToolSpec]) -> CallResult {
+        let allowed = offered.iter().any(|tool| tool.name == call.name);
+        let origin = match cause.origin {
+            Origin::Voice => outpost_tools::Origin::Voice,
+            Origin::Ask => outpost_tools::Origin::Ask,
+            Origin::Camera => outpost_tools::Origin::Untrusted,
+        };
+        let refusal = || {
+            let known = self.registry.specs().any(|spec| spec.name == call.name);
+            let (kind, what) = if known {
+                (ErrorKind::Refused, "was not offered")
+            } else {
+                (ErrorKind::Unknown, "is unknown")
+            };
+            ToolError::new(kind, format!("the tool `{}` {what}", call.name))
+        };
+        let refused = (!allowed).then(refusal);
+        self.run(&call.name, call.arguments.clone(), cause, (origin, refused, None)).await
+    }
+
+    /// Raises an alert for a rule of the watch list. A situation that goes on updates its alert.
+    pub async fn raise_alert(&self, event: EventId, found: Match, text: &str) {
+        let message = if found.message.is_empty() {
+            format!("{}: {text}", found.rule)
+        } else {
+            found.message.clone()
+        };
+        let alert = AlertReport {
+            alert: found.alert,
+            cause: event,
+            rule: found.rule,
+            message: message.clone(),
+            text: text.to_owned(),
+            count: found.count,
+        };
+        if found.count > 1 {
+            self.home.sink.send(Report::now(Body::Alert(alert)));
+            return;
+        }
+        let arguments = Map::from_iter([("message".to_owned(), Value::String(message))]);
+        let cause = Cause { event, origin: Origin::Camera };
+        self.run(
+            "raise_alert",
+            arguments,
+            cause,
+            (outpost_tools::Origin::Agent, None, Some(alert)),
+        )
+        .await;
+    }
+
+    async fn run(
+        &self,
+        name: &str,
+        arguments: Map<String, Value>,
+        cause: Cause,
+        (origin, refused, alert): (outpost_tools::Origin, Option<ToolError>, Option<AlertReport>),
+    ) -> CallResult {
+        let call = ReportId::new();
+        let house = CallHouse { home: self.home.clone(), call, alert };
+        let context = Context { call: call.to_string(), house: Arc::new(house) };
+        let started = Instant::now();
+        let result = match refused {
+            Some(error) => Err(error),
+            None => {
+                self.registry.call(name, arguments.clone(), origin, &context, self.timeout).await
+            }
+        };
+        let (for_model, untrusted, outcome) = match result {
+            Ok(done) => (done.for_model(), done.text.is_some(), Outcome::Done(done.for_model())),
+            Err(error) => {
+                let outcome = Outcome::Failed {
+                    kind: error.kind.as_str().to_owned(),
+                    message: error.for_operator.clone(),
+                };
+                (error.for_model(), false, outcome)
+            }
+        };
+        self.home.sink.send(Report::now(Body::Tool(ToolReport {
+            call,
+            cause: cause.event,
+            origin: cause.origin,
+            name: name.to_owned(),
+            arguments,
+            outcome,
+            latency: started.elapsed(),
+        })));
+        CallResult { for_model, untrusted }
+    }
+}
+
+/// The house as one call sees it.
+struct CallHouse {
+    home: Arc<Home>,
+    call: ReportId,
+    /// The situation that the call is about, where the watch list made it.
+    alert: Option<AlertReport>,
+}
+
+impl fmt::Debug for CallHouse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallHouse").field("call", &self.call).finish_non_exhaustive()
+    }
+}
+
+impl House for CallHouse {
+    fn command(&self, path: &str, payload: Value) {
+        let command = CommandReport { path: format!("command/{path}"), payload, retain: false };
+        self.home.sink.send(Report::now(Body::Command(command)));
+    }
+
+    fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
+        Box::pin(self.home.read_camera())
+    }
+
+    fn timer_rang(&self, _call: &str, length: Duration) {
+        let timer = TimerReport { call: self.call, duration: length };
+        self.home.sink.send(Report::now(Body::Timer(timer)));
+    }
+
+    fn alert(&self, message: &str) {
+        if let Some(alert) = &self.alert {
+            let alert = AlertReport { message: message.to_owned(), ..alert.clone() };
+            self.home.sink.send(Report::now(Body::Alert(alert)));
+        }
+    }
+}
+
+impl Home {
+    async fn read_camera(&self) -> Result<Option<String>, ToolError> {
+        let no_picture =
+            || ToolError::new(ErrorKind::Failed, "the camera is off or has no picture yet");
+        let frame = self.eye.look().ok_or_else(no_picture)?;
+        read_text(&self.model, Origin::Voice, frame, self.max_new_tokens, self.deadline)
+            .await
+            .map_err(|error| ToolError {
+                kind: ErrorKind::Failed,
+                for_model: "the picture could not be read".to_owned(),
+                for_operator: error.to_string(),
+            })
+    }
+}

@@ -1,0 +1,141 @@
+//! What comes in: the closed list of things that the agent loop reacts to.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use outpost_runtime::{Audio, Image};
+use uuid::Uuid;
+
+/// Names an event; sorts by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId(Uuid);
+
+impl EventId {
+    /// A fresh id.
+    #[expect(
+        clippy::new_without_default,
+        reason = "each id is different, which `default` would hide"
+    )]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Something that happened, with its id and time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Names it in every report that it causes.
+    pub id: EventId,
+    /// When it was noticed.
+    pub at: Timestamp,
+    /// What it is.
+    pub payload: Payload,
+}
+
+impl Event {
+    /// An event of this moment.
+    pub fn now(payload: Payload) -> Self {
+        Self { id: EventId::new(), at: Timestamp::now(), payload }
+    }
+
+    /// Time since it was noticed.
+    pub fn age(at: Timestamp) -> Duration {
+        Timestamp::now().duration_since(at).try_into().unwrap_or_default()
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Payload {
+    /// Someone spoke.
+    Utterance(Utterance),
+    /// The camera gave a picture.
+    Frame(Frame),
+    /// A question or command in writing, from MQTT.
+    Ask(Ask),
+}
+
+/// One spoken utterance, cut out of the microphone's stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Utterance {
+    /// The sound, with a little silence before and after.
+    pub audio: Audio,
+    /// Where it begins in the stream of its source.
+    pub start: Duration,
+    /// Where it came from: a device or file name.
+    pub source: String,
+}
+
+impl Utterance {
+    /// Its length.
+    pub fn duration(&self) -> Duration {
+        Duration::from_secs_f64(self.audio.samples.len() as f64 / f64::from(self.audio.rate.max(1)))
+    }
+}
+
+/// One picture of the camera.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    /// The picture.
+    pub image: Image,
+    /// Where it came from: a device or file name.
+    pub source: String,
+}
+
+/// A question or command in writing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Goes back with the answer, so that the asker knows it.
+    pub transaction: Option<String>,
+    /// What is asked.
+    pub prompt: String,
+    /// Where the answer goes besides the `answer` topic: the MQTT 5 response topic, if the asker set one.
+    pub respond_to: Option<String>,
+}
+
+/// A setting that can be changed from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// Whether utterances are ignored.
+    Mute(bool),
+    /// Whether the camera is looked at.
+    Camera(bool),
+}
+
+/// What arrives from MQTT for the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inbound {
+    /// A question or command.
+    Ask(Ask),
+    /// A setting was changed.
+    Set(Setting),
+}
+
+/// Who caused a request: decides its priority and what the tool policy allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A person who spoke.
+    Voice,
+    /// A message on the `ask` topic.
+    Ask,
+    /// Text that the camera read: data, never an instruction.
+    Camera,
+}
+
+impl Origin {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Voice => "voice",
+            Self::Ask => "ask",
+            Self::Camera => "camera",
+        }
+    }
+}

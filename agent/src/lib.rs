@@ -1,0 +1,31 @@
+//! The agent: senses in, one model, tools, reports out over MQTT.
+//!
+//! # The path of an event
+//! `senses`, `mqtt` → [`event::Event`] → `agent` (the loop, which feeds the pure `state`) → `turn` → `prompting` → `model_thread`
+//! → `dispatch` (tools) → [`report::Report`] → `outbox` → `mqtt::client`.
+//!
+//! # Layout
+//! - [`app`]: builds all of that from a [`config::Config`], starts and drains it.
+//! - [`agent`]: the one `select!`; [`state`], [`pending`], [`watch`], [`senses::endpoint`]: pure, time is an argument.
+//! - [`model_thread`]: owns the model, the one panic boundary.
+//! - [`mqtt`]: the contract and the client; nothing else names rumqttc.
+//! - [`cli`]: the subcommands; nothing else prints.
+
+pub mod agent;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod dispatch;
+pub mod event;
+pub mod model_dir;
+pub mod model_thread;
+pub mod mqtt;
+pub mod outbox;
+pub mod pending;
+pub mod prompting;
+pub mod report;
+pub mod score;
+pub mod senses;
+pub mod state;
+pub mod turn;
+pub mod watch;

@@ -1,0 +1,131 @@
+//! Finds the packed model to use, and packs the bundled checkpoint where that was not done yet.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use outpost_runtime::import::manifest::Manifest;
+use outpost_runtime::import::{ImportOptions, Quant, import};
+
+/// The environment variable that names a packed model.
+pub const ENVIRONMENT: &str = "OUTPOST_MODEL";
+/// The bundled checkpoint, below the root of the repository.
+const CHECKPOINT: &str = "models/nano/checkpoint";
+/// Where the bundled checkpoint is packed, below the root of the repository.
+const PACKED: &str = ".outpost/nano-int4";
+/// Weights of the bundled model that share a scale.
+const GROUP: usize = 32;
+
+/// A model to use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A packed model.
+    Packed(PathBuf),
+    /// The bundled checkpoint in this root of the repository.
+    Bundled(PathBuf),
+}
+
+/// There is no model to use.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelDirError {
+    /// None was named, and no bundled one is near.
+    #[error(
+        "no model: give --model, set `model.path` or ${ENVIRONMENT}, or run inside the repository, which bundles one in \
+         {CHECKPOINT}"
+    )]
+    NotFound,
+    /// The folder that was named holds no packed model.
+    #[error("{}: {reason}", path.display())]
+    NotPacked {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The bundled checkpoint could not be packed.
+    #[error(transparent)]
+    Import(#[from] outpost_runtime::Error),
+    /// The folder for packed models cannot be written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Looks for a model: the command line's, the configuration's, the environment's, the bundled one.
+///
+/// # Errors
+/// When there is none, or the one that was named is no packed model.
+pub fn find(flag: Option<&Path>, configured: Option<&Path>) -> Result<Found, ModelDirError> {
+    let environment = std::env::var_os(ENVIRONMENT).map(PathBuf::from);
+    let named = flag.map(Path::to_owned).or_else(|| configured.map(Path::to_owned)).or(environment);
+    match named {
+        Some(path) => packed(path).map(Found::Packed),
+        None => repository().map(Found::Bundled).ok_or(ModelDirError::NotFound),
+    }
+}
+
+fn packed(path: PathBuf) -> Result<PathBuf, ModelDirError> {
+    if path.join(Manifest::FILE).is_file() {
+        return Ok(path);
+    }
+    let reason = if !path.exists() {
+        "there is no such folder".to_owned()
+    } else if path.join("config.json").is_file() {
+        format!(
+            "this is a checkpoint, not a packed model: run `outpost import {} DESTINATION` first",
+            path.display()
+        )
+    } else {
+        format!("this is no packed model: it has no {}", Manifest::FILE)
+    };
+    Err(ModelDirError::NotPacked { path, reason })
+}
+
+/// The root of the repository: the nearest folder with the bundled checkpoint, upwards of the working directory or else of the
+/// program.
+pub fn repository() -> Option<PathBuf> {
+    let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
+    let root = |start: PathBuf| {
+        start
+            .ancestors()
+            .find(|folder| folder.join(CHECKPOINT).join("config.json").is_file())
+            .map(Path::to_owned)
+    };
+    starts.into_iter().flatten().find_map(root)
+}
+
+/// The folder of a model that can be loaded. The bundled checkpoint is packed if it is not, or if it has changed since.
+///
+/// # Errors
+/// When the bundled checkpoint cannot be packed.
+pub fn prepare(found: &Found, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, ModelDirError> {
+    let root = match found {
+        Found::Packed(path) => return Ok(path.clone()),
+        Found::Bundled(root) => root,
+    };
+    let (source, destination) = (root.join(CHECKPOINT), root.join(PACKED));
+    let folder = destination.parent().unwrap_or(root);
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        |source| ModelDirError::Io { path, source }
+    };
+    std::fs::create_dir_all(folder).map_err(io(folder))?;
+    // Programs that start at the same time pack once; the lock goes with the file handle.
+    let lock = folder.join("import.lock");
+    File::create(&lock).and_then(|file| file.lock().map(|()| file)).map_err(io(&lock)).and_then(
+        |_held| {
+            let is_current = Manifest::read(&destination)
+                .and_then(|manifest| manifest.is_of(&source))
+                .unwrap_or(false);
+            if !is_current {
+                progress(&format!("packing the bundled model into {PACKED}, once"));
+                let options = ImportOptions { quant: Quant::Int4, group: GROUP };
+                import(&source, &destination, &options, progress)?;
+            }
+            Ok(destination)
+        },
+    )
+}

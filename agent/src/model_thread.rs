@@ -1,0 +1,434 @@
+//! One OS thread owns the model and answers requests one at a time: voice before ask before camera.
+//!
+//! This is the one panic boundary of the program: a forward pass that panics becomes [`ModelError::Internal`], the kept
+//! sessions are thrown away, and the thread goes on.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use outpost_runtime::session::Adapter;
+use outpost_runtime::{Engine, EngineOptions, Generation, PrefixCache, Request, Stop};
+use tokio::sync::oneshot;
+use tracing::{error, info};
+
+use crate::event::Origin;
+
+/// What answers requests: the engine, or a script in tests.
+pub trait Model {
+    /// Answers a request.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    fn generate(&mut self, request: &Request, stop: &Stop) -> outpost_runtime::Result<Generation>;
+
+    /// Computes what the coming requests have in common with this one.
+    ///
+    /// # Errors
+    /// As [`Engine::warm_up`].
+    fn warm_up(&mut self, request: &Request) -> outpost_runtime::Result<()>;
+
+    /// Drops everything kept between requests, as after a panic.
+    fn forget(&mut self);
+}
+
+/// The engine and the sessions it keeps.
+#[derive(Debug)]
+pub struct EngineModel {
+    engine: Engine,
+    cache: PrefixCache,
+}
+
+impl EngineModel {
+    /// Loads a packed model.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load(dir: &Path, options: &EngineOptions) -> outpost_runtime::Result<Self> {
+        Ok(Self { engine: Engine::load(dir, options)?, cache: PrefixCache::new() })
+    }
+}
+
+impl Model for EngineModel {
+    fn generate(&mut self, request: &Request, stop: &Stop) -> outpost_runtime::Result<Generation> {
+        self.engine.generate(&mut self.cache, request, stop, &mut |_| ())
+    }
+
+    fn warm_up(&mut self, request: &Request) -> outpost_runtime::Result<()> {
+        [Adapter::Speech, Adapter::None]
+            .into_iter()
+            .try_for_each(|adapter| self.engine.warm_up(&mut self.cache, request, adapter))
+    }
+
+    fn forget(&mut self) {
+        self.cache.clear();
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The runtime refused it or was stopped.
+    #[error(transparent)]
+    Runtime(#[from] outpost_runtime::Error),
+    /// Too many requests of the same or a higher priority wait.
+    #[error("the model is busy: {0} requests wait already")]
+    Busy(usize),
+    /// A defect: the forward pass panicked.
+    #[error("internal error in the model: {0}")]
+    Internal(String),
+    /// The model thread has ended.
+    #[error("the model is no longer running")]
+    Gone,
+    /// The model thread could not be started.
+    #[error("starting the model thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// A started model thread.
+#[derive(Debug)]
+pub struct ModelThread {
+    /// To ask it.
+    pub handle: ModelHandle,
+    thread: JoinHandle<()>,
+}
+
+/// Asks the model; clones ask the same one.
+#[derive(Debug, Clone)]
+pub struct ModelHandle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// By [`rank`]: the first is served first.
+    jobs: [VecDeque<Job>; 3],
+    /// Of the job at work.
+    current: Option<Stop>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Job {
+    request: Request,
+    stop: Stop,
+    reply: oneshot::Sender<Result<Generation, ModelError>>,
+}
+
+fn rank(origin: Origin) -> usize {
+    match origin {
+        Origin::Voice => 0,
+        Origin::Ask => 1,
+        Origin::Camera => 2,
+    }
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.jobs.iter().map(VecDeque::len).sum()
+    }
+
+    /// Adds a job. When the queue is full, the latest job of a lower priority makes room; without one, the new job is refused.
+    fn push(&mut self, job: Job, rank: usize, capacity: usize) {
+        let waiting = self.len();
+        if self.closed {
+            return job.answer(Err(ModelError::Gone));
+        }
+        if waiting >= capacity {
+            let lower = self.jobs[rank + 1..].iter_mut().rev().find_map(VecDeque::pop_back);
+            match lower {
+                Some(lower) => lower.answer(Err(ModelError::Busy(waiting))),
+                None => return job.answer(Err(ModelError::Busy(waiting))),
+            }
+        }
+        self.jobs[rank].push_back(job);
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        self.jobs.iter_mut().find_map(VecDeque::pop_front)
+    }
+}
+
+impl Job {
+    fn answer(self, answer: Result<Generation, ModelError>) {
+        // The asker may have gone; then nobody wants to know.
+        drop(self.reply.send(answer));
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a job; none once the queue is closed.
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        queue.current = None;
+        let idle = |queue: &mut Queue| !queue.closed && queue.len() == 0;
+        let mut queue =
+            self.arrived.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
+        if queue.closed {
+            return None;
+        }
+        let job = queue.pop()?;
+        queue.current = Some(job.stop.clone());
+        Some(job)
+    }
+}
+
+impl ModelThread {
+    /// Starts the thread and loads the model on it; returns once it is loaded. At most `capacity` requests wait.
+    ///
+    /// # Errors
+    /// When the model cannot be loaded or the thread not be started.
+    pub async fn start<L>(load: L, capacity: usize) -> Result<Self, ModelError>
+    where
+        L: FnOnce() -> outpost_runtime::Result<Box<dyn Model>> + Send + 'static,
+    {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            arrived: Condvar::new(),
+            capacity: capacity.max(1),
+        });
+        let handle = ModelHandle(shared.clone());
+        let (loaded, is_loaded) = oneshot::channel();
+        let run = move || match guarded(load) {
+            Ok(model) => {
+                drop(loaded.send(Ok(())));
+                serve(&shared, model);
+            }
+            Err(error) => drop(loaded.send(Err(error))),
+        };
+        let thread = std::thread::Builder::new()
+            .name("model".into())
+            .spawn(run)
+            .map_err(ModelError::Thread)?;
+        is_loaded.await.unwrap_or(Err(ModelError::Gone))?;
+        Ok(Self { handle, thread })
+    }
+
+    /// Ends the thread: what is at work is cancelled, what waits is answered [`ModelError::Gone`].
+    pub fn join(self) {
+        self.handle.close();
+        if self.thread.join().is_err() {
+            error!("the model thread panicked outside of a request");
+        }
+    }
+}
+
+impl ModelHandle {
+    /// Asks the model. The deadline counts from now, the time in the queue included. Dropping the future cancels the request.
+    ///
+    /// # Errors
+    /// When the runtime refuses the request, the deadline passes, the queue is full or the model has a defect.
+    pub async fn generate(
+        &self,
+        origin: Origin,
+        request: Request,
+        deadline: Duration,
+    ) -> Result<Generation, ModelError> {
+        let stop = Stop::at(Instant::now() + deadline);
+        let _cancel = CancelOnDrop(stop.clone());
+        let (reply, answer) = oneshot::channel();
+        self.0.lock().push(Job { request, stop, reply }, rank(origin), self.0.capacity);
+        self.0.arrived.notify_one();
+        answer.await.unwrap_or(Err(ModelError::Gone))
+    }
+
+    /// Ends the thread after the job at work, which is cancelled.
+    pub fn close(&self) {
+        let mut queue = self.0.lock();
+        queue.closed = true;
+        if let Some(current) = &queue.current {
+            current.cancel();
+        }
+        while let Some(job) = queue.pop() {
+            job.answer(Err(ModelError::Gone));
+        }
+        drop(queue);
+        self.0.arrived.notify_all();
+    }
+}
+
+struct CancelOnDrop(Stop);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn serve(shared: &Shared, mut model: Box<dyn Model>) {
+    while let Some(job) = shared.next() {
+        // A job whose deadline passed in the queue costs nothing.
+        let answer = match job.stop.check() {
+            Ok(()) => guarded(|| model.generate(&job.request, &job.stop)),
+            Err(error) => Err(error.into()),
+        };
+        if matches!(answer, Err(ModelError::Internal(_))) {
+            model.forget();
+        }
+        job.answer(answer);
+    }
+    info!("the model thread ends");
+}
+
+/// Runs a part of the runtime; a panic in it is an error like others.
+fn guarded<T>(run: impl FnOnce() -> outpost_runtime::Result<T>) -> Result<T, ModelError> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => Ok(result?),
+        Err(panic) => {
+            let message = panic_message(panic.as_ref());
+            error!(message, "the model panicked");
+            Err(ModelError::Internal(message))
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use outpost_runtime::{Error, Finish, Role, StopReason, Turn, Usage};
+
+    use super::*;
+    use crate::prompting::user;
+
+    /// Answers with the prompt's text, once the gate lets it.
+    struct Echo {
+        gate: mpsc::Receiver<()>,
+        served: mpsc::SyncSender<String>,
+        forgotten: bool,
+    }
+
+    impl Model for Echo {
+        fn generate(
+            &mut self,
+            request: &Request,
+            stop: &Stop,
+        ) -> outpost_runtime::Result<Generation> {
+            let outpost_runtime::Part::Text(text) = &request.turns[0].parts[0] else {
+                panic!("no text")
+            };
+            assert!(text != "panic", "told to");
+            self.served.send(text.clone()).expect("the test listens");
+            while self.gate.recv_timeout(Duration::from_millis(1)).is_err() {
+                stop.check()?;
+            }
+            let text = if self.forgotten { "forgotten".into() } else { text.clone() };
+            Ok(Generation {
+                text,
+                calls: Vec::new(),
+                finish: Finish::EndOfTurn,
+                usage: Usage::default(),
+            })
+        }
+
+        fn warm_up(&mut self, _request: &Request) -> outpost_runtime::Result<()> {
+            Ok(())
+        }
+
+        fn forget(&mut self) {
+            self.forgotten = true;
+        }
+    }
+
+    async fn start(capacity: usize) -> (ModelThread, mpsc::SyncSender<()>, mpsc::Receiver<String>) {
+        let (open, gate) = mpsc::sync_channel(16);
+        let (served, log) = mpsc::sync_channel(16);
+        let load = move || Ok(Box::new(Echo { gate, served, forgotten: false }) as Box<dyn Model>);
+        (ModelThread::start(load, capacity).await.expect("loads"), open, log)
+    }
+
+    fn ask(
+        thread: &ModelThread,
+        origin: Origin,
+        text: &str,
+    ) -> impl Future<Output = Result<Generation, ModelError>> + use<> {
+        let request = Request::new(vec![user(None, None, Some(text))]);
+        let handle = thread.handle.clone();
+        async move { handle.generate(origin, request, Duration::from_secs(60)).await }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn voice_is_served_before_ask_before_camera() {
+        let (thread, open, log) = start(8).await;
+        let rest = async {
+            assert_eq!(tokio::task::block_in_place(|| log.recv()).expect("served"), "first");
+            let opening = async { (0..4).for_each(|_| open.send(()).expect("room")) };
+            tokio::join!(
+                ask(&thread, Origin::Camera, "camera"),
+                ask(&thread, Origin::Ask, "ask"),
+                ask(&thread, Origin::Voice, "voice"),
+                opening,
+            )
+        };
+        let (first, (camera, ..)) = tokio::join!(ask(&thread, Origin::Camera, "first"), rest);
+        assert_eq!(
+            (first.expect("answered").text, camera.expect("answered").text),
+            ("first".into(), "camera".into())
+        );
+        assert_eq!(log.try_iter().collect::<Vec<_>>(), ["voice", "ask", "camera"]);
+        thread.join();
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_the_thread_goes_on() {
+        let (thread, open, _log) = start(8).await;
+        let error = ask(&thread, Origin::Ask, "panic").await.expect_err("it panicked");
+        assert!(
+            matches!(&error, ModelError::Internal(message) if message.contains("told to")),
+            "{error}"
+        );
+        open.send(()).expect("room");
+        assert_eq!(ask(&thread, Origin::Ask, "next").await.expect("answered").text, "forgotten");
+        thread.join();
+    }
+
+    #[tokio::test]
+    async fn the_deadline_and_the_end_stop_a_generation() {
+        let (thread, _open, _log) = start(8).await;
+        let request = Request::new(vec![Turn::text(Role::User, "slow")]);
+        let late = thread.handle.generate(Origin::Ask, request, Duration::from_millis(20)).await;
+        assert!(matches!(late, Err(ModelError::Runtime(Error::Stopped(StopReason::Deadline)))));
+        let handle = thread.handle.clone();
+        let (cancelled, ()) =
+            tokio::join!(ask(&thread, Origin::Ask, "cut short"), async { handle.close() });
+        assert!(matches!(cancelled, Err(ModelError::Runtime(_) | ModelError::Gone)));
+        assert!(matches!(ask(&thread, Origin::Ask, "too late").await, Err(ModelError::Gone)));
+        thread.join();
+    }
+
+    #[test]
+    fn a_full_queue_gives_way_to_a_higher_priority() {
+        let mut queue = Queue::default();
+        let mut replies = Vec::new();
+        for origin in [Origin::Camera, Origin::Ask, Origin::Ask, Origin::Camera] {
+            let (reply, answer) = oneshot::channel();
+            let request = Request::new(vec![Turn::text(Role::User, "x")]);
+            queue.push(Job { request, stop: Stop::never(), reply }, rank(origin), 2);
+            replies.push(answer);
+        }
+        let busy: Vec<bool> = replies
+            .iter_mut()
+            .map(|reply| matches!(reply.try_recv(), Ok(Err(ModelError::Busy(2)))))
+            .collect();
+        assert_eq!(busy, [true, false, false, true]);
+    }
+}

@@ -1,0 +1,168 @@
+//! `docs/mqtt.md` shows each message as the code makes it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::event::{EventId, Origin};
+use crate::mqtt::payload::{decode, encode, info};
+use crate::mqtt::topics::Topics;
+use crate::report::{
+    AlertReport, AnswerReport, Body, CameraReport, CommandReport, Outcome, Report, ReportId,
+    StateReport, TimerReport, ToolReport, VoiceReport,
+};
+use crate::state::State;
+
+const DOCUMENT: &str = include_str!("../../../../docs/mqtt.md");
+/// Fields that differ from message to message.
+const CHANGING: [&str; 7] = ["ts", "id", "event", "cause", "call", "alert", "version"];
+
+/// The JSON examples below each heading that names a topic.
+fn examples() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let mut examples: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for section in DOCUMENT.split("\n### `").skip(1) {
+        let (topic, rest) = section.split_once('`').expect("a topic in back-ticks");
+        let blocks = rest
+            .split("```json\n")
+            .skip(1)
+            .map(|block| block.split("```").next().expect("an end").trim());
+        examples.entry(topic).or_default().extend(blocks);
+    }
+    examples
+}
+
+fn without_changing(text: &[u8]) -> Map<String, Value> {
+    let mut object = object(serde_json::from_slice(text).expect("JSON"));
+    for field in CHANGING {
+        if let Some(value) = object.get_mut(field) {
+            assert!(value.as_str().is_some_and(|text| !text.is_empty()), "{field} is a text");
+            *value = Value::Null;
+        }
+    }
+    object
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    let Value::Object(object) = value else { panic!("no object") };
+    object
+}
+
+/// A call that was carried out, and one that was refused.
+fn calls(cause: EventId) -> [Body; 2] {
+    let done = ToolReport {
+        call: ReportId::new(),
+        cause,
+        origin: Origin::Voice,
+        name: "set_light".into(),
+        arguments: object(json!({ "room": "kitchen", "state": "on" })),
+        outcome: Outcome::Done(json!({ "ok": true })),
+        latency: Duration::from_millis(1),
+    };
+    let message = "set_lock is guarded and the rules do not allow it from here".into();
+    let refused = ToolReport {
+        name: "set_lock".into(),
+        origin: Origin::Camera,
+        arguments: object(json!({ "door": "front", "locked": false })),
+        outcome: Outcome::Failed { kind: "refused".into(), message },
+        latency: Duration::ZERO,
+        ..done.clone()
+    };
+    [Body::Tool(done), Body::Tool(refused)]
+}
+
+fn bodies() -> Vec<Body> {
+    let event = EventId::new();
+    let called = vec!["set_light".to_owned()];
+    let [done, refused] = calls(event);
+    vec![
+        Body::State(StateReport { state: State::Idle, muted: false, camera: true, dropped: 0 }),
+        Body::Voice(VoiceReport {
+            event,
+            source: "commands.wav".into(),
+            start: Duration::from_millis(480),
+            duration: Duration::from_millis(1720),
+            transcript: Some("turn on the kitchen light".into()),
+            text: "Done.".into(),
+            calls: called.clone(),
+            latency: Duration::from_millis(412),
+            error: None,
+        }),
+        Body::Camera(CameraReport {
+            event,
+            source: "sign.png".into(),
+            text: Some("EXIT 4".into()),
+            latency: Duration::from_millis(238),
+            error: None,
+        }),
+        Body::Timer(TimerReport { call: ReportId::new(), duration: Duration::from_mins(10) }),
+        done,
+        refused,
+        Body::Alert(AlertReport {
+            alert: ReportId::new(),
+            cause: event,
+            rule: "exit".into(),
+            message: "The way out is in sight.".into(),
+            text: "EXIT 4".into(),
+            count: 1,
+        }),
+        Body::Answer(AnswerReport {
+            event,
+            transaction: Some("42".into()),
+            respond_to: None,
+            text: "Done.".into(),
+            calls: called,
+            latency: Duration::from_millis(305),
+            error: None,
+        }),
+        Body::Command(CommandReport {
+            path: "command/light/kitchen".into(),
+            payload: json!({ "state": "on", "brightness": 40 }),
+            retain: false,
+        }),
+    ]
+}
+
+#[test]
+fn the_document_shows_what_is_sent() {
+    let topics = Topics::new("desk");
+    let examples = examples();
+    let mut sent: BTreeMap<String, Vec<Map<String, Value>>> = BTreeMap::new();
+    let messages =
+        bodies().into_iter().map(|body| encode(&Report::now(body), &topics)).chain([info(&topics)]);
+    for message in messages {
+        let path = message.topic.strip_prefix("outpost/desk/").expect("below the base").to_owned();
+        sent.entry(path).or_default().push(without_changing(&message.payload));
+    }
+    for (path, expected) in sent {
+        let place = match path.split_once('/') {
+            Some(("tool", _)) => "tool/<name>",
+            Some(("command", _)) => "command/<device>",
+            _ => &path,
+        };
+        let shown: Vec<_> =
+            examples[place].iter().map(|block| without_changing(block.as_bytes())).collect();
+        for message in expected {
+            assert!(
+                shown.contains(&message),
+                "{path}: {} is not shown in docs/mqtt.md",
+                Value::Object(message)
+            );
+        }
+    }
+}
+
+#[test]
+fn what_the_document_tells_to_send_is_understood() {
+    let topics = Topics::new("desk");
+    for block in &examples()["ask"] {
+        assert!(
+            matches!(decode("outpost/desk/ask", block.as_bytes(), &topics), Ok(Some(_))),
+            "{block}"
+        );
+    }
+    for topic in ["set/mute", "set/camera"] {
+        assert!(examples().contains_key(topic), "{topic}");
+        assert!(matches!(decode(&topics.below(topic), b"ON", &topics), Ok(Some(_))));
+    }
+}

@@ -1,0 +1,126 @@
+//! Events that wait for their turn: voice before ask before camera. Pure and bounded.
+
+use std::collections::VecDeque;
+
+use crate::event::{Event, Payload};
+
+/// Utterances that wait at most; then the oldest is dropped.
+const VOICE_CAPACITY: usize = 8;
+/// Questions that wait at most; then new ones are refused.
+const ASK_CAPACITY: usize = 16;
+
+/// The waiting events.
+#[derive(Debug, Default)]
+pub struct Pending {
+    voice: VecDeque<Event>,
+    ask: VecDeque<Event>,
+    /// Only the latest picture is of interest.
+    frame: Option<Event>,
+    dropped: u64,
+}
+
+impl Pending {
+    /// Adds an event. Gives back a question for which there is no room, so that its asker can be told.
+    pub fn push(&mut self, event: Event) -> Option<Event> {
+        match event.payload {
+            Payload::Utterance(_) => {
+                if self.voice.len() == VOICE_CAPACITY {
+                    self.voice.pop_front();
+                    self.dropped += 1;
+                }
+                self.voice.push_back(event);
+            }
+            Payload::Ask(_) if self.ask.len() == ASK_CAPACITY => return Some(event),
+            Payload::Ask(_) => self.ask.push_back(event),
+            Payload::Frame(_) => {
+                if self.frame.replace(event).is_some() {
+                    self.dropped += 1;
+                }
+            }
+        }
+        None
+    }
+
+    /// The next event to deal with. While someone speaks, pictures wait.
+    pub fn pop(&mut self, listening: bool) -> Option<Event> {
+        let frame = if listening { &mut None } else { &mut self.frame };
+        self.voice.pop_front().or_else(|| self.ask.pop_front()).or_else(|| frame.take())
+    }
+
+    /// Whether another utterance can wait without one being dropped.
+    pub fn has_room_for_voice(&self) -> bool {
+        self.voice.len() < VOICE_CAPACITY
+    }
+
+    /// Whether no picture waits.
+    pub fn has_room_for_frame(&self) -> bool {
+        self.frame.is_none()
+    }
+
+    /// Forgets the utterances, as when the agent is muted.
+    pub fn forget_voice(&mut self) {
+        self.voice.clear();
+    }
+
+    /// Utterances and pictures dropped since the start.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outpost_runtime::{Audio, Image};
+
+    use super::*;
+    use crate::event::{Ask, Frame, Utterance};
+
+    fn voice(source: &str) -> Event {
+        let audio = Audio { samples: vec![].into(), rate: 16_000 };
+        Event::now(Payload::Utterance(Utterance {
+            audio,
+            start: std::time::Duration::ZERO,
+            source: source.into(),
+        }))
+    }
+
+    fn ask() -> Event {
+        Event::now(Payload::Ask(Ask {
+            transaction: None,
+            prompt: "next song".into(),
+            respond_to: None,
+        }))
+    }
+
+    fn frame() -> Event {
+        let image = Image { width: 1, height: 1, rgb: vec![0; 3].into() };
+        Event::now(Payload::Frame(Frame { image, source: "sign.png".into() }))
+    }
+
+    #[test]
+    fn voice_comes_before_ask_before_camera() {
+        let mut pending = Pending::default();
+        let events = [frame(), ask(), voice("a"), voice("b")];
+        events.iter().cloned().for_each(|event| assert_eq!(pending.push(event), None));
+        for (index, listening) in [(2, false), (3, true), (1, true)] {
+            assert_eq!(pending.pop(listening).map(|event| event.id), Some(events[index].id));
+        }
+        assert_eq!(pending.pop(true), None);
+        assert_eq!(pending.pop(false).map(|event| event.id), Some(events[0].id));
+    }
+
+    #[test]
+    fn bounds_drop_the_oldest_sound_and_picture_and_refuse_questions() {
+        let mut pending = Pending::default();
+        let first = voice("first");
+        pending.push(first.clone());
+        (0..VOICE_CAPACITY).for_each(|_| assert_eq!(pending.push(voice("later")), None));
+        pending.push(frame());
+        pending.push(frame());
+        assert_eq!(pending.dropped(), 2);
+        assert_ne!(pending.pop(false).map(|event| event.id), Some(first.id));
+        (0..ASK_CAPACITY).for_each(|_| assert_eq!(pending.push(ask()), None));
+        let refused = ask();
+        assert_eq!(pending.push(refused.clone()), Some(refused));
+    }
+}

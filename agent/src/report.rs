@@ -1,0 +1,217 @@
+//! What goes out: everything that the agent tells the world. `mqtt::payload` gives each its JSON.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::event::{EventId, Origin};
+use crate::state::State;
+
+/// Names a tool invocation or an alert; sorts by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReportId(Uuid);
+
+impl ReportId {
+    /// A fresh id.
+    #[expect(
+        clippy::new_without_default,
+        reason = "each id is different, which `default` would hide"
+    )]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for ReportId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A message to the world.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// Names the message, so that a receiver can drop one delivered twice.
+    pub id: ReportId,
+    /// When it was made.
+    pub at: Timestamp,
+    /// What it says.
+    pub body: Body,
+}
+
+impl Report {
+    /// A report of this moment.
+    pub fn now(body: Body) -> Self {
+        Self { id: ReportId::new(), at: Timestamp::now(), body }
+    }
+}
+
+/// Takes reports to the world: the MQTT client, or a list in tests.
+pub trait Sink: Send + Sync + fmt::Debug {
+    /// Takes a report; returns at once.
+    fn send(&self, report: Report);
+}
+
+/// What a report says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// The agent's state changed; retained.
+    State(StateReport),
+    /// An utterance was heard and answered.
+    Voice(VoiceReport),
+    /// The camera saw something.
+    Camera(CameraReport),
+    /// A timer rang.
+    Timer(TimerReport),
+    /// A tool was called.
+    Tool(ToolReport),
+    /// Something needs a person's attention.
+    Alert(AlertReport),
+    /// The answer to an `ask`.
+    Answer(AnswerReport),
+    /// A command to a device of the home, made by a tool.
+    Command(CommandReport),
+}
+
+/// The state of the agent and its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateReport {
+    /// What it does now.
+    pub state: State,
+    /// Whether utterances are ignored.
+    pub muted: bool,
+    /// Whether the camera is looked at.
+    pub camera: bool,
+    /// Sound chunks and frames dropped since the start because the agent was busy.
+    pub dropped: u64,
+}
+
+/// An utterance and what the model made of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VoiceReport {
+    /// The event.
+    pub event: EventId,
+    /// Where the sound came from.
+    pub source: String,
+    /// Where in its source the utterance begins.
+    pub start: Duration,
+    /// Its length.
+    pub duration: Duration,
+    /// The words, where `agent.transcribe` asks for them.
+    pub transcript: Option<String>,
+    /// What the model said in the end, without the calls.
+    pub text: String,
+    /// Names of the tools that it called, in order.
+    pub calls: Vec<String>,
+    /// From the end of the utterance to the end of the answer.
+    pub latency: Duration,
+    /// What went wrong, if anything.
+    pub error: Option<String>,
+}
+
+/// What the camera saw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CameraReport {
+    /// The event.
+    pub event: EventId,
+    /// Where the picture came from.
+    pub source: String,
+    /// The text read, none where the picture has none.
+    pub text: Option<String>,
+    /// From the picture to the text.
+    pub latency: Duration,
+    /// What went wrong, if anything.
+    pub error: Option<String>,
+}
+
+/// A timer that rang.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TimerReport {
+    /// The call that started it.
+    pub call: ReportId,
+    /// Its length.
+    pub duration: Duration,
+}
+
+/// A tool invocation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolReport {
+    /// Names the invocation.
+    pub call: ReportId,
+    /// The event that led to it.
+    pub cause: EventId,
+    /// Who caused it.
+    pub origin: Origin,
+    /// The tool.
+    pub name: String,
+    /// What it was called with.
+    pub arguments: Map<String, Value>,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// How long the tool took.
+    pub latency: Duration,
+}
+
+/// What came of a tool call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It was done; the result as the model is told, `{"ok": true, …}`.
+    Done(Value),
+    /// It was not done.
+    Failed {
+        /// Machine-readable: `refused`, `timeout`, `failed`, `invalid`, `unknown`.
+        kind: String,
+        /// What the operator should know; the model is told less.
+        message: String,
+    },
+}
+
+/// A situation that needs attention. One situation keeps its id over all its messages.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlertReport {
+    /// Names the situation.
+    pub alert: ReportId,
+    /// The event that raised it.
+    pub cause: EventId,
+    /// The rule of the watch list.
+    pub rule: String,
+    /// What the rule says of it.
+    pub message: String,
+    /// The text that was read.
+    pub text: String,
+    /// How often it was seen in this situation.
+    pub count: u64,
+}
+
+/// The answer to an `ask`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnswerReport {
+    /// The event.
+    pub event: EventId,
+    /// As the asker gave it.
+    pub transaction: Option<String>,
+    /// The MQTT 5 response topic, if the asker set one.
+    pub respond_to: Option<String>,
+    /// What the model said in the end, without the calls.
+    pub text: String,
+    /// Names of the tools that it called, in order.
+    pub calls: Vec<String>,
+    /// From the question to the answer.
+    pub latency: Duration,
+    /// What went wrong, if anything.
+    pub error: Option<String>,
+}
+
+/// A command to a device of the home.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandReport {
+    /// Below the base topic, such as `light/kitchen/set`.
+    pub path: String,
+    /// The command.
+    pub payload: Value,
+    /// Whether the broker keeps it for later subscribers.
+    pub retain: bool,
+}

@@ -1,0 +1,237 @@
+//! The agent's state machine. Pure: time is an argument, and what is to be done comes back as [`Effects`].
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What the agent does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// It waits for something to happen.
+    Idle,
+    /// Someone speaks.
+    Listening,
+    /// The model works on an event.
+    Thinking,
+    /// Tools are running.
+    Acting,
+    /// It waits, but not for speech.
+    Muted,
+    /// The last event could not be handled; it goes on by itself after a while.
+    Error,
+}
+
+impl State {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Listening => "listening",
+            Self::Thinking => "thinking",
+            Self::Acting => "acting",
+            Self::Muted => "muted",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What the state machine is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// Speech began.
+    SpeechStarted,
+    /// What had begun was no speech, or too short to be any.
+    SpeechDropped,
+    /// An event was handed to the model.
+    TurnStarted,
+    /// The model called tools.
+    CallsStarted,
+    /// The tools' results were handed to the model.
+    CallsEnded,
+    /// The event was dealt with.
+    TurnEnded,
+    /// The event could not be dealt with.
+    TurnFailed,
+    /// Mute was set or lifted.
+    Mute(bool),
+    /// Time passed.
+    Tick,
+}
+
+/// How long each state may last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Speech without an end.
+    pub listening: Duration,
+    /// One pass of the model.
+    pub thinking: Duration,
+    /// One round of tools.
+    pub acting: Duration,
+    /// The error is shown for this long.
+    pub error: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            listening: Duration::from_secs(60),
+            thinking: Duration::from_secs(120),
+            acting: Duration::from_secs(60),
+            error: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What the caller has to do after a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// The state or the mute changed: report it.
+    pub changed: bool,
+    /// The turn at work took too long: drop it.
+    pub cancel_turn: bool,
+}
+
+/// The state, since when, and whether speech is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    state: State,
+    muted: bool,
+    since: Instant,
+    limits: Limits,
+}
+
+impl Machine {
+    /// A machine at rest.
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        Self { state: State::Idle, muted: false, since: now, limits }
+    }
+
+    /// What the agent does now.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether speech is ignored.
+    pub fn muted(&self) -> bool {
+        self.muted
+    }
+
+    /// Whether a new event may be handed to the model.
+    pub fn at_rest(&self) -> bool {
+        !matches!(self.state, State::Thinking | State::Acting)
+    }
+
+    /// When to call [`Machine::step`] with [`Input::Tick`] at the latest; none at rest.
+    pub fn deadline(&self) -> Option<Instant> {
+        let limit = match self.state {
+            State::Idle | State::Muted => return None,
+            State::Listening => self.limits.listening,
+            State::Thinking => self.limits.thinking,
+            State::Acting => self.limits.acting,
+            State::Error => self.limits.error,
+        };
+        Some(self.since + limit)
+    }
+
+    /// The next state, and what is to be done.
+    pub fn step(self, input: Input, now: Instant) -> (Self, Effects) {
+        let muted = if let Input::Mute(muted) = input { muted } else { self.muted };
+        let rest = if muted { State::Muted } else { State::Idle };
+        let late = self.deadline().is_some_and(|deadline| now >= deadline);
+        let mut cancel_turn = false;
+        let state = match (self.state, input) {
+            (State::Idle | State::Error, Input::SpeechStarted) if !muted => State::Listening,
+            (State::Listening, Input::SpeechDropped) => rest,
+            (State::Listening | State::Idle | State::Muted, Input::Mute(_)) => rest,
+            (state, Input::TurnStarted) if !matches!(state, State::Thinking | State::Acting) => {
+                State::Thinking
+            }
+            (State::Thinking, Input::CallsStarted) => State::Acting,
+            (State::Acting, Input::CallsEnded) => State::Thinking,
+            (State::Thinking | State::Acting, Input::TurnEnded) => rest,
+            (State::Thinking | State::Acting, Input::TurnFailed) => State::Error,
+            (State::Listening | State::Error, Input::Tick) if late => rest,
+            (State::Thinking | State::Acting, Input::Tick) if late => {
+                cancel_turn = true;
+                State::Error
+            }
+            (state, _) => state,
+        };
+        let changed = state != self.state || muted != self.muted;
+        let since = if state == self.state { self.since } else { now };
+        (Self { state, muted, since, ..self }, Effects { changed, cancel_turn })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(state: State, now: Instant) -> Machine {
+        Machine { state, ..Machine::new(Limits::default(), now) }
+    }
+
+    #[test]
+    fn follows_the_table() {
+        use Input::{
+            CallsEnded, CallsStarted, Mute, SpeechDropped, SpeechStarted, TurnEnded, TurnFailed,
+            TurnStarted,
+        };
+        let now = Instant::now();
+        let table = [
+            (State::Idle, SpeechStarted, State::Listening),
+            (State::Idle, TurnStarted, State::Thinking),
+            (State::Idle, TurnEnded, State::Idle),
+            (State::Idle, Mute(true), State::Muted),
+            (State::Listening, SpeechDropped, State::Idle),
+            (State::Listening, TurnStarted, State::Thinking),
+            (State::Listening, Mute(true), State::Muted),
+            (State::Thinking, SpeechStarted, State::Thinking),
+            (State::Thinking, CallsStarted, State::Acting),
+            (State::Thinking, TurnEnded, State::Idle),
+            (State::Thinking, TurnFailed, State::Error),
+            (State::Acting, CallsEnded, State::Thinking),
+            (State::Acting, TurnEnded, State::Idle),
+            (State::Acting, TurnFailed, State::Error),
+            (State::Acting, TurnStarted, State::Acting),
+            (State::Error, SpeechStarted, State::Listening),
+            (State::Error, TurnStarted, State::Thinking),
+            (State::Muted, Mute(false), State::Idle),
+        ];
+        for (from, input, to) in table {
+            let (after, effects) = machine(from, now).step(input, now);
+            assert_eq!(after.state(), to, "{from:?} on {input:?}");
+            assert_eq!(effects.changed, from != to, "{from:?} on {input:?}");
+            assert!(!effects.cancel_turn);
+        }
+    }
+
+    #[test]
+    fn every_busy_state_times_out() {
+        let now = Instant::now();
+        for (from, to, cancel) in [
+            (State::Listening, State::Idle, false),
+            (State::Thinking, State::Error, true),
+            (State::Acting, State::Error, true),
+            (State::Error, State::Idle, false),
+        ] {
+            let machine = machine(from, now);
+            let deadline = machine.deadline().expect("a busy state has a deadline");
+            let early = deadline.checked_sub(Duration::from_millis(1)).expect("after the start");
+            assert_eq!(machine.step(Input::Tick, early).0.state(), from);
+            let (after, effects) = machine.step(Input::Tick, deadline);
+            assert_eq!((after.state(), effects.cancel_turn), (to, cancel), "{from:?}");
+        }
+    }
+
+    #[test]
+    fn speech_is_ignored_while_muted_but_turns_are_not() {
+        let now = Instant::now();
+        let (muted, effects) = machine(State::Thinking, now).step(Input::Mute(true), now);
+        assert_eq!((muted.state(), effects.changed), (State::Thinking, true));
+        let (rest, _) = muted.step(Input::TurnEnded, now);
+        assert_eq!(rest.state(), State::Muted);
+        assert_eq!(rest.step(Input::SpeechStarted, now).0.state(), State::Muted);
+        assert_eq!(rest.step(Input::TurnStarted, now).0.state(), State::Thinking);
+    }
+}

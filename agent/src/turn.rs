@@ -1,0 +1,245 @@
+//! One turn: an event, what the model makes of it, the tools it calls, and the reports of all that.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use outpost_runtime::{Audio, Request, ToolSpec};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::agent::AgentConfig;
+use crate::config::ModelConfig;
+use crate::dispatch::{Cause, Dispatcher};
+use crate::event::{Ask, Event, EventId, Frame, Origin, Payload, Utterance};
+use crate::model_thread::{ModelError, ModelHandle};
+use crate::prompting;
+use crate::report::{AnswerReport, Body, CameraReport, Report, Sink, VoiceReport};
+use crate::watch::WatchList;
+
+/// What the agent loop is told while a turn is at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The model called tools.
+    CallsStarted,
+    /// Their results go back to the model.
+    CallsEnded,
+}
+
+/// Deals with events, one at a time.
+#[derive(Debug)]
+pub struct Turns {
+    model: ModelHandle,
+    dispatcher: Dispatcher,
+    tools: Vec<ToolSpec>,
+    watch: Mutex<WatchList>,
+    sink: Arc<dyn Sink>,
+    max_steps: usize,
+    transcribe: bool,
+    max_new_tokens: usize,
+    deadline: Duration,
+}
+
+/// What the model said and did about a command.
+#[derive(Debug, Default)]
+struct Conversation {
+    text: String,
+    calls: Vec<String>,
+    error: Option<String>,
+}
+
+impl Turns {
+    /// Turns that ask `model` and carry out calls through `dispatcher`.
+    pub fn new(
+        model: ModelHandle,
+        dispatcher: Dispatcher,
+        watch: WatchList,
+        sink: Arc<dyn Sink>,
+        (agent, config): (&AgentConfig, &ModelConfig),
+    ) -> Self {
+        Self {
+            tools: agent.offered(),
+            model,
+            dispatcher,
+            watch: Mutex::new(watch),
+            sink,
+            max_steps: agent.max_steps,
+            transcribe: agent.transcribe,
+            max_new_tokens: config.max_new_tokens,
+            deadline: config.deadline,
+        }
+    }
+
+    /// Deals with an event to its end. False if it could not be dealt with; the reports say why.
+    pub async fn handle(&self, event: Event, progress: mpsc::Sender<Progress>) -> bool {
+        let started = event.at;
+        match event.payload {
+            Payload::Utterance(utterance) => {
+                self.voice(event.id, utterance, started, &progress).await
+            }
+            Payload::Ask(ask) => self.ask(event.id, ask, started, &progress).await,
+            Payload::Frame(frame) => self.frame(event.id, frame, started).await,
+        }
+    }
+
+    /// Tells a question that it cannot be dealt with now.
+    pub fn refuse(&self, event: EventId, ask: Ask, reason: &str) {
+        let outcome = Conversation { error: Some(reason.to_owned()), ..Conversation::default() };
+        self.answer(event, ask, outcome, Duration::ZERO);
+    }
+
+    async fn voice(
+        &self,
+        event: EventId,
+        utterance: Utterance,
+        started: Timestamp,
+        progress: &mpsc::Sender<Progress>,
+    ) -> bool {
+        let audio = utterance.audio.clone();
+        let turn = prompting::user(None, Some(audio.clone()), None);
+        let request = prompting::command(turn, &self.tools, self.max_new_tokens);
+        let outcome = self.converse(event, Origin::Voice, request, progress).await;
+        let latency = Event::age(started);
+        let transcript = if self.transcribe { self.transcript(audio).await } else { None };
+        let done = outcome.error.is_none();
+        self.sink.send(Report::now(Body::Voice(VoiceReport {
+            event,
+            duration: utterance.duration(),
+            source: utterance.source,
+            start: utterance.start,
+            transcript,
+            text: outcome.text,
+            calls: outcome.calls,
+            latency,
+            error: outcome.error,
+        })));
+        done
+    }
+
+    async fn transcript(&self, audio: Audio) -> Option<String> {
+        let request = prompting::transcribe(audio, self.max_new_tokens);
+        let generation = self.model.generate(Origin::Voice, request, self.deadline).await.ok()?;
+        Some(generation.text.trim().to_owned())
+    }
+
+    async fn ask(
+        &self,
+        event: EventId,
+        ask: Ask,
+        started: Timestamp,
+        progress: &mpsc::Sender<Progress>,
+    ) -> bool {
+        let turn = prompting::user(None, None, Some(&ask.prompt));
+        let request = prompting::command(turn, &self.tools, self.max_new_tokens);
+        let outcome = self.converse(event, Origin::Ask, request, progress).await;
+        let done = outcome.error.is_none();
+        self.answer(event, ask, outcome, Event::age(started));
+        done
+    }
+
+    fn answer(&self, event: EventId, ask: Ask, outcome: Conversation, latency: Duration) {
+        self.sink.send(Report::now(Body::Answer(AnswerReport {
+            event,
+            transaction: ask.transaction,
+            respond_to: ask.respond_to,
+            text: outcome.text,
+            calls: outcome.calls,
+            latency,
+            error: outcome.error,
+        })));
+    }
+
+    async fn frame(&self, event: EventId, frame: Frame, started: Timestamp) -> bool {
+        let read = read_text(
+            &self.model,
+            Origin::Camera,
+            frame.clone(),
+            self.max_new_tokens,
+            self.deadline,
+        )
+        .await;
+        let (text, error) = match read {
+            Ok(text) => (text, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let done = error.is_none();
+        let latency = Event::age(started);
+        let source = frame.source;
+        let report = CameraReport { event, source, text: text.clone(), latency, error };
+        self.sink.send(Report::now(Body::Camera(report)));
+        let Some(text) = text else { return done };
+        let now = Instant::now();
+        let matches = self.watch.lock().unwrap_or_else(PoisonError::into_inner).read(&text, now);
+        for found in matches {
+            self.dispatcher.raise_alert(event, found, &text).await;
+        }
+        done
+    }
+
+    /// Asks the model and carries out what it calls, until it answers without a call or has had its number of rounds.
+    async fn converse(
+        &self,
+        event: EventId,
+        origin: Origin,
+        mut request: Request,
+        progress: &mpsc::Sender<Progress>,
+    ) -> Conversation {
+        let mut outcome = Conversation::default();
+        let mut cause = Cause { event, origin };
+        for step in 0..=self.max_steps {
+            let generation = match self.model.generate(origin, request.clone(), self.deadline).await
+            {
+                Ok(generation) => generation,
+                Err(error) => {
+                    outcome.error = Some(error.to_string());
+                    return outcome;
+                }
+            };
+            if generation.calls.is_empty() {
+                generation.text.trim().clone_into(&mut outcome.text);
+                return outcome;
+            }
+            if step == self.max_steps {
+                break;
+            }
+            tell(progress, Progress::CallsStarted).await;
+            let mut results = Vec::new();
+            for call in &generation.calls {
+                outcome.calls.push(call.name.clone());
+                let result = self.dispatcher.call(call, cause, &self.tools).await;
+                if result.untrusted {
+                    cause.origin = Origin::Camera;
+                }
+                results.push(result.for_model);
+            }
+            prompting::respond(&mut request, generation.calls, results);
+            tell(progress, Progress::CallsEnded).await;
+        }
+        outcome.error = Some(format!("stopped after {} rounds of tool calls", self.max_steps));
+        outcome
+    }
+}
+
+/// Tells the agent loop, and lets it have its say before the turn goes on.
+async fn tell(progress: &mpsc::Sender<Progress>, what: Progress) {
+    // Where the loop is gone, the turn is about to be dropped with it.
+    if progress.send(what).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The text in a picture; none where there is none.
+///
+/// # Errors
+/// When the model does not answer.
+pub async fn read_text(
+    model: &ModelHandle,
+    origin: Origin,
+    frame: Frame,
+    max_new_tokens: usize,
+    deadline: Duration,
+) -> Result<Option<String>, ModelError> {
+    let request = prompting::read_image(frame.image, max_new_tokens);
+    let generation = model.generate(origin, request, deadline).await?;
+    Ok(prompting::text_read(&generation.text).map(str::to_owned))
+}

@@ -1,0 +1,55 @@
+//! `outpost demo` as a program.
+
+use std::process::Command;
+
+use outpost_tests::root;
+
+/// The program beside this test: `cargo build --workspace --tests` and `cargo nextest run --workspace` build both.
+fn outpost() -> Command {
+    let test = std::env::current_exe().unwrap();
+    let folder = test
+        .ancestors()
+        .find(|folder| folder.join("outpost").is_file())
+        .expect("target/debug/outpost is built");
+    let mut command = Command::new(folder.join("outpost"));
+    command.current_dir(root()).env_remove("OUTPOST_MODEL").env_remove("RUST_LOG");
+    command
+}
+
+#[test]
+fn the_demo_prints_every_kind_of_report_and_ends_by_itself() {
+    let output = outpost().arg("demo").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    for part in ["status", "online", "event/camera", "event/voice", "tool/", "offline"] {
+        assert!(text.contains(part), "no {part} in:\n{text}\n{errors}");
+    }
+    // A report that should have come and did not is named, and the exit code says so.
+    assert_eq!(
+        output.status.code(),
+        Some(i32::from(errors.contains("missing:"))),
+        "{text}\n{errors}"
+    );
+}
+
+#[test]
+fn a_wrong_configuration_exits_with_78_and_names_its_faults() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("outpost.toml");
+    std::fs::write(&file, "[model]\ncontext = 3\n[agent]\nmax_steps = 0\n").unwrap();
+    let output = outpost().args(["run", "--config"]).arg(&file).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(78), "{errors}");
+    assert!(
+        errors.contains("model.context = 3") && errors.contains("agent.max_steps = 0"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn ask_prints_the_calls_as_json() {
+    let output = outpost().args(["ask", "--json", "lock the front door"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["calls"][0]["name"], "set_lock", "{answer}");
+}

@@ -1,0 +1,47 @@
+//! The daemon with the bundled model, over the real embedded broker. What a model of this size says may change with its
+//! training, which `outpost eval` measures; these tests hold what must be true of any.
+
+use outpost_agent::app::App;
+use outpost_agent::config::Config;
+use outpost_agent::model_dir;
+use outpost_tests::daemon::Daemon;
+use outpost_tests::root;
+
+fn bundled() -> std::path::PathBuf {
+    model_dir::prepare(&model_dir::find(None, None).unwrap(), &mut |_| ()).unwrap()
+}
+
+#[tokio::test]
+async fn a_spoken_command_and_a_picture_become_reports() {
+    let mut config = Config::default();
+    let samples = root().join("models/nano/samples");
+    config.microphone.path = Some(samples.join("lock_the_front_door.wav"));
+    config.camera.path = Some(samples.join("sign.png"));
+    let app = App::build(config, &bundled()).await.unwrap();
+    let mut daemon = Daemon::start(app).await.unwrap();
+    let camera = daemon.expect("event/camera").await;
+    assert!(camera.get("error").is_none() && camera["source"] == "sign.png", "{camera}");
+    let voice = daemon.expect("event/voice").await;
+    assert!(
+        voice.get("error").is_none() && voice["source"] == "lock_the_front_door.wav",
+        "{voice}"
+    );
+    assert!(voice["duration_ms"].as_u64() > Some(1000), "{voice}");
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn a_written_command_becomes_a_tool_call_and_an_answer() {
+    let app = App::build(Config::default(), &bundled()).await.unwrap();
+    let mut daemon = Daemon::start(app).await.unwrap();
+    daemon.tell("ask", r#"{"prompt": "lock the front door", "transaction": "7"}"#).await;
+    let tool = daemon.expect("tool/set_lock").await;
+    assert_eq!(
+        (&tool["arguments"]["door"], &tool["outcome"]["status"]),
+        (&"front".into(), &"done".into()),
+        "{tool}"
+    );
+    let answer = daemon.expect("answer").await;
+    assert_eq!(answer["transaction"], "7", "{answer}");
+    assert!(daemon.end().await);
+}

@@ -1,0 +1,162 @@
+//! A daemon over a real broker, and a model that follows a script.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use outpost_agent::app::{App, AppError, Running};
+use outpost_agent::config::Config;
+use outpost_agent::model_thread::Model;
+use outpost_agent::mqtt::subscriber::{Received, Subscriber};
+use outpost_runtime::{Error, Finish, Generation, Request, Stop, ToolCall, Usage};
+use serde_json::Value;
+
+/// What the scripted model does next.
+#[derive(Debug, Clone)]
+pub enum Line {
+    /// Says something.
+    Say(&'static str),
+    /// Calls tools.
+    Call(Vec<(&'static str, Value)>),
+    /// Does not answer before it is stopped.
+    Hang,
+    /// Panics.
+    Panic,
+}
+
+/// A model that answers request after request from a list, and keeps the requests.
+#[derive(Debug, Clone, Default)]
+pub struct Script {
+    lines: Arc<Mutex<VecDeque<Line>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Script {
+    /// A script; after its last line the model says nothing.
+    pub fn new(lines: impl IntoIterator<Item = Line>) -> Self {
+        Self { lines: Arc::new(Mutex::new(lines.into_iter().collect())), requests: Arc::default() }
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Model for Script {
+    #[expect(clippy::panic, reason = "the script says so")]
+    fn generate(&mut self, request: &Request, stop: &Stop) -> Result<Generation, Error> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+        let line = self.lines.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let (text, calls) = match line {
+            Some(Line::Say(text)) => (text, Vec::new()),
+            Some(Line::Call(calls)) => ("", calls),
+            Some(Line::Panic) => panic!("the script says so"),
+            Some(Line::Hang) => loop {
+                stop.check()?;
+                std::thread::yield_now();
+            },
+            None => ("", Vec::new()),
+        };
+        let call = |(name, arguments): (&str, Value)| ToolCall {
+            name: name.to_owned(),
+            arguments: arguments.as_object().cloned().unwrap_or_default(),
+        };
+        let calls = calls.into_iter().map(call).collect();
+        Ok(Generation {
+            text: text.to_owned(),
+            calls,
+            finish: Finish::EndOfTurn,
+            usage: Usage::default(),
+        })
+    }
+
+    fn warm_up(&mut self, _request: &Request) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn forget(&mut self) {}
+}
+
+/// A daemon at work and a subscriber to all that it says.
+#[derive(Debug)]
+pub struct Daemon {
+    running: Running,
+    subscriber: Subscriber,
+}
+
+/// How long a report may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Daemon {
+    /// Starts a daemon with a scripted model on an embedded broker.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub async fn scripted(config: Config, script: &Script) -> Result<Self, AppError> {
+        let script = script.clone();
+        Self::start(App::with_model(config, move || Ok(Box::new(script) as Box<dyn Model>)).await?)
+            .await
+    }
+
+    /// Subscribes and lets a daemon begin.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    ///
+    /// # Panics
+    /// When the embedded broker does not take the subscription.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without its subscriber")]
+    pub async fn start(app: App) -> Result<Self, AppError> {
+        let broker = app.broker().expect("the embedded broker");
+        let subscriber =
+            Subscriber::connect(broker, "test", "outpost/outpost/#").await.expect("a subscription");
+        let mut daemon = Self { running: app.spawn()?, subscriber };
+        // It subscribes before it says so; what is told to it earlier would be lost.
+        daemon.expect("status").await;
+        Ok(daemon)
+    }
+
+    /// The next message on a topic below the base, skipping others.
+    ///
+    /// # Panics
+    /// When none arrives in time; the message lists what did.
+    #[expect(clippy::panic, reason = "this is the assertion")]
+    pub async fn expect(&mut self, topic: &str) -> Value {
+        let full = format!("outpost/outpost/{topic}");
+        let mut others = Vec::new();
+        while let Some(Received { topic, payload, .. }) = self.subscriber.next(PATIENCE).await {
+            if topic == full {
+                return payload;
+            }
+            others.push(format!("{topic} {payload}"));
+        }
+        panic!("nothing on {full}, but:\n{}", others.join("\n"))
+    }
+
+    /// All messages until the daemon has been quiet for a while.
+    pub async fn until_quiet(&mut self, quiet: Duration) -> Vec<Received> {
+        let mut all = Vec::new();
+        while let Some(received) = self.subscriber.next(quiet).await {
+            all.push(received);
+        }
+        all
+    }
+
+    /// Publishes below the base topic.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without its broker")]
+    pub async fn tell(&self, topic: &str, payload: &str) {
+        self.subscriber
+            .publish(&format!("outpost/outpost/{topic}"), payload)
+            .await
+            .expect("a connection");
+    }
+
+    /// Ends the daemon; whether all its reports reached the broker.
+    pub async fn end(self) -> bool {
+        self.running.drain(Duration::from_secs(5)).await
+    }
+}
