@@ -253,7 +253,7 @@ impl Agent {
             Some(Heard::Started) => drop(self.step(Input::SpeechStarted)),
             Some(Heard::Dropped) => drop(self.step(Input::SpeechDropped)),
             Some(Heard::Utterance(utterance)) => {
-                self.wait(Event::now(Payload::Utterance(utterance)))
+                self.wait(Event::now(Payload::Utterance(utterance)));
             }
         }
     }

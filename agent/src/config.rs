@@ -61,7 +61,7 @@ impl Default for ModelConfig {
             threads: None,
             context: 4096,
             max_new_tokens: 256,
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
         }
     }
 }

@@ -363,7 +363,7 @@ mod tests {
     ) -> impl Future<Output = Result<Generation, ModelError>> + use<> {
         let request = Request::new(vec![user(None, None, Some(text))]);
         let handle = thread.handle.clone();
-        async move { handle.generate(origin, request, Duration::from_secs(60)).await }
+        async move { handle.generate(origin, request, Duration::from_mins(1)).await }
     }
 
     #[tokio::test(flavor = "multi_thread")]

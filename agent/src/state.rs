@@ -74,9 +74,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            listening: Duration::from_secs(60),
-            thinking: Duration::from_secs(120),
-            acting: Duration::from_secs(60),
+            listening: Duration::from_mins(1),
+            thinking: Duration::from_mins(2),
+            acting: Duration::from_mins(1),
             error: Duration::from_secs(5),
         }
     }
@@ -141,14 +141,14 @@ impl Machine {
         let mut cancel_turn = false;
         let state = match (self.state, input) {
             (State::Idle | State::Error, Input::SpeechStarted) if !muted => State::Listening,
-            (State::Listening, Input::SpeechDropped) => rest,
-            (State::Listening | State::Idle | State::Muted, Input::Mute(_)) => rest,
+            (State::Listening, Input::SpeechDropped)
+            | (State::Listening | State::Idle | State::Muted, Input::Mute(_))
+            | (State::Thinking | State::Acting, Input::TurnEnded) => rest,
             (state, Input::TurnStarted) if !matches!(state, State::Thinking | State::Acting) => {
                 State::Thinking
             }
             (State::Thinking, Input::CallsStarted) => State::Acting,
             (State::Acting, Input::CallsEnded) => State::Thinking,
-            (State::Thinking | State::Acting, Input::TurnEnded) => rest,
             (State::Thinking | State::Acting, Input::TurnFailed) => State::Error,
             (State::Listening | State::Error, Input::Tick) if late => rest,
             (State::Thinking | State::Acting, Input::Tick) if late => {

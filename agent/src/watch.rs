@@ -35,7 +35,7 @@ impl Default for WatchRule {
             contains: None,
             wildcard: None,
             message: String::new(),
-            cooldown: Duration::from_secs(60),
+            cooldown: Duration::from_mins(1),
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Answer<'a> {
 #[derive(Debug)]
 enum Mode {
     Text,
-    Calls(CallState),
+    Calls(Box<CallState>),
 }
 
 impl<'a> Answer<'a> {
@@ -107,7 +107,7 @@ impl<'a> Answer<'a> {
             return Ok(None);
         }
         match self.grammar {
-            Some(grammar) if Some(id) == call => self.mode = Mode::Calls(grammar.begin()),
+            Some(grammar) if Some(id) == call => self.mode = Mode::Calls(Box::new(grammar.begin())),
             _ => {
                 self.text.extend(self.tokenizer.bytes(id));
                 self.stream(sink);

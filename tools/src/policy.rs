@@ -49,7 +49,7 @@ pub struct Policy {
     recent: HashMap<String, VecDeque<Instant>>,
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 impl Policy {
     /// A policy that has seen no call yet.

@@ -13,13 +13,8 @@ use std::{
 /// Builds `outpost` and replaces this process by it, so that signals and the exit code are its own.
 pub(crate) fn run(root: &Path, args: &[&str]) -> Result<()> {
     setup::run(root, setup::Flavour::Cpu)?;
-    process::run(process::cargo(root).args([
-        "build",
-        "--package",
-        "outpost-agent",
-        "--bin",
-        "outpost",
-    ]))?;
+    // With `--package` cargo would choose other features than the tests do, and compile tract twice.
+    process::run(process::cargo(root).args(["build", "--workspace", "--bins"]))?;
     if process::stopped_by().is_some() {
         return Ok(());
     }

@@ -53,6 +53,8 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 }
 
 fn tests(root: &Path) -> Result<()> {
+    // Some tests run the `outpost` program, which no test target of their own crate would build.
+    cargo(root, &["build", "--workspace", "--bins"])?;
     if let Err(error) = tools::ensure(root, "nextest", "0.9.143") {
         eprintln!("cargo-nextest cannot be built ({error:#}); `cargo test` runs the tests instead");
         return cargo(root, &["test", "--workspace", "--all-targets", "--no-fail-fast"]);

@@ -63,7 +63,7 @@ impl Cli {
         };
         result.unwrap_or_else(|error| {
             say_error(&error);
-            let is_config = error.chain().any(|cause| cause.is::<ConfigError>());
+            let is_config = error.chain().any(<dyn std::error::Error>::is::<ConfigError>);
             if is_config { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         })
     }

@@ -65,7 +65,7 @@ impl EndpointConfig {
                 "use 50 or more",
             );
         }
-        if self.max_utterance <= self.min_speech || self.max_utterance > Duration::from_secs(60) {
+        if self.max_utterance <= self.min_speech || self.max_utterance > Duration::from_mins(1) {
             faults.add(
                 "microphone.endpoint.max_utterance_ms",
                 self.max_utterance.as_millis(),

@@ -97,7 +97,7 @@ impl Default for MicrophoneConfig {
             path: None,
             repeat: false,
             pace: Pace::Realtime,
-            gap: Duration::from_millis(1000),
+            gap: Duration::from_secs(1),
             endpoint: EndpointConfig::default(),
         }
     }
@@ -136,7 +136,7 @@ pub struct CameraConfig {
 
 impl Default for CameraConfig {
     fn default() -> Self {
-        Self { path: None, repeat: true, interval: Duration::from_millis(1000), watch: true }
+        Self { path: None, repeat: true, interval: Duration::from_secs(1), watch: true }
     }
 }
 

@@ -1,5 +1,7 @@
 """Attention by plain matrix products, for training: on CPUs the fused kernel's backward pass takes several times as long."""
 
+import copy
+
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -22,7 +24,9 @@ def _by_products(module, query, key, value, attention_mask=None, scaling=None, d
 
 
 def use(model):
-    """Switches the decoder of a model over; the encoders keep theirs."""
+    """Switches the decoder of a model over; the encoders keep theirs (a model's parts share one setting, hence the copy)."""
     ALL_ATTENTION_FUNCTIONS.register("products", _by_products)
+    own = copy.deepcopy(model.config)
+    own._attn_implementation = "products"
     for layer in model.model.layers:
-        layer.self_attn.config._attn_implementation = "products"
+        layer.self_attn.config = own

@@ -39,6 +39,7 @@ pub fn profile(rules: PolicyRules, devices: &Devices) -> Result<Registry, Duplic
 
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "a living room is called so")]
 enum Room {
     Kitchen,
     Bedroom,
