@@ -19,7 +19,7 @@ def decode(ids):
 
 
 def embed(model, ids):
-    return model.model.embed_tokens(torch.tensor(ids))
+    return model.model.embed_tokens(torch.tensor(ids, dtype=torch.long))
 
 
 class Sample:

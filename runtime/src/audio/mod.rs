@@ -30,7 +30,7 @@ pub fn log_mel(audio: &Audio) -> Result<Features> {
 /// Placeholders that the sound takes in the prompt, one per 80 ms (spec 4.3). Looks at no sample.
 ///
 /// # Errors
-/// [`Error::Audio`] as for [`log_mel`], but for numbers that are not finite.
+/// [`Error::Audio`] as for [`log_mel()`], but for numbers that are not finite.
 pub fn token_count(audio: &Audio) -> Result<usize> {
     check(audio)?;
     let rate = resample::FrontEnd::of(audio.rate);

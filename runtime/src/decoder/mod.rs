@@ -4,7 +4,7 @@
 //! ```text
 //! xs ─ input_layernorm ─ self_attn ─(+)─ post_attention_layernorm ─ mlp ─(+)─ ... ─ norm ─ head
 //! ```
-//! Each matrix knows its number format ([`linear`]) and its adapters ([`lora`]). Activations are bf16, or f32 over f32 weights.
+//! Each matrix knows its number format (`linear`) and its adapters (`lora`). Activations are bf16, or f32 over f32 weights.
 
 mod attention;
 mod kv_cache;
