@@ -150,47 +150,7 @@ mod tests {
     use super::*;
     use crate::grammar::GrammarCompiler;
     use crate::request::ToolSpec;
-
-    /// One token a byte, then the special tokens: any text can be written, in any spelling.
-    fn byte_tokenizer() -> Tokenizer {
-        let mut letters: Vec<char> =
-            tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
-        letters.sort_unstable();
-        let vocab: serde_json::Map<String, Value> = letters
-            .iter()
-            .enumerate()
-            .map(|(id, letter)| (letter.to_string(), id.into()))
-            .collect();
-        let names = [
-            "<|endoftext|>",
-            "<|end|>",
-            "<|system|>",
-            "<|user|>",
-            "<|assistant|>",
-            "<|tool|>",
-            "<|/tool|>",
-            "<|tool_call|>",
-            "<|/tool_call|>",
-            "<|tool_response|>",
-        ];
-        let added: Vec<Value> = names
-            .iter()
-            .zip(256..)
-            .map(|(name, id)| {
-                json!({"id": id, "content": name, "single_word": false, "lstrip": false, "rstrip": false,
-                       "normalized": false, "special": true})
-            })
-            .collect();
-        let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
-        Tokenizer::parse(
-            &json!({
-                "version": "1.0", "added_tokens": added, "pre_tokenizer": level, "decoder": level,
-                "model": {"type": "BPE", "vocab": vocab, "merges": []}
-            })
-            .to_string(),
-        )
-        .unwrap()
-    }
+    use crate::tokenizer::tests::byte_tokenizer;
 
     fn tools() -> Vec<ToolSpec> {
         let tool =
@@ -294,6 +254,18 @@ mod tests {
         let ids = tokenizer.encode("a<|end|><|tool_call|>").unwrap();
         assert!(ids.iter().all(|id| tokenizer.is_text(*id)));
         assert_eq!(tokenizer.decode(&ids), "a<|end|><|tool_call|>");
+    }
+
+    #[test]
+    fn another_list_of_tools_is_another_grammar() {
+        let tokenizer = byte_tokenizer();
+        let compiler = GrammarCompiler::new(&tokenizer).unwrap();
+        let written = |tools: &[ToolSpec]| {
+            tokenizer.decode(&compiler.compile(tools).unwrap().begin().forced())
+        };
+        assert_eq!(written(&tools()), r#"[{"name": ""#);
+        assert!(written(&tools()[1..2]).starts_with(r#"[{"name": "read_camera""#));
+        assert_eq!(written(&tools()), r#"[{"name": ""#);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::features::Features;
 use crate::grammar::GrammarCompiler;
 use crate::import::manifest::Manifest;
 use crate::merge::merge;
-use crate::prefix_cache::{self, PrefixCache};
+use crate::prefix_cache::{self, Key, PrefixCache};
 use crate::prompt::{self, Medium, Placed, Prompt, RowCount};
 use crate::request::{Audio, Generation, Image, Request, Stop, Usage};
 use crate::session::{Adapter, Session};
@@ -136,16 +136,17 @@ impl Engine {
         );
         let mut usage = Usage { prompt_tokens: prompt.ids.len(), ..Usage::default() };
 
-        let (mut session, mut logits) = self.prefill(cache, &prompt, stop, &mut usage)?;
+        // Hashing the media once serves both the search for a kept beginning and the keeping.
         let mut keys = prefix_cache::keys(&prompt);
+        let (mut session, mut logits) = self.prefill(cache, &prompt, &keys, stop, &mut usage)?;
         let started = Instant::now();
         while let Some(tokens) = answer.advance(&logits, sink)? {
             stop.check()?;
             logits = self.step(&mut session, &tokens)?;
-            keys.extend(tokens.iter().map(|id| u64::from(*id)));
+            keys.extend(tokens.iter().map(|id| Key::from(*id)));
         }
         usage.decode = started.elapsed();
-        cache.keep_latest(Adapter::of(&prompt), keys, session);
+        cache.keep_latest(session.adapter(), keys, session);
 
         usage.new_tokens = answer.new_tokens;
         usage.forced_tokens = answer.forced_tokens;
@@ -215,12 +216,12 @@ impl Engine {
         &self,
         cache: &mut PrefixCache,
         prompt: &Prompt,
+        keys: &[Key],
         stop: &Stop,
         usage: &mut Usage,
     ) -> Result<(Session, Vec<f32>)> {
         let adapter = Adapter::of(prompt);
-        let keys = prefix_cache::keys(prompt);
-        let mut session = match cache.resume(adapter, &keys)? {
+        let mut session = match cache.resume(adapter, keys)? {
             Some(session) => session,
             None => Session::new(&self.decoder, adapter, self.context)?,
         };

@@ -4,6 +4,8 @@
 //! spaced as the model was trained (spec 5.4). What the grammar forces is returned as tokens, so that it can be appended in
 //! one prefill instead of being sampled.
 
+use std::sync::{Mutex, PoisonError};
+
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::SimpleVob;
 use llguidance::{Matcher, ParserFactory};
@@ -19,6 +21,8 @@ pub const MAX_PARALLEL_CALLS: usize = 8;
 /// Compiles tool lists into grammars for one tokenizer.
 pub struct GrammarCompiler {
     factory: ParserFactory,
+    /// The list compiled last: an agent offers the same one request after request.
+    latest: Mutex<Option<(Vec<ToolSpec>, CallGrammar)>>,
 }
 
 impl std::fmt::Debug for GrammarCompiler {
@@ -36,7 +40,7 @@ impl GrammarCompiler {
         let mut factory =
             ParserFactory::new_simple(&tokenizer.grammar_env()).map_err(grammar_error)?;
         factory.quiet();
-        Ok(Self { factory })
+        Ok(Self { factory, latest: Mutex::default() })
     }
 
     /// The grammar of calls to any of `tools`, standing just behind `<|tool_call|>`.
@@ -44,10 +48,16 @@ impl GrammarCompiler {
     /// # Errors
     /// [`Error::Grammar`] naming the tool whose schema cannot be expressed.
     pub fn compile(&self, tools: &[ToolSpec]) -> Result<CallGrammar> {
-        match self.matcher(tools) {
-            Ok(start) => Ok(CallGrammar { start }),
-            Err(fault) => Err(self.blame(tools).unwrap_or(fault)),
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, grammar)) = &*latest
+            && known == tools
+        {
+            return Ok(grammar.copy());
         }
+        let start = self.matcher(tools).map_err(|fault| self.blame(tools).unwrap_or(fault))?;
+        let grammar = CallGrammar { start };
+        *latest = Some((tools.to_vec(), grammar.copy()));
+        Ok(grammar)
     }
 
     fn matcher(&self, tools: &[ToolSpec]) -> Result<Matcher> {
@@ -89,6 +99,10 @@ impl CallGrammar {
     /// A list of calls about to be written.
     pub fn begin(&self) -> CallState {
         CallState { matcher: self.start.deep_clone() }
+    }
+
+    fn copy(&self) -> Self {
+        Self { start: self.start.deep_clone() }
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Prompt {
     pub ids: Vec<u32>,
     /// The media, in the order of their placeholders.
     pub media: Vec<Placed>,
-    /// Length of the leading system turn, which stays the same from request to request; 0 without one.
+    /// Length of the leading system turn, which stays the same from request to request; 0 without one, or with media in it.
     pub prefix: usize,
 }
 
@@ -92,7 +92,8 @@ pub fn render(request: &Request, tokenizer: &Tokenizer, rows: &dyn RowCount) -> 
     if let Some(system) = system {
         writer.system(system, &request.tools)?;
     }
-    let prefix = writer.ids.len();
+    // A medium is encoded with what follows the prefix, so that a system turn that holds one is none.
+    let prefix = if writer.media.is_empty() { writer.ids.len() } else { 0 };
     for turn in turns {
         writer.turn(turn)?;
     }
@@ -296,6 +297,35 @@ impl Formatter for Spaced {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokenizer::tests::byte_tokenizer;
+
+    struct TwoRows;
+
+    impl RowCount for TwoRows {
+        fn audio_rows(&self, _: &Audio) -> Result<usize> {
+            Ok(2)
+        }
+
+        fn image_rows(&self, _: &Image) -> Result<usize> {
+            Ok(2)
+        }
+    }
+
+    #[test]
+    fn a_system_turn_with_a_medium_is_no_prefix() {
+        let tokenizer = byte_tokenizer();
+        let rules = Part::Text("hi".into());
+        let sound = Part::Audio(Audio { samples: vec![0.0].into(), rate: 16_000 });
+        let render_system = |parts: Vec<Part>| {
+            let system = Turn { role: Role::System, parts };
+            let request = Request::new(vec![system, Turn::text(Role::User, "x")]);
+            render(&request, &tokenizer, &TwoRows).unwrap()
+        };
+        // `<|system|>`, two bytes, `<|end|>`.
+        assert_eq!(render_system(vec![rules.clone()]).prefix, 4);
+        let prompt = render_system(vec![rules, sound]);
+        assert_eq!((prompt.prefix, prompt.media[0].start, prompt.media[0].rows), (0, 3, 2));
+    }
 
     #[test]
     fn tools_are_shown_in_the_flat_form() {

@@ -209,3 +209,52 @@ impl Specials {
         })
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// One token a byte, then the special tokens: any text can be written, in any spelling.
+    pub(crate) fn byte_tokenizer() -> Tokenizer {
+        let mut letters: Vec<char> =
+            tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
+        letters.sort_unstable();
+        let vocab: serde_json::Map<String, Value> = letters
+            .iter()
+            .enumerate()
+            .map(|(id, letter)| (letter.to_string(), id.into()))
+            .collect();
+        let names = [
+            "<|endoftext|>",
+            "<|end|>",
+            "<|system|>",
+            "<|user|>",
+            "<|assistant|>",
+            "<|tool|>",
+            "<|/tool|>",
+            "<|tool_call|>",
+            "<|/tool_call|>",
+            "<|tool_response|>",
+            "<|endoftext11|>",
+        ];
+        let added: Vec<Value> = names
+            .iter()
+            .zip(256..)
+            .map(|(name, id)| {
+                json!({"id": id, "content": name, "single_word": false, "lstrip": false, "rstrip": false,
+                       "normalized": false, "special": true})
+            })
+            .collect();
+        let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+        Tokenizer::parse(
+            &json!({
+                "version": "1.0", "added_tokens": added, "pre_tokenizer": level, "decoder": level,
+                "model": {"type": "BPE", "vocab": vocab, "merges": []}
+            })
+            .to_string(),
+        )
+        .unwrap()
+    }
+}

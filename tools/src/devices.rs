@@ -17,10 +17,4 @@ impl Devices {
         state.extend(command);
         Value::Object(state.clone())
     }
-
-    /// The state of a device; none before its first command.
-    pub fn get(&self, device: &str) -> Option<Value> {
-        let devices = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        devices.get(device).cloned().map(Value::Object)
-    }
 }

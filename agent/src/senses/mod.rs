@@ -25,6 +25,9 @@ const HEARD_CAPACITY: usize = 32;
 /// Pictures that wait for the agent at most: only the latest is of interest.
 const SEEN_CAPACITY: usize = 1;
 
+/// Pause before a microphone that failed is read again.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// A source of sound, read by a thread of its own.
 pub trait AudioSource: Send {
     /// Samples a second of what [`AudioSource::read`] gives.
@@ -197,6 +200,10 @@ pub fn listen(
                 Err(error) => {
                     warn!(%error, "the microphone cannot be read");
                     cutter.finish(&sender, source.is_live());
+                    if sender.is_closed() {
+                        return;
+                    }
+                    std::thread::sleep(RETRY);
                     continue;
                 }
             };
