@@ -23,7 +23,7 @@ from dialogue import Sample, answer, encode, text
 from grammar import TOOLS, expected, offered, utterances
 from work import HERE, folder
 
-BATCH = 16
+BATCH = 32
 COPYING = 0.3  # share of the time for tasks without tools alone: they teach to look back at the user's words, and are cheap
 
 

@@ -2,8 +2,10 @@
 
 The blank is the audio placeholder's row, so that the head's distribution over rows is a mixture of token embeddings that the
 base decoder already understands. The head serves `speech_lora.py` as the projector's teacher and is not exported.
+Words at known places come first (`speech_words.py`), then CTC on whole sentences, clean at first.
 """
 
+import itertools
 import sys
 
 import jiwer
@@ -14,14 +16,14 @@ from torch import nn
 import loop
 import phi4mm
 import speech_data
+import speech_words
 import text_data
 import tokenizer
 from work import folder
 
-BATCH = 16
-HINTED = 0.2  # the hint about places fades out until the augmentation has this strength
-HEARING = 3.3  # above this loss of the hint there is no CTC yet: its pull to all blanks would win for thousands of steps
-HARDER, EASIER = 1.8, 3.0  # losses a token
+BATCH = 32
+PLACED = 0.12  # share of the time for words of known places; CTC follows
+HARDEST = 0.55  # share of the time after which the augmentation has its full strength
 BLANK = tokenizer.load().token_to_id(text_data.AUDIO)
 SETS = (("espeak", "heldout"), ("flite", "heldout"), ("kokoro", "heldout"), ("piper", "heldout"))
 
@@ -46,9 +48,7 @@ class Recogniser(nn.Module):
         self.encoder = phi4mm.build_audio(config).encoder
         self.head = nn.Linear(config.audio_config.hidden_size, config.vocab_size)
         lively(self)
-        self.register_buffer("strength", torch.zeros(()))  # of the augmentation
-        self.register_buffer("spread", torch.tensor(8.0))  # running mean of the hint's loss
-        for step in self.encoder.embed.conv:
+        for step in self.encoder.embed.conv.to(memory_format=torch.channels_last):
             step.forward = _in_f32(step.forward)
 
     def forward(self, mels, lengths):
@@ -58,11 +58,11 @@ class Recogniser(nn.Module):
 
 
 def _in_f32(forward):
-    """Convolutions of few channels are slower in bf16 than in f32."""
+    """Convolutions of few channels are fastest in f32 with the channels last."""
 
     def run(x):
         with torch.autocast("cpu", enabled=False):
-            return forward(x.float())
+            return forward(x.float().contiguous(memory_format=torch.channels_last))
 
     return run
 
@@ -71,16 +71,9 @@ def ids_of(words):
     return tokenizer.load().encode(f" {words}").ids
 
 
-def spread_loss(log_probs, targets, counts):
-    """Cross entropy against the tokens spread over the clip by their length in letters: a rough hint that ends the blank plateau."""
-    rows, wanted = [], []
-    for row, ids, count in zip(log_probs, targets, counts.tolist()):
-        lengths = torch.tensor([len(tokenizer.load().id_to_token(i)) for i in ids or [BLANK]], dtype=torch.float32)
-        ends = lengths.cumsum(0) / lengths.sum() * count
-        at = torch.searchsorted(ends, torch.arange(count) + 0.5).clamp(max=len(lengths) - 1)
-        rows.append(row[:count])
-        wanted.append(torch.tensor(ids or [BLANK])[at])
-    return F.nll_loss(torch.cat(rows), torch.cat(wanted))
+def placed_loss(log_probs, labels):
+    """Cross entropy against the known row of every frame."""
+    return F.nll_loss(torch.cat([row[: len(ids)] for row, ids in zip(log_probs, labels)]), torch.cat(labels))
 
 
 def ctc_loss(log_probs, targets, counts):
@@ -148,33 +141,24 @@ def main(minutes):
     torch.set_num_threads(1)
     torch.manual_seed(1)
     model = Recogniser(phi4mm.load_config(folder("base") / "config.json")).train()
-    voices = speech_data.Voices(5)
+    voices, strings = speech_data.Voices(5), speech_words.Strings(9)
     normalise(model.encoder, voices)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    calls = 0
+    calls = itertools.count(1)
 
     def step(progress):
-        nonlocal calls
-        calls += 1
-        if calls % 1000 == 0:
+        if next(calls) % 1000 == 0:
             voices.refresh()
-        batch = voices.batch(BATCH, model.strength.item())
+        placed = progress < PLACED
+        strength = min(1.0, max(0.0, progress - PLACED) / (HARDEST - PLACED))
+        batch = strings.batch(BATCH, BLANK) if placed else voices.batch(BATCH, strength)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             log_probs, counts = model(*speech_data.padded([mel for mel, _ in batch]))
-        targets = [ids_of(line["text"]) if line else [] for _, line in batch]
-        hint = spread_loss(log_probs, targets, counts) if model.strength < HINTED else 0.0
-        if calls % 200 == 0:
-            print(f"hint {model.spread.item():.3f} strength {model.strength.item():.3f}", flush=True)
-        if model.spread > HEARING:
-            model.spread.lerp_(hint.detach(), 0.02)
-            return hint
-        loss = ctc_loss(log_probs, targets, counts)
-        # Clean sound first; it gets harder as the recogniser gets better.
-        model.strength += 0.002 if loss < HARDER else -0.001 if loss > EASIER else 0.0
-        model.strength.clamp_(0.0, 1.0)
-        return loss + max(0.0, 1.0 - model.strength.item() / HINTED) * hint
+        if placed:
+            return placed_loss(log_probs, [labels for _, labels in batch])
+        return ctc_loss(log_probs, [ids_of(line["text"]) if line else [] for _, line in batch], counts)
 
-    loop.run("ctc", model, [{"params": parameters, "lr": 1.2e-3}], step, minutes, lambda: word_errors(model), 240)
+    loop.run("ctc", model, [{"params": parameters, "lr": 1.5e-3}], step, minutes, lambda: word_errors(model), 240)
     torch.save(model.state_dict(), folder("ctc") / "model.pt")
 
 

@@ -9,6 +9,7 @@ SORRY = "Sorry, I can't help with that."
 UNCLEAR = "I didn't catch that."
 DONE = "Done."
 FAILED = "That did not work."
+ERRORS = ["timeout", "offline", "no answer", "the device is not reachable", "failed", "unknown room", "no camera"]
 AUDIO, IMAGE = "<|endoftext11|>", "<|endoftext10|>"
 
 
@@ -27,15 +28,16 @@ def answer(calls):
 
 
 def response(rng, calls, sign):
-    """(what follows the calls, the assistant's reply): the tool's result and one sentence about it."""
-    if rng.random() < 0.25:
-        error = rng.choice(["timeout", "offline", "no answer", "the device is not reachable", "failed", "unknown room", "no camera"])
-        result, reply = {"ok": False, "error": error}, FAILED
-    elif calls[-1]["name"] == "read_camera":
-        result, reply = {"ok": True, "text": sign}, f"It says {sign}."
-    else:
-        result, reply = {"ok": True}, DONE
-    return f"<|tool_response|>{json.dumps(result, ensure_ascii=False)}<|end|><|assistant|>", f"{reply}<|end|>"
+    """(what follows the calls: a result for each, as a turn of its own; the assistant's reply: one sentence about them)."""
+    turns, reply = "", DONE
+    for call in calls:
+        result = {"ok": True, "text": sign} if call["name"] == "read_camera" else {"ok": True}
+        if rng.random() < 0.25:
+            result, reply = {"ok": False, "error": rng.choice(ERRORS)}, FAILED
+        elif "text" in result and reply == DONE:
+            reply = f"It says {sign}."
+        turns += f"<|tool_response|>{json.dumps(result, ensure_ascii=False)}<|end|>"
+    return f"{turns}<|assistant|>", f"{reply}<|end|>"
 
 
 def parse(text):

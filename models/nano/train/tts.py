@@ -128,10 +128,10 @@ def _session(path):
 ENGINES = {"espeak": Espeak, "flite": Flite, "kokoro": Kokoro, "piper": Piper}
 
 
-def speak(engine, text, voice, rng):
-    """16 kHz float samples, silence at the ends cut, peak at 0.7."""
+def speak(engine, text, voice, rng, keep=0.06):
+    """16 kHz float samples, silence at the ends cut to `keep` seconds, peak at 0.7."""
     pcm, rate = engine.speak(text, voice, rng)
-    pcm = trim(soxr.resample(pcm, rate, RATE).astype(np.float32))
+    pcm = trim(soxr.resample(pcm, rate, RATE).astype(np.float32), keep)
     return 0.7 * pcm / max(np.abs(pcm).max(), 1e-3)
 
 
