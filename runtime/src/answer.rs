@@ -196,7 +196,7 @@ mod tests {
             let offered: Vec<ToolSpec> = tools()
                 .into_iter().enumerate().filter(|(bit, _)| subset & (1 << bit) != 0).map(|(_, tool)| tool).collect();
             let grammar = GrammarCompiler::new(&tokenizer).unwrap().compile(&offered).unwrap();
-            let stop = [tokenizer.specials().end.id];
+            let stop = [tokenizer.specials().chat.end.id];
             let mut answer = Answer::new(&tokenizer, &stop, Some(&grammar), Sampling::Greedy, 400);
             let call = tokenizer.specials().tools.unwrap().call.id as usize;
             let mut logits = vec![0.0; tokenizer.len()];
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn without_tools_the_call_marker_cannot_be_chosen() {
         let tokenizer = byte_tokenizer();
-        let stop = [tokenizer.specials().end.id];
+        let stop = [tokenizer.specials().chat.end.id];
         let mut answer = Answer::new(&tokenizer, &stop, None, Sampling::Greedy, 4);
         let mut logits = vec![0.0; tokenizer.len()];
         logits[tokenizer.specials().tools.unwrap().call.id as usize] = 9.0;
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn characters_are_streamed_whole() {
         let tokenizer = byte_tokenizer();
-        let stop = [tokenizer.specials().end.id];
+        let stop = [tokenizer.specials().chat.end.id];
         let mut answer = Answer::new(&tokenizer, &stop, None, Sampling::Greedy, 100);
         let mut streamed = Vec::new();
         let ids = tokenizer.encode("é€").unwrap();

@@ -244,7 +244,15 @@ impl Config {
     /// [`Error::Io`] when the file cannot be read, [`Error::Config`] with the key when it does not fit.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let json = &mut serde_json::Deserializer::from_str(&text);
+        Self::parse(&text, path)
+    }
+
+    /// Checks the text of a `config.json`; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the key that does not fit.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let json = &mut serde_json::Deserializer::from_str(text);
         let config: Self = serde_path_to_error::deserialize(json)
             .map_err(|fault| Error::config(path, format!("{}: {}", fault.path(), fault.inner())))?;
         config.check().map_err(|reason| Error::config(path, reason))?;

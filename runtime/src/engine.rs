@@ -331,11 +331,12 @@ impl Adapter {
     }
 }
 
-/// The ids that end an answer: those of `generation_config.json`, or `<|end|>` and `<|endoftext|>` (spec 5.5).
+/// The ids that end an answer: those of `generation_config.json`, and the tokenizer's ends of a turn and of a text (spec 5.5).
 fn stop_ids(dir: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let path = dir.join("generation_config.json");
     let specials = tokenizer.specials();
-    let mut ids = vec![specials.end.id, specials.endoftext.id];
+    let mut ids = vec![specials.chat.end.id];
+    ids.extend(specials.endoftext.map(|token| token.id));
     if path.exists() {
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         let config: GenerationConfig =

@@ -12,6 +12,7 @@
 
 mod answer;
 pub mod audio;
+pub mod chat_format;
 pub mod config;
 pub mod decoder;
 pub mod device;

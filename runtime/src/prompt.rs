@@ -4,6 +4,7 @@ use serde::Serialize as _;
 use serde_json::ser::Formatter;
 use serde_json::{Map, Value, json};
 
+use crate::chat_format::Piece;
 use crate::error::{Error, Result};
 use crate::request::{Audio, Image, Part, Request, Role, ToolCall, ToolSpec, Turn};
 use crate::tokenizer::{Special, Tokenizer};
@@ -79,6 +80,7 @@ pub fn render(request: &Request, tokenizer: &Tokenizer, rows: &dyn RowCount) -> 
         text: String::new(),
         rstrip: false,
     };
+    writer.mark(&tokenizer.specials().chat.start)?;
     let mut turns = request.turns.as_slice();
     let default = Turn::text(Role::System, DEFAULT_SYSTEM);
     let system = match turns.split_first() {
@@ -97,7 +99,8 @@ pub fn render(request: &Request, tokenizer: &Tokenizer, rows: &dyn RowCount) -> 
     for turn in turns {
         writer.turn(turn)?;
     }
-    writer.special(tokenizer.specials().assistant)?;
+    writer.mark(&tokenizer.specials().chat.assistant)?;
+    writer.flush()?;
     Ok(Prompt { ids: writer.ids, media: writer.media, prefix })
 }
 
@@ -128,7 +131,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn system(&mut self, turn: &Turn, tools: &[ToolSpec]) -> Result<()> {
         let specials = self.tokenizer.specials();
-        self.special(specials.system)?;
+        self.mark(&specials.chat.system)?;
         self.parts(&turn.parts)?;
         if !tools.is_empty() {
             let marks = specials.tools.ok_or_else(no_tools)?;
@@ -136,20 +139,30 @@ impl Writer<'_> {
             self.text.push_str(&tool_list(tools));
             self.special(marks.tool_end)?;
         }
-        self.special(specials.end)
+        self.mark(&specials.chat.tail)
     }
 
     fn turn(&mut self, turn: &Turn) -> Result<()> {
         let specials = self.tokenizer.specials();
-        let role = match turn.role {
-            Role::System => specials.system,
-            Role::User => specials.user,
-            Role::Assistant => specials.assistant,
-            Role::ToolResponse => specials.tools.ok_or_else(no_tools)?.response,
-        };
-        self.special(role)?;
+        match turn.role {
+            Role::System => self.mark(&specials.chat.system)?,
+            Role::User => self.mark(&specials.chat.user)?,
+            Role::Assistant => self.mark(&specials.chat.assistant)?,
+            Role::ToolResponse => self.special(specials.tools.ok_or_else(no_tools)?.response)?,
+        }
         self.parts(&turn.parts)?;
-        self.special(specials.end)
+        self.mark(&specials.chat.tail)
+    }
+
+    /// What stands around a turn.
+    fn mark(&mut self, pieces: &[Piece]) -> Result<()> {
+        for piece in pieces {
+            match piece {
+                Piece::Special(token) => self.special(*token)?,
+                Piece::Text(text) => self.text.push_str(text),
+            }
+        }
+        Ok(())
     }
 
     fn parts(&mut self, parts: &[Part]) -> Result<()> {
@@ -188,14 +201,22 @@ impl Writer<'_> {
     }
 
     fn special(&mut self, token: Special) -> Result<()> {
+        if token.lstrip {
+            self.text.truncate(self.text.trim_end().len());
+        }
+        self.flush()?;
+        self.ids.push(token.id);
+        self.rstrip = token.rstrip;
+        Ok(())
+    }
+
+    /// Tokenizes the text behind the last special token.
+    fn flush(&mut self) -> Result<()> {
         let text = std::mem::take(&mut self.text);
         let text = if self.rstrip { text.trim_start() } else { &text };
-        let text = if token.lstrip { text.trim_end() } else { text };
         if !text.is_empty() {
             self.ids.extend(self.tokenizer.encode(text)?);
         }
-        self.ids.push(token.id);
-        self.rstrip = token.rstrip;
         Ok(())
     }
 }
@@ -297,7 +318,7 @@ impl Formatter for Spaced {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::tests::byte_tokenizer;
+    use crate::tokenizer::tests::{byte_tokenizer, byte_tokenizer_json};
 
     struct TwoRows;
 
@@ -325,6 +346,49 @@ mod tests {
         assert_eq!(render_system(vec![rules.clone()]).prefix, 4);
         let prompt = render_system(vec![rules, sound]);
         assert_eq!((prompt.prefix, prompt.media[0].start, prompt.media[0].rows), (0, 3, 2));
+    }
+
+    /// What a model is shown, special tokens by name.
+    fn written(specials: &[&str], turns: Vec<Turn>) -> String {
+        let tokenizer = Tokenizer::parse(&byte_tokenizer_json(specials)).unwrap();
+        let prompt = render(&Request::new(turns), &tokenizer, &TwoRows).unwrap();
+        let name = |id: &u32| match specials.get((*id as usize).wrapping_sub(256)) {
+            Some(name) => (*name).to_owned(),
+            None => tokenizer.decode(&[*id]),
+        };
+        prompt.ids.iter().map(name).collect()
+    }
+
+    #[test]
+    fn every_family_has_its_own_marks() {
+        let turns = || {
+            vec![
+                Turn::text(Role::System, "Be brief."),
+                Turn::text(Role::User, "a"),
+                Turn::text(Role::Assistant, "b"),
+                Turn::text(Role::User, "c"),
+            ]
+        };
+        let phi_4 = written(&["<|im_start|>", "<|im_sep|>", "<|im_end|>"], turns());
+        assert_eq!(
+            phi_4,
+            "<|im_start|>system<|im_sep|>Be brief.<|im_end|><|im_start|>user<|im_sep|>a<|im_end|>\
+             <|im_start|>assistant<|im_sep|>b<|im_end|><|im_start|>user<|im_sep|>c<|im_end|>\
+             <|im_start|>assistant<|im_sep|>"
+        );
+        let chat_ml = written(&["<|im_start|>", "<|im_end|>"], turns());
+        assert_eq!(
+            chat_ml,
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na<|im_end|>\n\
+             <|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
+        );
+        let marks = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"];
+        let llama_3 = written(&marks, vec![Turn::text(Role::User, "a")]);
+        assert_eq!(
+            llama_3,
+            "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\na<|eot_id|>\
+             <|start_header_id|>assistant<|end_header_id|>\n\n"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 use toktrie::{TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 
+use crate::chat_format::ChatFormat;
 use crate::error::{Error, Result};
 
 /// A special token: its id, and whether it swallows white space beside it.
@@ -24,16 +25,10 @@ pub struct Special {
 /// The special tokens that prompts and answers are made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Specials {
-    /// `<|endoftext|>`
-    pub endoftext: Special,
-    /// `<|end|>`
-    pub end: Special,
-    /// `<|system|>`
-    pub system: Special,
-    /// `<|user|>`
-    pub user: Special,
-    /// `<|assistant|>`
-    pub assistant: Special,
+    /// `<|endoftext|>` (or `<|end_of_text|>`), where there is one.
+    pub endoftext: Option<Special>,
+    /// The marks around turns.
+    pub chat: ChatFormat,
     /// `<|tool|>`, `<|/tool|>`, `<|tool_call|>`, `<|/tool_call|>` and `<|tool_response|>`, where the model knows tools.
     pub tools: Option<ToolTokens>,
     /// The image placeholder `<|endoftext10|>` (or `<|image|>`), where the model sees.
@@ -76,7 +71,7 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read, [`Error::Config`] when it is no tokenizer or lacks a role token.
+    /// [`Error::Io`] when the file cannot be read, [`Error::Config`] when it is no tokenizer or has no role tokens that are known.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         Self::parse(&text).map_err(|reason| Error::config(path, reason))
@@ -149,7 +144,7 @@ impl Tokenizer {
 
     /// The view of this tokenizer that the grammar engine needs.
     pub(crate) fn grammar_env(&self) -> TokEnv {
-        let info = TokRxInfo::new(self.bytes.len() as u32, self.specials.end.id);
+        let info = TokRxInfo::new(self.bytes.len() as u32, self.specials.chat.end.id);
         let trie = TokTrie::from(&info, &self.bytes);
         std::sync::Arc::new(GrammarEnv { trie, inner: self.inner.clone() })
     }
@@ -184,10 +179,6 @@ impl Specials {
             let flag = |key: &str| token[key].as_bool().unwrap_or(false);
             Some(Special { id, lstrip: flag("lstrip"), rstrip: flag("rstrip") })
         };
-        let need = |name: &str| {
-            find(name)
-                .ok_or_else(|| format!("`added_tokens` lacks {name}: is this a Phi-4 tokenizer?"))
-        };
         let tools = || {
             Some(ToolTokens {
                 tool: find("<|tool|>")?,
@@ -198,11 +189,8 @@ impl Specials {
             })
         };
         Ok(Self {
-            endoftext: need("<|endoftext|>")?,
-            end: need("<|end|>")?,
-            system: need("<|system|>")?,
-            user: need("<|user|>")?,
-            assistant: need("<|assistant|>")?,
+            endoftext: find("<|endoftext|>").or_else(|| find("<|end_of_text|>")),
+            chat: ChatFormat::resolve(&find)?,
             tools: tools(),
             image: find("<|endoftext10|>").or_else(|| find("<|image|>")),
             audio: find("<|endoftext11|>").or_else(|| find("<|audio|>")),
@@ -216,8 +204,26 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// One token a byte, then the special tokens: any text can be written, in any spelling.
     pub(crate) fn byte_tokenizer() -> Tokenizer {
+        Tokenizer::parse(&byte_tokenizer_json(&PHI)).unwrap()
+    }
+
+    const PHI: [&str; 11] = [
+        "<|endoftext|>",
+        "<|end|>",
+        "<|system|>",
+        "<|user|>",
+        "<|assistant|>",
+        "<|tool|>",
+        "<|/tool|>",
+        "<|tool_call|>",
+        "<|/tool_call|>",
+        "<|tool_response|>",
+        "<|endoftext11|>",
+    ];
+
+    /// One token a byte, then the special tokens from 256 on: any text can be written, in any spelling.
+    pub(crate) fn byte_tokenizer_json(specials: &[&str]) -> String {
         let mut letters: Vec<char> =
             tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet().into_iter().collect();
         letters.sort_unstable();
@@ -226,20 +232,7 @@ pub(crate) mod tests {
             .enumerate()
             .map(|(id, letter)| (letter.to_string(), id.into()))
             .collect();
-        let names = [
-            "<|endoftext|>",
-            "<|end|>",
-            "<|system|>",
-            "<|user|>",
-            "<|assistant|>",
-            "<|tool|>",
-            "<|/tool|>",
-            "<|tool_call|>",
-            "<|/tool_call|>",
-            "<|tool_response|>",
-            "<|endoftext11|>",
-        ];
-        let added: Vec<Value> = names
+        let added: Vec<Value> = specials
             .iter()
             .zip(256..)
             .map(|(name, id)| {
@@ -248,13 +241,10 @@ pub(crate) mod tests {
             })
             .collect();
         let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
-        Tokenizer::parse(
-            &json!({
-                "version": "1.0", "added_tokens": added, "pre_tokenizer": level, "decoder": level,
-                "model": {"type": "BPE", "vocab": vocab, "merges": []}
-            })
-            .to_string(),
-        )
-        .unwrap()
+        json!({
+            "version": "1.0", "added_tokens": added, "pre_tokenizer": level, "decoder": level,
+            "model": {"type": "BPE", "vocab": vocab, "merges": []}
+        })
+        .to_string()
     }
 }

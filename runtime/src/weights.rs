@@ -20,6 +20,18 @@ use crate::error::{Error, Result};
 /// File of the packed directory that holds the decoder.
 pub(crate) const DECODER_FILE: &str = "decoder.safetensors";
 
+/// Maps a file of a model.
+pub(crate) fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    #[expect(
+        unsafe_code,
+        reason = "a checkpoint is larger than memory: it must be mapped, not read"
+    )]
+    // SAFETY: the map is only read, as plain bytes of which every pattern is valid. Cutting the file short while it is
+    // mapped would end the process; model folders are written elsewhere and renamed into place, never changed.
+    unsafe { Mmap::map(&file) }.map_err(Error::io(path))
+}
+
 /// A mapped safetensors file whose header was checked against its length.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
@@ -32,14 +44,7 @@ pub(crate) struct TensorFile {
 
 impl TensorFile {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        #[expect(
-            unsafe_code,
-            reason = "a checkpoint is larger than memory: it must be mapped, not read"
-        )]
-        // SAFETY: the map is only read, as plain bytes of which every pattern is valid. Cutting the file short while it is
-        // mapped would end the process; model folders are written elsewhere and renamed into place, never changed.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path))?;
+        let map = map(path)?;
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|fault| Error::Weights {
             path: path.to_owned(),
             faults: vec![format!(

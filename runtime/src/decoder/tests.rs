@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::import::{ImportOptions, Quant, import};
+use crate::tokenizer::tests::byte_tokenizer_json;
 
 const HIDDEN: usize = 128;
 const FFN: usize = 192;
@@ -76,7 +77,8 @@ fn write_checkpoint(dir: &Path, config: &Value, rename: impl Fn(&str) -> Option<
     std::fs::write(dir.join("model.safetensors"), safetensors::serialize(views, None).unwrap())
         .unwrap();
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
-    std::fs::write(dir.join("tokenizer.json"), "{}").unwrap();
+    let specials = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"];
+    std::fs::write(dir.join("tokenizer.json"), byte_tokenizer_json(&specials)).unwrap();
 }
 
 fn load(quant: Quant) -> Decoder {

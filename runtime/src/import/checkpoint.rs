@@ -8,6 +8,7 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
 
+use super::source::TensorSource;
 use crate::error::{Error, Result};
 use crate::weights::TensorFile;
 
@@ -49,55 +50,41 @@ impl Checkpoint {
         }
         Ok(Self { dir: dir.to_owned(), files, places })
     }
+}
 
-    /// The folder.
-    pub fn dir(&self) -> &Path {
+impl TensorSource for Checkpoint {
+    fn path(&self) -> &Path {
         &self.dir
     }
 
-    /// The safetensors files.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(TensorFile::path)
+    fn files(&self) -> Vec<&Path> {
+        self.files.iter().map(TensorFile::path).collect()
     }
 
-    /// Names of the tensors, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.places.keys().map(String::as_str)
+    fn names(&self) -> Vec<&str> {
+        self.places.keys().map(String::as_str).collect()
     }
 
-    /// Whether there is a tensor of that name.
-    pub fn contains(&self, name: &str) -> bool {
-        self.places.contains_key(name)
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.find(name).map(|(_, info)| info.shape.as_slice())
     }
 
-    /// A tensor in f32, rows first.
-    ///
-    /// # Errors
-    /// [`Error::Weights`] when it is missing, has another shape, or holds a number that is not finite.
-    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        self.rows(name, shape, 0..shape.first().copied().unwrap_or(1))
+    fn unreadable(&self, name: &str) -> Option<String> {
+        let (_, info) = self.find(name)?;
+        (!matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16)).then(|| {
+            format!(
+                "`{name}` has number format {:?}: only F32, BF16 and F16 can be imported",
+                info.dtype
+            )
+        })
     }
 
-    /// Some rows of a tensor of that shape, in f32.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::f32`].
-    pub fn rows(&self, name: &str, shape: &[usize], rows: Range<usize>) -> Result<Vec<f32>> {
-        let (file, info) = self.find(name).ok_or_else(|| self.fault(missing(name)))?;
-        if info.shape != shape {
-            return Err(self.fault(misshaped(name, &info.shape, shape)));
-        }
-        let width: usize = shape.iter().skip(1).product();
-        let size = match info.dtype {
-            Dtype::F32 => 4,
-            Dtype::BF16 | Dtype::F16 => 2,
-            dtype => return Err(self.fault(unreadable(name, dtype))),
-        };
-        let bytes = file
-            .bytes(info)
-            .get(rows.start * width * size..rows.end * width * size)
-            .unwrap_or_default();
-        let values: Vec<f32> = match info.dtype {
+    fn read(&self, name: &str, rows: Range<usize>) -> Option<Vec<f32>> {
+        let (file, info) = self.find(name)?;
+        let width: usize = info.shape.iter().skip(1).product();
+        let size = info.dtype.bitsize() / 8;
+        let bytes = file.bytes(info).get(rows.start * width * size..rows.end * width * size)?;
+        Some(match info.dtype {
             Dtype::F32 => {
                 bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
             }
@@ -107,65 +94,22 @@ impl Checkpoint {
                 .iter()
                 .map(|bytes| bf16::from_le_bytes(*bytes).to_f32())
                 .collect(),
-            _ => bytes
+            Dtype::F16 => bytes
                 .as_chunks()
                 .0
                 .iter()
                 .map(|bytes| f16::from_le_bytes(*bytes).to_f32())
                 .collect(),
-        };
-        if values.len() != rows.len() * width {
-            return Err(self.fault(format!("`{name}` is cut short")));
-        }
-        if values.iter().any(|value| !value.is_finite()) {
-            return Err(
-                self.fault(format!("`{name}` holds NaN or infinity: the checkpoint is damaged"))
-            );
-        }
-        Ok(values)
+            _ => return None,
+        })
     }
+}
 
-    /// Holds the tensors of the folder against what the config asks for.
-    ///
-    /// # Errors
-    /// One [`Error::Weights`] with every missing, surplus and mis-shaped tensor.
-    pub fn check(&self, expected: &[(String, Vec<usize>)]) -> Result<()> {
-        let mut faults = Vec::new();
-        let mut known = BTreeSet::new();
-        for (name, shape) in expected {
-            known.insert(name.as_str());
-            match self.find(name) {
-                None => faults.push(missing(name)),
-                Some((_, info)) if info.shape != *shape => {
-                    faults.push(misshaped(name, &info.shape, shape));
-                }
-                Some((_, info)) if !matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) => {
-                    faults.push(unreadable(name, info.dtype));
-                }
-                Some(_) => {}
-            }
-        }
-        let surplus = self.names().filter(|name| !known.contains(name));
-        faults.extend(
-            surplus.map(|name| {
-                format!("`{name}` is not part of the model that config.json describes")
-            }),
-        );
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Weights { path: self.dir.clone(), faults })
-        }
-    }
-
+impl Checkpoint {
     fn find(&self, name: &str) -> Option<(&TensorFile, &TensorInfo)> {
         let (index, name) = self.places.get(name)?;
         let file = self.files.get(*index)?;
         Some((file, file.info(name)?))
-    }
-
-    fn fault(&self, fault: String) -> Error {
-        Error::Weights { path: self.dir.clone(), faults: vec![fault] }
     }
 }
 
@@ -189,18 +133,6 @@ fn shards(dir: &Path) -> Result<BTreeSet<String>> {
         )),
         None => Ok(shards),
     }
-}
-
-fn missing(name: &str) -> String {
-    format!("`{name}` is missing")
-}
-
-fn misshaped(name: &str, found: &[usize], expected: &[usize]) -> String {
-    format!("`{name}` has shape {found:?}, config.json asks for {expected:?}")
-}
-
-fn unreadable(name: &str, dtype: Dtype) -> String {
-    format!("`{name}` has number format {dtype:?}: only F32, BF16 and F16 can be imported")
 }
 
 #[cfg(test)]
@@ -286,7 +218,7 @@ mod tests {
         .unwrap();
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
         assert_eq!(checkpoint.f32("b", &[1]).unwrap(), [2.0]);
-        assert_eq!(checkpoint.files().count(), 2);
+        assert_eq!(checkpoint.files().len(), 2);
         std::fs::write(&index, r#"{"weight_map": {"a": "../x-1.safetensors"}}"#).unwrap();
         assert!(matches!(Checkpoint::open(dir.path()), Err(Error::Config { .. })));
     }

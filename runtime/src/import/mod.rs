@@ -1,25 +1,29 @@
-//! Checkpoint folder → packed directory: done once, so that loading only maps and lays out.
+//! Checkpoint → packed directory: done once, so that loading only maps and lays out.
 //!
-//! The source is a folder as published: `config.json`, `tokenizer.json`, safetensors. The packed directory holds
+//! The source is a folder as published (`config.json`, `tokenizer.json`, safetensors) or a GGUF file. The packed directory holds
 //! `decoder.safetensors`, the encoders as ONNX graphs, the JSON files and `manifest.json`. It appears whole or not at all: it is
 //! written beside its place and renamed into it.
 
 pub mod checkpoint;
+mod gguf;
 mod inventory;
 pub mod manifest;
 pub mod onnx;
+mod origin;
 mod packed;
 mod quantize;
+pub mod source;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use self::checkpoint::Checkpoint;
-use self::inventory::{Entry, HEAD};
-use self::manifest::{Manifest, Part, Source};
+use self::inventory::{Entry, HEADS};
+use self::manifest::{Manifest, Part};
+use self::origin::Origin;
 pub use self::quantize::Quant;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
 use crate::weights::DECODER_FILE;
 
 /// How to import.
@@ -37,10 +41,7 @@ impl Default for ImportOptions {
     }
 }
 
-/// Files copied as they are; the first two must be there.
-const COPIED: [&str; 4] = ["config.json", "tokenizer.json", "generation_config.json", "LICENSE"];
-
-/// Imports the checkpoint folder `src` into the packed directory `dst`, replacing the packed model there, if any.
+/// Imports `src`, a checkpoint folder or a GGUF file, into the packed directory `dst`, replacing the packed model there, if any.
 ///
 /// # Errors
 /// [`Error::Weights`] with every tensor that does not fit the config or cannot be read, [`Error::Config`] when a JSON file or
@@ -55,51 +56,53 @@ pub fn import(
         return Err(Error::Request(format!("group {} is none of 32, 64, 128", options.group)));
     }
     check_destination(dst)?;
-    let config = Config::read(&src.join("config.json"))?;
-    let checkpoint = Checkpoint::open(src)?;
-    let decoder = inventory::decoder(&config, &checkpoint);
-    checkpoint.check(&expected(&config, &checkpoint, &decoder))?;
+    let origin = Origin::open(src)?;
+    let config = Config::parse(origin.text(origin::CONFIG), src)?;
+    Tokenizer::parse(origin.text(origin::TOKENIZER))
+        .map_err(|reason| Error::config(src, reason))?;
+    let tensors = &*origin.tensors;
+    let decoder = inventory::decoder(&config, tensors);
+    tensors.check(&expected(&config, &origin, &decoder))?;
 
     let staging = Staging::beside(dst)?;
     let dir = staging.path();
-    packed::write_decoder(&checkpoint, &decoder, *options, &dir.join(DECODER_FILE), progress)?;
-    onnx::write_encoders(&checkpoint, &config, dir, progress)?;
-    for name in COPIED {
-        let (from, to) = (src.join(name), dir.join(name));
-        if from.exists() || name == COPIED[0] || name == COPIED[1] {
-            std::fs::copy(&from, to).map_err(Error::io(&from))?;
-        }
+    packed::write_decoder(tensors, &decoder, *options, &dir.join(DECODER_FILE), progress)?;
+    onnx::write_encoders(tensors, &config, dir, progress)?;
+    for (name, text) in &origin.documents {
+        write(&dir.join(name), text)?;
     }
     progress("checking sums");
     let manifest = Manifest {
         format: Manifest::FORMAT,
         quant: options.quant,
         group: options.group,
-        source: source(src, &checkpoint)?,
-        licence: licence(src)?,
+        source: origin.describe()?,
+        licence: origin.licence(),
         parts: parts(dir)?,
     };
     let path = dir.join(Manifest::FILE);
     let text = serde_json::to_string_pretty(&manifest)
         .map_err(|fault| Error::config(&path, fault.to_string()))?;
-    std::fs::write(&path, text + "\n").map_err(Error::io(&path))?;
+    write(&path, &(text + "\n"))?;
     staging.rename(dst)?;
     Ok(manifest)
 }
 
-/// Every tensor that may be in the checkpoint.
-fn expected(
-    config: &Config,
-    checkpoint: &Checkpoint,
-    decoder: &[Entry],
-) -> Vec<(String, Vec<usize>)> {
-    let mut expected: Vec<_> =
-        decoder.iter().map(|entry| (entry.source.clone(), entry.shape.clone())).collect();
-    if config.decoder.tie_word_embeddings && checkpoint.contains(HEAD) {
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(Error::io(path))
+}
+
+/// Every tensor that may be in the source.
+fn expected(config: &Config, origin: &Origin, decoder: &[Entry]) -> Vec<(String, Vec<usize>)> {
+    let parts = decoder.iter().flat_map(|entry| &entry.parts);
+    let mut expected: Vec<_> = parts.map(|part| (part.name.clone(), part.shape.clone())).collect();
+    if config.decoder.tie_word_embeddings {
         // Some tools save the tied head a second time; the embedding is the one that counts.
-        expected
-            .push((HEAD.to_owned(), vec![config.decoder.vocab_size, config.decoder.hidden_size]));
+        let head = HEADS.iter().filter(|name| origin.tensors.contains(name));
+        let shape = vec![config.decoder.vocab_size, config.decoder.hidden_size];
+        expected.extend(head.map(|name| ((*name).to_owned(), shape.clone())));
     }
+    expected.extend(origin.read_already.iter().cloned());
     expected.extend(onnx::inventory(config));
     expected
 }
@@ -120,31 +123,6 @@ fn check_destination(dst: &Path) -> Result<()> {
         dst,
         "is a folder with other things in it: name a new one for the packed model",
     ))
-}
-
-fn source(src: &Path, checkpoint: &Checkpoint) -> Result<Source> {
-    let name = src
-        .canonicalize()
-        .map_err(Error::io(src))?
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let mut files = BTreeMap::new();
-    let copied = COPIED.iter().map(|name| src.join(name)).filter(|path| path.exists());
-    for path in copied.chain(checkpoint.files().map(Path::to_owned)) {
-        files.insert(file_name(&path), manifest::sha256(&path)?);
-    }
-    Ok(Source { name, files })
-}
-
-fn licence(src: &Path) -> Result<Option<String>> {
-    let path = src.join("LICENSE");
-    if !path.exists() {
-        return Ok(None);
-    }
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    Ok(text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned))
 }
 
 fn parts(dir: &Path) -> Result<BTreeMap<String, Part>> {

@@ -9,9 +9,9 @@ use safetensors::tensor::Dtype;
 use serde_json::{Map, json};
 
 use super::ImportOptions;
-use super::checkpoint::Checkpoint;
 use super::inventory::{Entry, Role};
 use super::quantize::{Format, Quant};
+use super::source::TensorSource;
 use crate::error::{Error, Result};
 
 /// Values that are read, rounded and kept at a time.
@@ -19,7 +19,7 @@ const BLOCK: usize = 1 << 24;
 
 /// Writes the tensors of `entries` to `path`.
 pub(crate) fn write_decoder(
-    checkpoint: &Checkpoint,
+    source: &dyn TensorSource,
     entries: &[Entry],
     options: ImportOptions,
     path: &Path,
@@ -36,7 +36,7 @@ pub(crate) fn write_decoder(
             progress(&format!("decoder: {stage}"));
             last = stage;
         }
-        write_entry(checkpoint, entry, options, &mut file).map_err(|fault| match fault {
+        write_entry(source, entry, options, &mut file).map_err(|fault| match fault {
             Fault::Read(fault) => fault,
             Fault::Write(fault) => Error::io(path)(fault),
         })?;
@@ -56,7 +56,7 @@ enum Fault {
 }
 
 fn write_entry(
-    checkpoint: &Checkpoint,
+    source: &dyn TensorSource,
     entry: &Entry,
     options: ImportOptions,
     file: &mut BufWriter<File>,
@@ -68,7 +68,7 @@ fn write_entry(
     for start in (0..rows).step_by(block) {
         let range = start..rows.min(start + block);
         let range = if entry.shape.len() == 1 { 0..width } else { range };
-        let values = checkpoint.rows(&entry.source, &entry.shape, range).map_err(Fault::Read)?;
+        let values = entry.rows(source, range).map_err(Fault::Read)?;
         let mut packed = format.pack(&values, width).into_iter();
         file.write_all(&packed.next().unwrap_or_default()).map_err(Fault::Write)?;
         late.extend(packed.flatten());
@@ -78,7 +78,7 @@ fn write_entry(
 
 /// The head of a tied model is stored only where its format differs from the embedding's.
 fn is_stored(entry: &Entry, quant: Quant) -> bool {
-    entry.role != Role::Head || entry.source == entry.packed || quant == Quant::Int4
+    entry.role != Role::TiedHead || quant == Quant::Int4
 }
 
 /// Rows, width and format of a tensor; a norm's weight is one row.

@@ -17,7 +17,7 @@ use tract_onnx::pb::{
 };
 
 use crate::error::{Error, Result};
-use crate::import::checkpoint::Checkpoint;
+use crate::import::source::TensorSource;
 
 /// Version of the operators; `LayerNormalization` came with it.
 const OPSET: i64 = 17;
@@ -38,7 +38,7 @@ pub(super) enum Dim {
 
 /// A graph in the making.
 pub(super) struct GraphWriter<'a> {
-    checkpoint: &'a Checkpoint,
+    source: &'a dyn TensorSource,
     path: PathBuf,
     graph: GraphProto,
     data: BufWriter<File>,
@@ -47,13 +47,13 @@ pub(super) struct GraphWriter<'a> {
 }
 
 impl<'a> GraphWriter<'a> {
-    /// Starts `<dir>/<name>.onnx` with weights from `checkpoint`.
-    pub(super) fn create(checkpoint: &'a Checkpoint, dir: &Path, name: &str) -> Result<Self> {
+    /// Starts `<dir>/<name>.onnx` with weights from `source`.
+    pub(super) fn create(source: &'a dyn TensorSource, dir: &Path, name: &str) -> Result<Self> {
         let path = dir.join(format!("{name}.onnx"));
         let data_path = dir.join(format!("{name}.onnx.data"));
         let data = BufWriter::new(File::create(&data_path).map_err(Error::io(&data_path))?);
         let graph = GraphProto { name: name.to_owned(), ..Default::default() };
-        Ok(Self { checkpoint, path, graph, data, data_path, data_length: 0 })
+        Ok(Self { source, path, graph, data, data_path, data_length: 0 })
     }
 
     /// An input of real numbers.
@@ -85,7 +85,7 @@ impl<'a> GraphWriter<'a> {
 
     /// A tensor of the checkpoint, under its own name.
     pub(super) fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Value> {
-        let numbers = self.checkpoint.f32(name, shape)?;
+        let numbers = self.source.f32(name, shape)?;
         let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         self.data.write_all(&bytes).map_err(Error::io(&self.data_path))?;
         let location =

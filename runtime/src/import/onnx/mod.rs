@@ -17,7 +17,7 @@ use std::path::Path;
 
 use self::graph::{GraphWriter, Value};
 pub use self::inventory::inventory;
-use super::checkpoint::Checkpoint;
+use super::source::TensorSource;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Weights`] when a tensor is missing or mis-shaped, [`Error::Io`] when a file cannot be written.
 pub fn write_encoders(
-    checkpoint: &Checkpoint,
+    source: &dyn TensorSource,
     config: &Config,
     dir: &Path,
     progress: &mut dyn FnMut(&str),
@@ -35,7 +35,7 @@ pub fn write_encoders(
     let hidden = config.decoder.hidden_size;
     let mut start = |name: &str| {
         progress(name);
-        GraphWriter::create(checkpoint, dir, name)
+        GraphWriter::create(source, dir, name)
     };
     if let Some(image) = config.image() {
         let vision = image.tower();

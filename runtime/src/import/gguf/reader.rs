@@ -1,0 +1,207 @@
+//! The head of a GGUF file: metadata and the places of its tensors, read with every length held against what is left.
+//!
+//! Layout (ggml's `docs/gguf.md`): magic `GGUF`, version, count of tensors, count of metadata; the metadata as key, type and
+//! value; a tensor's entry as name, dimensions (the row's width first), type and offset; padding; the data.
+
+use std::collections::BTreeMap;
+
+use super::blocks::BlockType;
+
+/// A metadata value.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Bool(bool),
+    Text(String),
+    Array(Vec<Value>),
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Rows first.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) format: Result<BlockType, u32>,
+    /// From the start of the file; empty where the format is unknown.
+    pub(crate) start: usize,
+    pub(crate) length: usize,
+}
+
+/// What stands before the data.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Head {
+    pub(crate) metadata: BTreeMap<String, Value>,
+    pub(crate) tensors: BTreeMap<String, Place>,
+}
+
+/// Arrays within arrays, at most.
+const DEPTH: usize = 4;
+/// Values of all arrays together, at most: a value takes more memory than its byte in the file.
+const VALUES: u64 = 1 << 22;
+
+impl Head {
+    /// Reads the head of a whole file.
+    ///
+    /// # Errors
+    /// What is wrong, where the file is cut short, contradicts itself or is none.
+    pub(crate) fn parse(file: &[u8]) -> Result<Self, String> {
+        let mut cursor = Cursor { file, at: 0, values: VALUES };
+        if cursor.take(4)? != b"GGUF" {
+            return Err("this is no GGUF file: it does not begin with `GGUF`".into());
+        }
+        let version = cursor.u32()?;
+        if !matches!(version, 2 | 3) {
+            return Err(format!("GGUF version {version}: only 2 and 3 can be read"));
+        }
+        let (tensors, pairs) = (cursor.u64()?, cursor.u64()?);
+        let mut metadata = BTreeMap::new();
+        for _ in 0..pairs {
+            let key = cursor.text()?;
+            let kind = cursor.u32()?;
+            let value = cursor.value(kind, DEPTH).map_err(|fault| format!("`{key}`: {fault}"))?;
+            metadata.insert(key, value);
+        }
+        let mut entries = BTreeMap::new();
+        for _ in 0..tensors {
+            let (name, place) = cursor.tensor()?;
+            if entries.insert(name.clone(), place).is_some() {
+                return Err(format!("there are two tensors `{name}`"));
+            }
+        }
+        let alignment = match metadata.get("general.alignment") {
+            Some(Value::Unsigned(alignment)) => usize::try_from(*alignment).unwrap_or(0),
+            _ => 32,
+        };
+        if !alignment.is_power_of_two() || alignment > 1 << 20 {
+            return Err(format!("`general.alignment` is {alignment}: no power of two"));
+        }
+        settle(&mut entries, cursor.at.next_multiple_of(alignment), file.len())?;
+        Ok(Self { metadata, tensors: entries })
+    }
+}
+
+/// Turns offsets into places in the file, and checks that they are within it and apart.
+fn settle(entries: &mut BTreeMap<String, Place>, data: usize, file: usize) -> Result<(), String> {
+    let mut spans = Vec::new();
+    for (name, place) in &mut *entries {
+        let start = place.start.checked_add(data);
+        let end = start.and_then(|start| start.checked_add(place.length));
+        match (start, end) {
+            (Some(start), Some(end)) if end <= file => {
+                place.start = start;
+                spans.push((start, end, name.as_str()));
+            }
+            _ => {
+                return Err(format!(
+                    "`{name}` lies beyond the end of the file of {file} bytes: it was cut short, fetch it again"
+                ));
+            }
+        }
+    }
+    spans.sort_unstable();
+    match spans.windows(2).find(|pair| pair[0].1 > pair[1].0) {
+        Some(pair) => Err(format!("`{}` and `{}` overlap", pair[0].2, pair[1].2)),
+        None => Ok(()),
+    }
+}
+
+struct Cursor<'a> {
+    file: &'a [u8],
+    at: usize,
+    /// Values of arrays that may still come.
+    values: u64,
+}
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
+        let bytes = self.at.checked_add(count).and_then(|end| self.file.get(self.at..end));
+        let bytes = bytes.ok_or_else(|| {
+            format!("the head ends at byte {}: the file was cut short", self.file.len())
+        })?;
+        self.at += count;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(self.take(N)?);
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, String> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, String> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn text(&mut self) -> Result<String, String> {
+        let length = usize::try_from(self.u64()?).unwrap_or(usize::MAX);
+        let at = self.at;
+        String::from_utf8(self.take(length)?.to_vec())
+            .map_err(|_| format!("the text at byte {at} is not UTF-8"))
+    }
+
+    fn value(&mut self, kind: u32, depth: usize) -> Result<Value, String> {
+        Ok(match kind {
+            0 => Value::Unsigned(self.array::<1>()?[0].into()),
+            1 => Value::Signed(self.array::<1>()?[0].cast_signed().into()),
+            2 => Value::Unsigned(u16::from_le_bytes(self.array()?).into()),
+            3 => Value::Signed(i16::from_le_bytes(self.array()?).into()),
+            4 => Value::Unsigned(self.u32()?.into()),
+            5 => Value::Signed(i32::from_le_bytes(self.array()?).into()),
+            6 => Value::Float(f32::from_le_bytes(self.array()?).into()),
+            7 => Value::Bool(self.array::<1>()?[0] != 0),
+            8 => Value::Text(self.text()?),
+            9 if depth > 0 => {
+                let (kind, count) = (self.u32()?, self.u64()?);
+                let left = self.values.checked_sub(count);
+                self.values =
+                    left.ok_or_else(|| format!("an array of {count} values is too long"))?;
+                // Nothing is reserved for a count that the file only claims: every value takes a byte at least.
+                let mut values = Vec::new();
+                for _ in 0..count {
+                    values.push(self.value(kind, depth - 1)?);
+                }
+                Value::Array(values)
+            }
+            10 => Value::Unsigned(self.u64()?),
+            11 => Value::Signed(i64::from_le_bytes(self.array()?)),
+            12 => Value::Float(f64::from_le_bytes(self.array()?)),
+            other => return Err(format!("value type {other} is unknown")),
+        })
+    }
+
+    fn tensor(&mut self) -> Result<(String, Place), String> {
+        let name = self.text()?;
+        let dimensions = self.u32()?;
+        if dimensions > 4 {
+            return Err(format!("`{name}` has {dimensions} dimensions: at most 4 are known"));
+        }
+        let mut shape = Vec::new();
+        for _ in 0..dimensions {
+            let size = self.u64()?;
+            shape.push(usize::try_from(size).map_err(|_| format!("`{name}`: {size} is no size"))?);
+        }
+        shape.reverse();
+        let format = BlockType::of(self.u32()?);
+        let start = usize::try_from(self.u64()?).map_err(|_| format!("`{name}`: no offset"))?;
+        let length = format.map_or(Some(0), |format| length(&shape, format));
+        let length = length.ok_or_else(|| format!("`{name}` cannot have the shape {shape:?}"))?;
+        Ok((name, Place { shape, format, start, length }))
+    }
+}
+
+/// Bytes of a tensor: none where rows are not whole blocks, or the number does not fit.
+fn length(shape: &[usize], format: BlockType) -> Option<usize> {
+    let (values, bytes) = format.block();
+    let width = shape.last().copied().unwrap_or(1);
+    if !width.is_multiple_of(values) {
+        return None;
+    }
+    let count = shape.iter().try_fold(1_usize, |count, size| count.checked_mul(*size))?;
+    (count / values).checked_mul(bytes)
+}

@@ -1,0 +1,95 @@
+//! A model as published: its tensors, and what is said about them in JSON.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::Checkpoint;
+use super::gguf::Gguf;
+use super::manifest::{self, Source};
+use super::source::TensorSource;
+use crate::error::{Error, Result};
+
+/// The sizes.
+pub(crate) const CONFIG: &str = "config.json";
+/// The tokenizer.
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+/// Files of a folder that go into the packed directory as they are; the first two must be there.
+const COPIED: [&str; 4] = [CONFIG, TOKENIZER, "generation_config.json", LICENCE];
+const LICENCE: &str = "LICENSE";
+
+/// What a model is imported from.
+pub(crate) struct Origin {
+    pub(crate) tensors: Box<dyn TensorSource>,
+    /// Texts for the packed directory, by file name.
+    pub(crate) documents: BTreeMap<&'static str, String>,
+    /// Tensors whose numbers are in the documents.
+    pub(crate) read_already: Vec<(String, Vec<usize>)>,
+    name: String,
+    licence: Option<String>,
+    /// Every file that was read.
+    files: Vec<PathBuf>,
+}
+
+impl Origin {
+    /// Opens a checkpoint folder or a GGUF file.
+    ///
+    /// # Errors
+    /// When it is neither, or a part of it is missing or damaged.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let name = path.canonicalize().map_err(Error::io(path))?;
+        let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_file() { Self::gguf(path, name) } else { Self::folder(path, name) }
+    }
+
+    fn folder(dir: &Path, name: String) -> Result<Self> {
+        let (mut documents, mut files) = (BTreeMap::new(), Vec::new());
+        for file in COPIED {
+            let path = dir.join(file);
+            if path.exists() || file == CONFIG || file == TOKENIZER {
+                documents.insert(file, std::fs::read_to_string(&path).map_err(Error::io(&path))?);
+                files.push(path);
+            }
+        }
+        let tensors = Box::new(Checkpoint::open(dir)?);
+        files.extend(tensors.files().into_iter().map(Path::to_owned));
+        let first_line = |text: &String| {
+            text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+        };
+        let licence = documents.get(LICENCE).and_then(first_line);
+        Ok(Self { tensors, documents, read_already: Vec::new(), name, licence, files })
+    }
+
+    fn gguf(path: &Path, name: String) -> Result<Self> {
+        let file = Gguf::open(path)?;
+        let documents = BTreeMap::from([
+            (CONFIG, file.config()?),
+            (TOKENIZER, file.tokenizer()?),
+            ("generation_config.json", file.generation_config()),
+        ]);
+        let (read_already, licence) = (file.factors(), file.licence());
+        let files = vec![path.to_owned()];
+        Ok(Self { tensors: Box::new(file), documents, read_already, name, licence, files })
+    }
+
+    /// A document that every origin has.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.documents.get(name).map_or("", String::as_str)
+    }
+
+    /// The model's licence, in a line.
+    pub(crate) fn licence(&self) -> Option<String> {
+        self.licence.clone()
+    }
+
+    /// For the manifest.
+    pub(crate) fn describe(&self) -> Result<Source> {
+        let hash = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok((name, manifest::sha256(path)?))
+        };
+        Ok(Source {
+            name: self.name.clone(),
+            files: self.files.iter().map(hash).collect::<Result<_>>()?,
+        })
+    }
+}
