@@ -12,12 +12,16 @@ pub const READ_IMAGE: &str = "Read the text in the image.";
 /// What the bundled model answers to [`READ_IMAGE`] where there is no text.
 pub const NO_TEXT: &str = "NO TEXT";
 
-/// A user's turn: picture first, then sound, then text, as far as there are any.
-pub fn user(image: Option<Image>, audio: Option<Audio>, text: Option<&str>) -> Turn {
-    let image = image.map(Part::Image);
+/// A user's turn: pictures first, then sound, then text, as far as there are any.
+pub fn user(
+    images: impl IntoIterator<Item = Image>,
+    audio: Option<Audio>,
+    text: Option<&str>,
+) -> Turn {
+    let images = images.into_iter().map(Part::Image);
     let audio = audio.map(Part::Audio);
     let text = text.filter(|text| !text.is_empty()).map(|text| Part::Text(text.to_owned()));
-    Turn { role: Role::User, parts: image.into_iter().chain(audio).chain(text).collect() }
+    Turn { role: Role::User, parts: images.chain(audio).chain(text).collect() }
 }
 
 /// A command, spoken or written, with the tools that may be called. The runtime writes the system turn.

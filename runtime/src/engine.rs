@@ -22,13 +22,18 @@ use crate::request::{Audio, Generation, Image, Request, Stop, Usage};
 use crate::session::{Adapter, Session};
 use crate::tokenizer::Tokenizer;
 use crate::vision::{self, VisionEncoder};
+use crate::weights::DECODER_FILE;
+
+/// Decoders of fewer bytes run on a single thread.
+const SMALL: u64 = 64 << 20;
 
 /// How to load a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
     /// Where the decoder runs.
     pub device: DeviceChoice,
-    /// Threads of the decoder on a CPU; none: one per physical core.
+    /// Threads of the decoder on a CPU; none: a single one for a decoder of less than 64 MiB, whose matrices are multiplied sooner
+    /// than a second thread wakes up, else one per physical core.
     pub threads: Option<usize>,
     /// Bound on prompt and answer together, in tokens; the model's own bound holds as well.
     pub context: usize,
@@ -73,10 +78,11 @@ impl Engine {
     /// When the directory is no packed model, a part is damaged, or the device that is asked for is not there.
     pub fn load(dir: &Path, options: &EngineOptions) -> Result<Self> {
         let _no_grad = tch::no_grad_guard();
-        if let Some(threads) = options.threads {
+        let manifest = Manifest::read(dir)?;
+        let small = manifest.parts.get(DECODER_FILE).is_some_and(|part| part.bytes < SMALL);
+        if let Some(threads) = options.threads.or(small.then_some(1)) {
             tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
         }
-        Manifest::read(dir)?;
         let config = Config::read(&dir.join("config.json"))?;
         let tokenizer = Tokenizer::read(&dir.join("tokenizer.json"))?;
         let hidden = config.decoder.hidden_size;

@@ -10,3 +10,5 @@ mod demo;
 mod end_to_end;
 #[cfg(test)]
 mod parity;
+#[cfg(test)]
+mod smollm2;

@@ -2,8 +2,10 @@
 
 mod libtorch;
 mod packages;
+mod weights;
 mod wheels;
 
+pub(crate) use weights::ensure as weights;
 pub(crate) use wheels::Flavour;
 
 use anyhow::Result;

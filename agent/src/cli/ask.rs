@@ -4,28 +4,45 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
+use outpost_runtime::frames::read_frames;
 use outpost_runtime::media::{read_image, read_wav};
-use outpost_runtime::{Generation, Request, Stop, Usage};
+use outpost_runtime::{Generation, Image, Request, Stop, Usage};
 use serde_json::{Value, json};
 
 use crate::config::ModelConfig;
 use crate::dispatch::bundled_tools;
 use crate::model_thread::{EngineModel, Model as _};
-use crate::prompting;
+use crate::tasks::{Given, Task};
 
-/// Ask the model something: text, sound, a picture, or several of them.
+/// Ask the model something: text, sound, pictures, or several of them.
 ///
-/// A spoken or written command without a picture is answered with tool calls, which are printed and not carried out.
+/// Without --task, a command without a picture is answered with tool calls, which are printed and not carried out; a picture
+/// alone is read; all else is answered in words.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The question or command.
+    /// The question or command, in place of the task's own.
     prompt: Option<String>,
+    /// What to do: `outpost tasks` lists them.
+    #[arg(long, value_enum)]
+    task: Option<Task>,
     /// A WAV file to listen to.
     #[arg(long)]
     audio: Option<PathBuf>,
-    /// A picture to look at.
+    /// A picture to look at; may be given several times.
     #[arg(long)]
-    image: Option<PathBuf>,
+    image: Vec<PathBuf>,
+    /// A clip to watch: a folder of pictures, a .y4m or .mjpeg file.
+    #[arg(long)]
+    video: Option<PathBuf>,
+    /// Frames of the clip that are looked at, at most.
+    #[arg(long, default_value_t = 8)]
+    frames: usize,
+    /// The language to translate into.
+    #[arg(long)]
+    to: Option<String>,
+    /// Longest answer, in tokens; none: the daemon's default.
+    #[arg(long)]
+    max_tokens: Option<usize>,
     /// A packed model.
     #[arg(long)]
     model: Option<PathBuf>,
@@ -39,7 +56,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = ModelConfig::default();
-    let request = request(args, config.max_new_tokens)?;
+    let request = request(args, args.max_tokens.unwrap_or(config.max_new_tokens))?;
     let dir = super::model_dir(args.model.as_deref(), None)?;
     let mut model = EngineModel::load(&dir, &config.engine_options())?;
     let generation = model.generate(&request, &Stop::never())?;
@@ -47,19 +64,34 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The prompt form that the given media call for.
 fn request(args: &Args, max_new_tokens: usize) -> anyhow::Result<Request> {
+    let mut images: Vec<Image> =
+        args.image.iter().map(|path| read_image(path)).collect::<Result<_, _>>()?;
+    if let Some(clip) = &args.video {
+        images.extend(read_frames(clip, args.frames.max(1))?);
+    }
     let audio = args.audio.as_deref().map(read_wav).transpose()?;
-    let image = args.image.as_deref().map(read_image).transpose()?;
-    let prompt = args.prompt.as_deref();
-    let turn = match (image, audio, prompt) {
-        (None, None, None) => bail!("nothing to ask: give a prompt, --audio or --image"),
-        (Some(image), None, None) => return Ok(prompting::read_image(image, max_new_tokens)),
-        (image, audio, prompt) => prompting::user(image, audio, prompt),
-    };
-    let is_command = args.image.is_none() && args.audio.is_some() != args.prompt.is_some();
-    let tools = if is_command && !args.no_tools { bundled_tools() } else { Vec::new() };
-    Ok(prompting::command(turn, &tools, max_new_tokens))
+    let (prompt, language) = (args.prompt.clone(), args.to.clone());
+    if prompt.is_none() && audio.is_none() && images.is_empty() {
+        bail!("nothing to ask: give a prompt, --audio, --image or --video");
+    }
+    let task = args.task.unwrap_or_else(|| args.natural_task());
+    let given = Given { images, audio, prompt, language };
+    Ok(task.request(given, &bundled_tools(), max_new_tokens)?)
+}
+
+impl Args {
+    /// The task that the given media call for.
+    fn natural_task(&self) -> Task {
+        let sees = !self.image.is_empty() || self.video.is_some();
+        match (sees, &self.audio, &self.prompt) {
+            (true, None, None) if self.video.is_some() => Task::Video,
+            (true, None, None) => Task::Ocr,
+            (false, Some(_), None) | (false, None, Some(_)) if !self.no_tools => Task::Call,
+            (_, Some(_), _) => Task::SpeechQa,
+            _ => Task::Chat,
+        }
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the answer")]

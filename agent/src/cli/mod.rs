@@ -1,11 +1,14 @@
 //! The command line: one subcommand a file. The only place that prints.
 
 mod ask;
+mod chat;
 mod demo;
 mod eval;
 mod import;
 mod inspect;
+mod plan;
 mod run;
+mod tasks;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,10 +37,13 @@ pub struct Cli {
 enum Command {
     Run(run::Args),
     Ask(ask::Args),
+    Chat(chat::Args),
     Demo(demo::Args),
     Eval(eval::Args),
     Import(import::Args),
     Inspect(inspect::Args),
+    Plan(plan::Args),
+    Tasks(tasks::Args),
 }
 
 impl Cli {
@@ -56,10 +62,13 @@ impl Cli {
         let result = match self.command {
             Command::Run(args) => run::run(&args),
             Command::Ask(args) => ask::run(&args),
+            Command::Chat(args) => chat::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Eval(args) => eval::run(&args),
             Command::Import(args) => import::run(&args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::Plan(args) => plan::run(&args),
+            Command::Tasks(args) => Ok(tasks::run(&args)),
         };
         result.unwrap_or_else(|error| {
             say_error(&error);

@@ -24,7 +24,7 @@ from grammar import TOOLS, offered
 from speech_ctc import Recogniser
 from work import folder
 
-BATCH = 16
+BATCH = 32
 IMITATE = 0.06  # share of the time in which the projector imitates the recogniser
 
 

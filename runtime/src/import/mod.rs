@@ -88,6 +88,11 @@ pub fn import(
     Ok(manifest)
 }
 
+/// Bytes of the decoder's parts once imported with `options`, by what they are.
+pub(crate) fn stored(config: &Config, options: ImportOptions) -> Vec<(&'static str, u64)> {
+    packed::stored(&inventory::decoder(config, &source::Nothing), options)
+}
+
 fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).map_err(Error::io(path))
 }

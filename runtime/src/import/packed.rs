@@ -45,6 +45,33 @@ pub(crate) fn write_decoder(
     file.sync_all().map_err(Error::io(path))
 }
 
+/// Bytes of the decoder's parts in the packed file, by what they are.
+pub(crate) fn stored(entries: &[Entry], options: ImportOptions) -> Vec<(&'static str, u64)> {
+    let mut parts = [
+        ("decoder", 0),
+        ("embedding", 0),
+        ("head", 0),
+        ("vision adapter", 0),
+        ("speech adapter", 0),
+    ];
+    for entry in entries.iter().filter(|entry| is_stored(entry, options.quant)) {
+        let (rows, width, format) = layout(entry, options);
+        let tensors = format.tensors(rows, width);
+        let bytes = |(_, dtype, shape): &(_, Dtype, Vec<usize>)| {
+            shape.iter().product::<usize>() * bytes(*dtype)
+        };
+        let place = match entry.role {
+            Role::Embedding => 1,
+            Role::Head | Role::TiedHead => 2,
+            _ if entry.packed.ends_with(".vision.weight") => 3,
+            _ if entry.packed.ends_with(".speech.weight") => 4,
+            Role::Norm | Role::Linear => 0,
+        };
+        parts[place].1 += tensors.iter().map(bytes).sum::<usize>() as u64;
+    }
+    parts.into_iter().filter(|(_, bytes)| *bytes > 0).collect()
+}
+
 /// `model.layers.3` of `model.layers.3.mlp.down_proj.weight`.
 fn stage(name: &str) -> &str {
     name.match_indices('.').nth(2).map_or(name, |(end, _)| &name[..end])

@@ -17,6 +17,17 @@ pub fn inventory(config: &Config) -> Vec<(String, Vec<usize>)> {
     list.0
 }
 
+/// The tensors that are computed with.
+pub fn running(config: &Config) -> Vec<(String, Vec<usize>)> {
+    let last = config.image().map_or(0, |image| image.tower().num_hidden_layers.saturating_sub(1));
+    let tower = format!("{}.img_processor", siglip::PREFIX);
+    let idle = ["post_layernorm.", "head.", &format!("encoder.layers.{last}.")]
+        .map(|part| format!("{tower}.{part}"));
+    let mut tensors = inventory(config);
+    tensors.retain(|(name, _)| !idle.iter().any(|prefix| name.starts_with(prefix)));
+    tensors
+}
+
 struct List(Vec<(String, Vec<usize>)>);
 
 impl List {

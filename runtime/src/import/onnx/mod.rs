@@ -16,7 +16,7 @@ mod siglip;
 use std::path::Path;
 
 use self::graph::{GraphWriter, Value};
-pub use self::inventory::inventory;
+pub use self::inventory::{inventory, running};
 use super::source::TensorSource;
 use crate::config::Config;
 use crate::error::{Error, Result};

@@ -1,0 +1,78 @@
+//! `outpost chat`: a conversation in the terminal, answers as they are written.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use outpost_runtime::{Engine, PrefixCache, Request, Role, Sampling, Stop, Turn};
+
+use crate::config::ModelConfig;
+
+/// Talk with a model: one line, one answer. An empty line or the end of input ends the conversation.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A packed model.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// What the model is told first.
+    #[arg(long)]
+    system: Option<String>,
+    /// How freely words are chosen; 0 always takes the likeliest.
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f32,
+    /// Seed of the choice.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Longest answer, in tokens.
+    #[arg(long, default_value_t = 512)]
+    max_tokens: usize,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let dir = super::model_dir(args.model.as_deref(), None)?;
+    let engine = Engine::load(&dir, &ModelConfig::default().engine_options())?;
+    let mut cache = PrefixCache::new();
+    let mut request = Request::new(Vec::new());
+    request.max_new_tokens = args.max_tokens;
+    request.sampling = args.sampling();
+    request.turns.extend(args.system.as_ref().map(|text| Turn::text(Role::System, text)));
+    let stdin = std::io::stdin();
+    let by_hand = stdin.is_terminal();
+    let mut lines = stdin.lock().lines();
+    loop {
+        if by_hand {
+            write("> ")?;
+        }
+        let line = match lines.next().transpose()? {
+            Some(line) if !line.trim().is_empty() => line,
+            _ => return Ok(ExitCode::SUCCESS),
+        };
+        request.turns.push(Turn::text(Role::User, line));
+        let mut broken = None;
+        let generation = engine.generate(&mut cache, &request, &Stop::never(), &mut |text| {
+            broken = broken.take().or_else(|| write(text).err());
+        })?;
+        if let Some(fault) = broken {
+            return Err(fault.into());
+        }
+        write("\n")?;
+        request.turns.push(Turn::text(Role::Assistant, generation.text));
+    }
+}
+
+impl Args {
+    fn sampling(&self) -> Sampling {
+        if self.temperature > 0.0 {
+            Sampling::Nucleus { temperature: self.temperature, top_p: 0.95, seed: self.seed }
+        } else {
+            Sampling::Greedy
+        }
+    }
+}
+
+/// Writes at once: an answer is read as it comes.
+fn write(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

@@ -1,0 +1,136 @@
+//! `outpost plan`: what a model needs of memory, and where it fits.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use outpost_runtime::config::Config;
+use outpost_runtime::import::manifest::Manifest;
+use outpost_runtime::import::{ImportOptions, Quant};
+use outpost_runtime::plan::{PRESETS, Plan, preset};
+
+use crate::memory;
+
+/// Show what a model needs of memory in each number format, by part and by context, and which devices have it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A checkpoint or packed model; only its `config.json` is read.
+    #[arg(long, conflicts_with = "preset")]
+    model: Option<PathBuf>,
+    /// A published model: phi-4-multimodal, phi-4-mini or phi-4.
+    #[arg(long)]
+    preset: Option<String>,
+    /// Context that must fit, in tokens.
+    #[arg(long, default_value_t = 4096)]
+    context: usize,
+    /// Weights that share a scale in int4.
+    #[arg(long, default_value_t = 32)]
+    group: usize,
+    /// A device by name, or `this`; none: all.
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// Boards by name and memory, in GiB. CPU and GPU share it; the system and CUDA keep [`SYSTEM`] of it.
+const DEVICES: [(&str, f64); 4] =
+    [("orin-nano-8g", 7.4), ("orin-nx-16g", 15.3), ("agx-orin-64g", 61.4), ("thor", 122.8)];
+/// What the operating system and CUDA need, in GiB.
+const SYSTEM: f64 = 1.5;
+const THIS: &str = "this";
+const FORMATS: [Quant; 3] = [Quant::Bf16, Quant::Int8, Quant::Int4];
+const CONTEXTS: [usize; 4] = [4096, 8192, 32_768, 131_072];
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let devices = devices(args.device.as_deref())?;
+    let (name, config) = model(args)?;
+    let plans = FORMATS.map(|quant| Plan::of(&config, ImportOptions { quant, group: args.group }));
+    print(&name, &plans, config.decoder.max_position_embeddings, args.context, &devices);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn model(args: &Args) -> anyhow::Result<(String, Config)> {
+    if let Some(name) = &args.preset {
+        let names = PRESETS.map(|(name, _)| name).join(", ");
+        let config =
+            preset(name).with_context(|| format!("no preset `{name}`: there are {names}"))?;
+        return Ok((name.clone(), config?));
+    }
+    let dir = match &args.model {
+        Some(dir) => dir.clone(),
+        None => super::model_dir(None, None)?,
+    };
+    Ok((dir.display().to_string(), Config::read(&dir.join("config.json"))?))
+}
+
+/// Names and free memory, in GiB.
+fn devices(name: Option<&str>) -> anyhow::Result<Vec<(String, f64)>> {
+    let mut all: Vec<(String, f64)> =
+        DEVICES.iter().map(|(name, memory)| ((*name).to_owned(), memory - SYSTEM)).collect();
+    all.extend(memory::available().map(|bytes| (THIS.to_owned(), gib(bytes))));
+    let Some(name) = name else { return Ok(all) };
+    let known: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+    if !known.contains(&name) {
+        bail!("no device `{name}`: there are {}", known.join(", "));
+    }
+    all.retain(|(known, _)| known == name);
+    Ok(all)
+}
+
+#[expect(clippy::print_stdout, reason = "the result")]
+fn print(name: &str, plans: &[Plan; 3], longest: usize, context: usize, devices: &[(String, f64)]) {
+    let small = plans.iter().all(|plan| gib(plan.total(context)) < 1.0);
+    let (unit, scale) = if small { ("MiB", 1024.0) } else { ("GiB", 1.0) };
+    let row = |label: &str, size: &dyn Fn(&Plan) -> u64| {
+        let sizes: Vec<String> =
+            plans.iter().map(|plan| format!("{:9.2}", scale * gib(size(plan)))).collect();
+        println!("{label:<26}{}", sizes.join(" "));
+    };
+    let formats: Vec<String> = FORMATS.iter().map(|quant| format!("{quant:>9}")).collect();
+    println!("{name}, {unit}\n{:<26}{}", "", formats.join(" "));
+    // In int4 a tied head is stored a second time: no other format has more parts.
+    for (part, _) in &plans[2].parts {
+        row(part, &|plan| {
+            plan.parts.iter().find(|(name, _)| name == part).map_or(0, |part| part.1)
+        });
+    }
+    for length in CONTEXTS.into_iter().filter(|length| *length <= longest) {
+        row(&format!("keys and values at {length}"), &|plan| plan.cache(length));
+    }
+    row(&format!("all, at {context}"), &|plan| plan.total(context));
+    println!();
+    for (device, memory) in devices {
+        let fits: Vec<String> = plans
+            .iter()
+            .map(|plan| {
+                format!("{:>9}", if gib(plan.total(context)) <= *memory { "fits" } else { "-" })
+            })
+            .collect();
+        println!("{:<26}{}", format!("{device} ({memory:.1} GiB free)"), fits.join(" "));
+    }
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+/// Refuses to load a model that does not fit into the free memory: being killed later says less.
+pub(crate) fn check(dir: &Path, context: usize) -> anyhow::Result<()> {
+    let Some(available) = memory::available() else { return Ok(()) };
+    let (config, manifest) = (Config::read(&dir.join("config.json"))?, Manifest::read(dir)?);
+    let plan = Plan::of(&config, ImportOptions { quant: manifest.quant, group: manifest.group });
+    let context = context.min(config.decoder.max_position_embeddings);
+    if plan.total(context) <= available {
+        return Ok(());
+    }
+    let mut table = String::new();
+    for (part, bytes) in &plan.parts {
+        table += &format!("\n  {part:<24} {:7.2}", gib(*bytes));
+    }
+    bail!(
+        "the model needs {:.2} GiB at a context of {context}, and {:.2} are free:{table}\n  keys and values          {:7.2}\n\
+         Set a shorter model.context, or import with a smaller --quant",
+        gib(plan.total(context)),
+        gib(available),
+        gib(plan.cache(context)),
+    )
+}

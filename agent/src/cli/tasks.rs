@@ -1,0 +1,19 @@
+//! `outpost tasks`: what `outpost ask --task` knows.
+
+use std::process::ExitCode;
+
+use clap::ValueEnum as _;
+
+use crate::tasks::Task;
+
+/// List the tasks of `outpost ask --task`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+#[expect(clippy::print_stdout, reason = "the result")]
+pub(crate) fn run(_: &Args) -> ExitCode {
+    for task in Task::value_variants() {
+        println!("{:<12}{:<34}{}", task.name(), task.media(), task.summary());
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,194 @@
+//! Named tasks: what is asked with which media, in the forms of the model card.
+
+use clap::ValueEnum;
+use outpost_runtime::{Audio, Image, Request, ToolSpec};
+
+use crate::prompting::{self, READ_IMAGE, TRANSCRIBE};
+
+/// What to do with the media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    /// Answer in words; no tool is offered.
+    Chat,
+    /// Call tools, for a written or spoken command.
+    Call,
+    /// Read the text in a picture.
+    Ocr,
+    /// Describe a chart in a picture.
+    Chart,
+    /// Turn a table in a picture into Markdown.
+    Table,
+    /// Compare pictures.
+    Compare,
+    /// Summarize a video clip.
+    Video,
+    /// Write down what is said.
+    Transcribe,
+    /// Translate what is said.
+    Translate,
+    /// Answer a spoken question, about a picture if there is one.
+    SpeechQa,
+    /// Summarize what is said, up to half an hour.
+    Summarize,
+    /// Describe what is heard.
+    Audio,
+}
+
+/// What a task is given.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// Pictures, or the frames of a clip.
+    pub images: Vec<Image>,
+    /// A sound.
+    pub audio: Option<Audio>,
+    /// The user's own words, in place of the task's.
+    pub prompt: Option<String>,
+    /// The language to translate into.
+    pub language: Option<String>,
+}
+
+/// What a task lacks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("task {task} needs {lacks}")]
+pub struct Lacking {
+    task: String,
+    lacks: &'static str,
+}
+
+impl Task {
+    /// Its name on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// What it does, in a line.
+    pub fn summary(self) -> String {
+        let value = self.to_possible_value();
+        let help = value.as_ref().and_then(|value| value.get_help());
+        help.map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// The media it takes, for a person.
+    pub fn media(self) -> &'static str {
+        match self {
+            Self::Chat => "text",
+            Self::Call => "text or sound",
+            Self::Ocr | Self::Chart | Self::Table => "a picture",
+            Self::Compare => "two pictures or more",
+            Self::Video => "a clip",
+            Self::Transcribe | Self::Summarize | Self::Audio => "a sound",
+            Self::Translate => "a sound and a language",
+            Self::SpeechQa => "a sound, and a picture if wanted",
+        }
+    }
+
+    /// The question that goes with the media; none where the sound itself, or the user's words, ask.
+    fn question(self, given: &Given) -> Option<String> {
+        let fixed = match self {
+            Self::Chat | Self::Call | Self::SpeechQa => return given.prompt.clone(),
+            Self::Ocr => READ_IMAGE,
+            Self::Chart => "Describe the chart in the image: its title, its axes and its values.",
+            Self::Table => "Convert the table in the image to Markdown.",
+            Self::Compare => {
+                "Compare the images: what do they have in common, and how do they differ?"
+            }
+            Self::Video => "Summarize what happens in the video clip that these frames are from.",
+            Self::Transcribe => TRANSCRIBE,
+            Self::Translate => {
+                let language = given.language.as_deref().unwrap_or_default();
+                return given
+                    .prompt
+                    .clone()
+                    .or(Some(format!("Translate the audio to {language}.")));
+            }
+            Self::Summarize => "Summarize the audio clip.",
+            Self::Audio => "Describe what is heard in the audio clip.",
+        };
+        given.prompt.clone().or_else(|| Some(fixed.to_owned()))
+    }
+
+    fn lacks(self, given: &Given) -> Option<&'static str> {
+        let (images, sound) = (given.images.len(), given.audio.is_some());
+        match self {
+            Self::Chat if given.prompt.is_none() => Some("a prompt"),
+            Self::Call if given.prompt.is_none() && !sound => Some("a prompt or --audio"),
+            Self::Ocr | Self::Chart | Self::Table if images == 0 => Some("--image"),
+            Self::Compare if images < 2 => Some("two or more --image"),
+            Self::Video if images == 0 => Some("--video"),
+            Self::Transcribe | Self::Summarize | Self::Audio | Self::SpeechQa | Self::Translate
+                if !sound =>
+            {
+                Some("--audio")
+            }
+            Self::Translate if given.language.is_none() && given.prompt.is_none() => {
+                Some("--to LANGUAGE")
+            }
+            _ => None,
+        }
+    }
+
+    /// The request; `tools` are offered where the task is to call them.
+    ///
+    /// # Errors
+    /// When a medium is missing.
+    pub fn request(
+        self,
+        given: Given,
+        tools: &[ToolSpec],
+        max_new_tokens: usize,
+    ) -> Result<Request, Lacking> {
+        if let Some(lacks) = self.lacks(&given) {
+            return Err(Lacking { task: self.name(), lacks });
+        }
+        let question = self.question(&given);
+        let turn = prompting::user(given.images, given.audio, question.as_deref());
+        let offered = if self == Self::Call { tools } else { &[] };
+        Ok(prompting::command(turn, offered, max_new_tokens))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outpost_runtime::Part;
+
+    use super::*;
+
+    fn image() -> Image {
+        Image { width: 1, height: 1, rgb: vec![0; 3].into() }
+    }
+
+    fn sound() -> Option<Audio> {
+        Some(Audio { samples: vec![0.0].into(), rate: 16_000 })
+    }
+
+    #[test]
+    fn every_task_says_what_it_lacks_and_takes_what_it_needs() {
+        for task in Task::value_variants() {
+            let lacking = task.request(Given::default(), &[], 8).unwrap_err().to_string();
+            assert!(lacking.starts_with(&format!("task {} needs ", task.name())), "{lacking}");
+            let given = Given {
+                images: vec![image(), image()],
+                audio: sound(),
+                prompt: Some("What?".into()),
+                language: Some("German".into()),
+            };
+            let request = task.request(given, &[], 8).unwrap();
+            assert!(request.turns[0].parts.len() == 4, "{request:?}");
+            assert!(!task.summary().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_translation_names_its_language() {
+        let given = Given { audio: sound(), language: Some("French".into()), ..Given::default() };
+        let request = Task::Translate.request(given, &[], 8).unwrap();
+        assert_eq!(request.turns[0].parts[1], Part::Text("Translate the audio to French.".into()));
+    }
+
+    #[test]
+    fn a_spoken_question_is_asked_by_the_sound_alone() {
+        let given = Given { audio: sound(), images: vec![image()], ..Given::default() };
+        let request = Task::SpeechQa.request(given, &[], 8).unwrap();
+        assert!(matches!(request.turns[0].parts[..], [Part::Image(_), Part::Audio(_)]));
+    }
+}

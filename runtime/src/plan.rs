@@ -1,0 +1,102 @@
+//! What a model needs of memory, from its sizes alone: before a byte of it is fetched, and before it is loaded.
+//!
+//! Weights are counted as they lie in memory once loaded: the decoder in the format of its packed file, the encoders in f32 as
+//! `tract` runs them. Keys and values grow with the context; what else a run needs is an allowance.
+
+use std::path::Path;
+
+use crate::config::Config;
+use crate::error::Result;
+use crate::import::{ImportOptions, onnx, stored};
+
+/// Code and data of the program, libtorch and the encoders' intermediate results.
+pub const ALLOWANCE: u64 = 400 << 20;
+
+/// The sizes of published models by name, so that a plan needs no download.
+pub const PRESETS: [(&str, &str); 3] = [
+    ("phi-4-multimodal", include_str!("../presets/phi-4-multimodal.json")),
+    ("phi-4-mini", include_str!("../presets/phi-4-mini.json")),
+    ("phi-4", include_str!("../presets/phi-4.json")),
+];
+
+/// The memory of a model's parts, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Name and size of each part.
+    pub parts: Vec<(&'static str, u64)>,
+    /// Keys and values of one position.
+    pub position: u64,
+}
+
+/// The sizes of a published model; none for an unknown name.
+///
+/// # Errors
+/// Never for the presets that there are: a test reads them all.
+pub fn preset(name: &str) -> Option<Result<Config>> {
+    let (name, text) = PRESETS.iter().find(|(known, _)| *known == name)?;
+    Some(Config::parse(text, Path::new(name)))
+}
+
+impl Plan {
+    /// The memory of a model that is imported with `options`.
+    pub fn of(config: &Config, options: ImportOptions) -> Self {
+        let mut parts = stored(config, options);
+        let width = size_of::<f32>() as u64;
+        let mut encoders = [("vision encoder", 0), ("audio encoder", 0)];
+        for (name, shape) in onnx::running(config) {
+            let bytes = shape.iter().product::<usize>() as u64 * width;
+            encoders[usize::from(!name.contains("image_embed"))].1 += bytes;
+        }
+        parts.extend(encoders.into_iter().filter(|(_, bytes)| *bytes > 0));
+        parts.push(("allowance", ALLOWANCE));
+        let sizes = &config.decoder;
+        let values = 2 * sizes.num_hidden_layers * sizes.num_key_value_heads * sizes.head_dim();
+        Self { parts, position: 2 * values as u64 }
+    }
+
+    /// Keys and values of a whole context.
+    pub fn cache(&self, context: usize) -> u64 {
+        self.position * context as u64
+    }
+
+    /// Everything, at a context of that many positions.
+    pub fn total(&self, context: usize) -> u64 {
+        self.parts.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.cache(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::Quant;
+
+    fn plan(name: &str, quant: Quant) -> Plan {
+        Plan::of(&preset(name).unwrap().unwrap(), ImportOptions { quant, group: 32 })
+    }
+
+    #[test]
+    fn every_preset_is_a_config() {
+        for (name, _) in PRESETS {
+            assert!(plan(name, Quant::Int4).total(4096) > 1 << 30, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_text_model_in_bf16_has_two_bytes_for_each_of_its_numbers() {
+        // Spec 7: 3,836,021,760 parameters of Phi-4-mini-instruct; the tied head is the embedding.
+        let plan = plan("phi-4-mini", Quant::Bf16);
+        assert_eq!(plan.total(0) - ALLOWANCE, 2 * 3_836_021_760);
+        // Spec 1.5: keys and values of a position in bf16.
+        assert_eq!(plan.position, 131_072);
+        assert_eq!(plan.cache(4096), 512 << 20);
+    }
+
+    #[test]
+    fn four_bits_take_less_than_eight_and_these_less_than_sixteen() {
+        let totals = [Quant::Int4, Quant::Int8, Quant::Bf16, Quant::F32]
+            .map(|quant| plan("phi-4-multimodal", quant).total(4096));
+        assert!(totals.is_sorted(), "{totals:?}");
+        let unknown = preset("phi-5");
+        assert!(unknown.is_none());
+    }
+}
