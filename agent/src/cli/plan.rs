@@ -83,10 +83,10 @@ fn print(name: &str, plans: &[Plan; 3], longest: usize, context: usize, devices:
     let row = |label: &str, size: &dyn Fn(&Plan) -> u64| {
         let sizes: Vec<String> =
             plans.iter().map(|plan| format!("{:9.2}", scale * gib(size(plan)))).collect();
-        println!("{label:<26}{}", sizes.join(" "));
+        println!("{label:<30}{}", sizes.join(" "));
     };
     let formats: Vec<String> = FORMATS.iter().map(|quant| format!("{quant:>9}")).collect();
-    println!("{name}, {unit}\n{:<26}{}", "", formats.join(" "));
+    println!("{name}, {unit}\n{:<30}{}", "", formats.join(" "));
     // In int4 a tied head is stored a second time: no other format has more parts.
     for (part, _) in &plans[2].parts {
         row(part, &|plan| {
@@ -105,7 +105,7 @@ fn print(name: &str, plans: &[Plan; 3], longest: usize, context: usize, devices:
                 format!("{:>9}", if gib(plan.total(context)) <= *memory { "fits" } else { "-" })
             })
             .collect();
-        println!("{:<26}{}", format!("{device} ({memory:.1} GiB free)"), fits.join(" "));
+        println!("{:<30}{}", format!("{device} ({memory:.1} GiB free)"), fits.join(" "));
     }
 }
 

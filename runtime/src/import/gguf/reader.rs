@@ -205,3 +205,98 @@ fn length(shape: &[usize], format: BlockType) -> Option<usize> {
     let count = shape.iter().try_fold(1_usize, |count, size| count.checked_mul(*size))?;
     (count / values).checked_mul(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(text: &str) -> Vec<u8> {
+        [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+    }
+
+    /// A file with one value of metadata and tensors of 32 numbers in `Q8_0`, each at an offset.
+    fn file(tensors: &[(&str, u64, u64)]) -> Vec<u8> {
+        let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+        bytes.extend((tensors.len() as u64).to_le_bytes());
+        bytes.extend(1_u64.to_le_bytes());
+        bytes.extend(text("a.list"));
+        bytes.extend([9_u32.to_le_bytes(), 8_u32.to_le_bytes()].concat());
+        bytes.extend(1_u64.to_le_bytes());
+        bytes.extend(text("x"));
+        for (name, width, offset) in tensors {
+            bytes.extend(text(name));
+            bytes.extend(1_u32.to_le_bytes());
+            bytes.extend(width.to_le_bytes());
+            bytes.extend(8_u32.to_le_bytes());
+            bytes.extend(offset.to_le_bytes());
+        }
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        bytes.extend([1; 34]);
+        bytes
+    }
+
+    fn fault(tensors: &[(&str, u64, u64)]) -> String {
+        Head::parse(&file(tensors)).unwrap_err()
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let bytes = file(&[("t", 32, 0)]);
+        let head = Head::parse(&bytes).unwrap();
+        assert_eq!(head.metadata["a.list"], Value::Array(vec![Value::Text("x".into())]));
+        let place = &head.tensors["t"];
+        assert_eq!((place.shape.as_slice(), place.length), (&[32][..], 34));
+        assert_eq!(place.start + place.length, bytes.len());
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_refused() {
+        let bytes = file(&[("t", 32, 0)]);
+        for length in 0..bytes.len() {
+            assert!(Head::parse(&bytes[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_places_that_cannot_be_are_named() {
+        assert!(fault(&[("t", 33, 0)]).contains("`t` cannot have the shape [33]"));
+        assert!(fault(&[("t", 64, 0)]).contains("`t` lies beyond the end"));
+        assert!(fault(&[("t", 1 << 63, 0)]).contains("`t`"));
+        assert!(fault(&[("t", 32, u64::MAX)]).contains("`t` lies beyond the end"));
+        assert!(fault(&[("t", 32, 0), ("u", 32, 0)]).contains("`t` and `u` overlap"));
+        assert!(fault(&[("t", 32, 0), ("t", 32, 0)]).contains("two tensors `t`"));
+    }
+
+    #[test]
+    fn counts_that_are_only_claimed_cost_nothing() {
+        let mut bytes = file(&[]);
+        // The length of the list, then the length of its text.
+        for at in [24 + 8 + 6 + 8, 24 + 8 + 6 + 16] {
+            bytes[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+            assert!(Head::parse(&bytes).unwrap_err().contains("a.list"));
+            bytes = file(&[]);
+        }
+        bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(Head::parse(&bytes).unwrap_err().contains("cut short"));
+    }
+
+    proptest! {
+        #[test]
+        fn damage_gives_an_error_or_places_within_the_file(
+            flips in prop::collection::vec((0_usize..200, any::<u8>()), 1..6)
+        ) {
+            let mut bytes = file(&[("t", 32, 0)]);
+            for (at, byte) in flips {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            if let Ok(head) = Head::parse(&bytes) {
+                for place in head.tensors.values() {
+                    prop_assert!(place.start + place.length <= bytes.len());
+                }
+            }
+        }
+    }
+}
