@@ -9,7 +9,6 @@ use outpost_runtime::prompt::Prompt;
 use outpost_runtime::{Engine, EngineOptions, PrefixCache, Request, Role, Stop, Turn};
 use outpost_tests::root;
 use serde::Deserialize;
-use tch::Kind;
 
 /// How close the two must be.
 struct Bounds {
@@ -100,7 +99,7 @@ fn check(engine: &Engine, expected: &Expected, recorded: &Recorded, bounds: Boun
 fn logprobs(engine: &Engine, ids: &[u32]) -> Vec<f64> {
     let prompt = Prompt { ids: ids.to_vec(), media: Vec::new(), prefix: 0 };
     let logits = engine.logits(&prompt, &Stop::never()).unwrap();
-    let logprobs = logits.log_softmax(-1, Kind::Float);
+    let logprobs = logits.log_softmax(-1, logits.kind());
     let next = ids[1..].iter().enumerate();
     next.map(|(at, id)| logprobs.double_value(&[at as i64, i64::from(*id)])).collect()
 }

@@ -8,6 +8,7 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
 
+use super::native;
 use super::source::TensorSource;
 use crate::error::{Error, Result};
 use crate::weights::TensorFile;
@@ -39,16 +40,39 @@ impl Checkpoint {
     /// [`Error::Io`] when a file is not there, [`Error::Weights`] naming a file that is cut short or damaged, and
     /// [`Error::Config`] for a damaged index.
     pub fn open(dir: &Path) -> Result<Self> {
-        let mut files = Vec::new();
-        let mut places = BTreeMap::new();
+        let mut checkpoint =
+            Self { dir: dir.to_owned(), files: Vec::new(), places: BTreeMap::new() };
         for name in shards(dir)? {
-            let file = TensorFile::open(&dir.join(name))?;
-            for name in file.names() {
-                places.insert(name.replace(Self::WRAPPER, ""), (files.len(), name.to_owned()));
-            }
-            files.push(file);
+            checkpoint.add(&dir.join(name), |name| name.replace(Self::WRAPPER, ""))?;
         }
-        Ok(Self { dir: dir.to_owned(), files, places })
+        Ok(checkpoint)
+    }
+
+    /// As [`Checkpoint::open`], of a folder in the layout of `transformers`: names are those of the released checkpoint, and the
+    /// adapters beside the model are part of it.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_native(dir: &Path) -> Result<Self> {
+        let mut checkpoint =
+            Self { dir: dir.to_owned(), files: Vec::new(), places: BTreeMap::new() };
+        for name in shards(dir)? {
+            checkpoint.add(&dir.join(name), native::released_name)?;
+        }
+        for (adapter, path) in native::adapter_files(dir) {
+            checkpoint.add(&path, |name| native::adapter_name(name, adapter))?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Maps a file, whose tensors are known by what `rename` makes of their names.
+    fn add(&mut self, path: &Path, rename: impl Fn(&str) -> String) -> Result<()> {
+        let file = TensorFile::open(path)?;
+        for name in file.names() {
+            self.places.insert(rename(name), (self.files.len(), name.to_owned()));
+        }
+        self.files.push(file);
+        Ok(())
     }
 }
 

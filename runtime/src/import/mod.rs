@@ -6,8 +6,10 @@
 
 pub mod checkpoint;
 mod gguf;
+mod hub_config;
 mod inventory;
 pub mod manifest;
+mod native;
 pub mod onnx;
 mod origin;
 mod packed;

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::checkpoint::Checkpoint;
 use super::gguf::Gguf;
 use super::manifest::{self, Source};
 use super::source::TensorSource;
+use super::{hub_config, native};
 use crate::error::{Error, Result};
 
 /// The sizes.
@@ -16,6 +19,19 @@ pub(crate) const TOKENIZER: &str = "tokenizer.json";
 /// Files of a folder that go into the packed directory as they are; the first two must be there.
 const COPIED: [&str; 4] = [CONFIG, TOKENIZER, "generation_config.json", LICENCE];
 const LICENCE: &str = "LICENSE";
+
+/// The text of a folder's `config.json` in the released layout, and whether the folder is the port of `transformers`.
+fn released(text: &str, dir: &Path) -> Result<(String, bool)> {
+    let path = dir.join(CONFIG);
+    let fault = |reason: String| Error::config(&path, reason);
+    let found: Value = serde_json::from_str(text).map_err(|error| fault(error.to_string()))?;
+    let mut config = hub_config::released(found.clone()).map_err(fault)?;
+    let is_native = config["model_type"] == native::MODEL_TYPE;
+    if is_native {
+        native::complete(&mut config, dir)?;
+    }
+    Ok((if config == found { text.to_owned() } else { config.to_string() }, is_native))
+}
 
 /// What a model is imported from.
 pub(crate) struct Origin {
@@ -50,7 +66,10 @@ impl Origin {
                 files.push(path);
             }
         }
-        let tensors = Box::new(Checkpoint::open(dir)?);
+        let (text, is_native) = released(&documents[CONFIG], dir)?;
+        documents.insert(CONFIG, text);
+        let open = if is_native { Checkpoint::open_native } else { Checkpoint::open };
+        let tensors = Box::new(open(dir)?);
         files.extend(tensors.files().into_iter().map(Path::to_owned));
         let first_line = |text: &String| {
             text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
