@@ -157,8 +157,8 @@ mod tests {
         Image { width: 1, height: 1, rgb: vec![0; 3].into() }
     }
 
-    fn sound() -> Option<Audio> {
-        Some(Audio { samples: vec![0.0].into(), rate: 16_000 })
+    fn sound() -> Audio {
+        Audio { samples: vec![0.0].into(), rate: 16_000 }
     }
 
     #[test]
@@ -168,7 +168,7 @@ mod tests {
             assert!(lacking.starts_with(&format!("task {} needs ", task.name())), "{lacking}");
             let given = Given {
                 images: vec![image(), image()],
-                audio: sound(),
+                audio: Some(sound()),
                 prompt: Some("What?".into()),
                 language: Some("German".into()),
             };
@@ -180,14 +180,15 @@ mod tests {
 
     #[test]
     fn a_translation_names_its_language() {
-        let given = Given { audio: sound(), language: Some("French".into()), ..Given::default() };
+        let given =
+            Given { audio: Some(sound()), language: Some("French".into()), ..Given::default() };
         let request = Task::Translate.request(given, &[], 8).unwrap();
         assert_eq!(request.turns[0].parts[1], Part::Text("Translate the audio to French.".into()));
     }
 
     #[test]
     fn a_spoken_question_is_asked_by_the_sound_alone() {
-        let given = Given { audio: sound(), images: vec![image()], ..Given::default() };
+        let given = Given { audio: Some(sound()), images: vec![image()], ..Given::default() };
         let request = Task::SpeechQa.request(given, &[], 8).unwrap();
         assert!(matches!(request.turns[0].parts[..], [Part::Image(_), Part::Audio(_)]));
     }

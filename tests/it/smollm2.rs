@@ -72,17 +72,17 @@ fn engine(expected: &Expected, quant: Quant) -> Option<Engine> {
 fn in_f32_it_is_llama_cpp() {
     let expected = expected();
     let Some(engine) = engine(&expected, Quant::F32) else { return };
-    check(&engine, &expected, &expected.f32, F32);
+    check(&engine, &expected, &expected.f32, &F32);
 }
 
 #[test]
 fn in_bf16_it_differs_from_llama_cpp_by_rounding_only() {
     let expected = expected();
     let Some(engine) = engine(&expected, Quant::Bf16) else { return };
-    check(&engine, &expected, &expected.as_it_is, BF16);
+    check(&engine, &expected, &expected.as_it_is, &BF16);
 }
 
-fn check(engine: &Engine, expected: &Expected, recorded: &Recorded, bounds: Bounds) {
+fn check(engine: &Engine, expected: &Expected, recorded: &Recorded, bounds: &Bounds) {
     assert_eq!(engine.tokenizer().encode(&expected.text).unwrap(), expected.ids);
     let (found, wanted) = (logprobs(engine, &expected.ids), recorded.logprobs.as_slice());
     let perplexity =

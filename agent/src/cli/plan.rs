@@ -122,10 +122,8 @@ pub(crate) fn check(dir: &Path, context: usize) -> anyhow::Result<()> {
     if plan.total(context) <= available {
         return Ok(());
     }
-    let mut table = String::new();
-    for (part, bytes) in &plan.parts {
-        table += &format!("\n  {part:<24} {:7.2}", gib(*bytes));
-    }
+    let rows = plan.parts.iter().map(|(part, bytes)| format!("\n  {part:<24} {:7.2}", gib(*bytes)));
+    let table: String = rows.collect();
     bail!(
         "the model needs {:.2} GiB at a context of {context}, and {:.2} are free:{table}\n  keys and values          {:7.2}\n\
          Set a shorter model.context, or import with a smaller --quant",
