@@ -2,6 +2,7 @@
 //!
 //! One struct per tower, fields named as in the file; derived sizes are methods. Every size in the runtime comes from here.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -26,6 +27,9 @@ pub struct Config {
     /// Adapter for requests with sound and no image.
     #[serde(default)]
     pub speech_lora: Option<LoraConfig>,
+    /// The user's own adapters for text, by the name under which a request asks for them.
+    #[serde(default)]
+    pub adapters: BTreeMap<String, LoraConfig>,
 }
 
 /// The decoder (spec 1.1).
@@ -277,10 +281,14 @@ impl Config {
         if let Some(audio) = self.audio() {
             audio.check()?;
         }
-        for (name, lora) in [("vision_lora", &self.vision_lora), ("speech_lora", &self.speech_lora)]
-        {
-            if lora.as_ref().is_some_and(|lora| lora.r == 0) {
-                return Err(format!("{name}.r is 0: a LoRA adapter needs a rank of at least 1"));
+        let of_media = [("vision_lora", &self.vision_lora), ("speech_lora", &self.speech_lora)];
+        let of_media = of_media.iter().filter_map(|(name, lora)| Some((*name, lora.as_ref()?)));
+        let of_user = self.adapters.iter().map(|(name, lora)| (name.as_str(), lora));
+        for (name, lora) in of_media.chain(of_user) {
+            if lora.r == 0 || !lora.lora_alpha.is_finite() {
+                return Err(format!(
+                    "{name}: a LoRA adapter needs a rank r of at least 1 and a finite lora_alpha"
+                ));
             }
         }
         Ok(())

@@ -205,7 +205,7 @@ impl Engine {
     /// As [`Engine::embed`].
     pub fn logits(&self, prompt: &Prompt, stop: &Stop) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        let mut session = Session::new(&self.decoder, Adapter::of(prompt), self.context)?;
+        let mut session = Session::new(&self.decoder, self.adapter(prompt)?, self.context)?;
         self.decoder.forward(&mut session, &self.embed_from(prompt, 0, stop)?, Logits::All)
     }
 
@@ -226,7 +226,7 @@ impl Engine {
         stop: &Stop,
         usage: &mut Usage,
     ) -> Result<(Session, Vec<f32>)> {
-        let adapter = Adapter::of(prompt);
+        let adapter = self.adapter(prompt)?;
         let mut session = match cache.resume(adapter, keys)? {
             Some(session) => session,
             None => Session::new(&self.decoder, adapter, self.context)?,
@@ -261,7 +261,7 @@ impl Engine {
     fn embed_from(&self, prompt: &Prompt, start: usize, stop: &Stop) -> Result<Tensor> {
         let ids = &prompt.ids[start..];
         let mut embeds = self.decoder.embed(ids)?;
-        let specials = self.tokenizer.specials();
+        let (specials, adapter) = (self.tokenizer.specials(), self.adapter(prompt)?);
         for (placeholder, is_image) in [(specials.image, true), (specials.audio, false)] {
             let fresh = |placed: &&Placed| {
                 placed.start >= start && matches!(placed.medium, Medium::Image(_)) == is_image
@@ -270,7 +270,7 @@ impl Engine {
                 .media
                 .iter()
                 .filter(fresh)
-                .map(|placed| self.encode(&placed.medium, Adapter::of(prompt), stop))
+                .map(|placed| self.encode(&placed.medium, adapter, stop))
                 .collect::<Result<_>>()?;
             if let Some(placeholder) = placeholder
                 && !features.is_empty()
@@ -297,6 +297,29 @@ impl Engine {
         }
     }
 
+    /// The adapter of a prompt: vision with any picture, else speech with any sound (spec 0), else the one that is asked for.
+    fn adapter(&self, prompt: &Prompt) -> Result<Adapter> {
+        let any = |image: bool| {
+            prompt.media.iter().any(|placed| matches!(placed.medium, Medium::Image(_)) == image)
+        };
+        let of_media = match (any(true), any(false)) {
+            (true, _) => Adapter::Vision,
+            (false, true) => Adapter::Speech,
+            (false, false) => Adapter::None,
+        };
+        let Some(name) = &prompt.adapter else { return Ok(of_media) };
+        if of_media != Adapter::None {
+            return Err(Error::Request(format!(
+                "adapter `{name}` is for text: leave out the media"
+            )));
+        }
+        let names = &self.config.adapters;
+        names.keys().position(|known| known == name).map(Adapter::User).ok_or_else(|| {
+            let names: Vec<&str> = names.keys().map(String::as_str).collect();
+            Error::Request(format!("no adapter `{name}`: the model has {names:?}"))
+        })
+    }
+
     fn hearing(&self) -> Result<&AudioEncoder> {
         self.audio
             .as_ref()
@@ -320,20 +343,6 @@ impl RowCount for Engine {
         self.sight()?;
         let Some(config) = self.config.image() else { return Ok(0) };
         vision::token_count(image.width, image.height, config)
-    }
-}
-
-impl Adapter {
-    /// The adapter of a prompt: vision with any picture, else speech with any sound (spec 0).
-    pub fn of(prompt: &Prompt) -> Self {
-        let any = |image: bool| {
-            prompt.media.iter().any(|placed| matches!(placed.medium, Medium::Image(_)) == image)
-        };
-        match (any(true), any(false)) {
-            (true, _) => Self::Vision,
-            (false, true) => Self::Speech,
-            (false, false) => Self::None,
-        }
     }
 }
 

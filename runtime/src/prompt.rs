@@ -19,6 +19,8 @@ pub struct Prompt {
     pub ids: Vec<u32>,
     /// The media, in the order of their placeholders.
     pub media: Vec<Placed>,
+    /// The adapter of the user's own that the request asks for.
+    pub adapter: Option<String>,
     /// Length of the leading system turn, which stays the same from request to request; 0 without one, or with media in it.
     pub prefix: usize,
 }
@@ -101,7 +103,7 @@ pub fn render(request: &Request, tokenizer: &Tokenizer, rows: &dyn RowCount) -> 
     }
     writer.mark(&tokenizer.specials().chat.assistant)?;
     writer.flush()?;
-    Ok(Prompt { ids: writer.ids, media: writer.media, prefix })
+    Ok(Prompt { ids: writer.ids, media: writer.media, adapter: request.adapter.clone(), prefix })
 }
 
 /// The tool list as the model is shown it: Microsoft's flat form, one JSON array with `", "` and `": "` between its parts.

@@ -113,6 +113,8 @@ pub struct Request {
     pub turns: Vec<Turn>,
     /// Tools on offer; with none, no call can be made.
     pub tools: Vec<ToolSpec>,
+    /// An adapter of the user's own, by name; for text only.
+    pub adapter: Option<String>,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// Bound on the answer's length in tokens.
@@ -122,7 +124,13 @@ pub struct Request {
 impl Request {
     /// A request with greedy decoding, no tools and the model card's bound of 1,000 new tokens.
     pub fn new(turns: Vec<Turn>) -> Self {
-        Self { turns, tools: Vec::new(), sampling: Sampling::Greedy, max_new_tokens: 1000 }
+        Self {
+            turns,
+            tools: Vec::new(),
+            adapter: None,
+            sampling: Sampling::Greedy,
+            max_new_tokens: 1000,
+        }
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Adapter {
     Vision,
     /// Sound and no picture.
     Speech,
+    /// One of the user's own, by its place among the config's `adapters`.
+    User(usize),
 }
 
 /// Keys and values of a sequence, and what is needed to compute them anew.
@@ -34,8 +36,12 @@ impl Session {
     /// [`Error::Request`] when the model has no such adapter.
     pub fn new(decoder: &Decoder, adapter: Adapter, limit: usize) -> Result<Self> {
         if !decoder.has(adapter) {
-            let medium = if adapter == Adapter::Vision { "pictures" } else { "sound" };
-            return Err(Error::Request(format!("this model has no adapter for {medium}")));
+            let purpose = match adapter {
+                Adapter::Vision => "pictures",
+                Adapter::Speech => "sound",
+                Adapter::None | Adapter::User(_) => "this request",
+            };
+            return Err(Error::Request(format!("this model has no adapter for {purpose}")));
         }
         Ok(Self {
             adapter,

@@ -1,7 +1,10 @@
 //! One model in the layouts in which it is published.
 
 use outpost_runtime::import::manifest::Manifest;
-use outpost_runtime::import::{ImportOptions, Quant, import};
+use outpost_runtime::import::{ImportOptions, Quant, UserAdapter, import, import_with};
+use outpost_runtime::{
+    Audio, Engine, EngineOptions, Generation, Part, PrefixCache, Request, Result, Role, Stop, Turn,
+};
 use outpost_tests::root;
 use tempfile::TempDir;
 
@@ -38,4 +41,30 @@ fn an_adapter_that_is_not_there_is_named() {
     let options = ImportOptions::default();
     let fault = import(dir.path(), &dir.path().join("packed"), &options, &mut |_| ()).unwrap_err();
     assert!(fault.to_string().contains("vision-lora/adapter_config.json"), "{fault}");
+}
+
+#[test]
+fn an_adapter_is_chosen_by_name_and_for_text_only() {
+    let fixtures = root().join("tests/fixtures/phi4mm");
+    let dir = tempfile::tempdir().unwrap();
+    let packed = dir.path().join("packed");
+    let mine = [UserAdapter { name: "mine".into(), dir: fixtures.join("native/speech-lora") }];
+    let options = ImportOptions { quant: Quant::F32, group: 32 };
+    import_with(&fixtures.join("checkpoint"), &mine, &packed, &options, &mut |_| ()).unwrap();
+    let engine = Engine::load(&packed, &EngineOptions::default()).unwrap();
+    let answer = |adapter: Option<&str>, turn: Turn| -> Result<Generation> {
+        let mut request = Request::new(vec![turn]);
+        (request.adapter, request.max_new_tokens) = (adapter.map(str::to_owned), 12);
+        engine.generate(&mut PrefixCache::new(), &request, &Stop::never(), &mut |_| ())
+    };
+    let hello = || Turn::text(Role::User, "hello");
+    let plain = answer(None, hello()).unwrap();
+    assert_ne!(answer(Some("mine"), hello()).unwrap().text, plain.text);
+
+    let fault = answer(Some("other"), hello()).unwrap_err().to_string();
+    assert!(fault.contains("`other`") && fault.contains("mine"), "{fault}");
+    let sound = Part::Audio(Audio { samples: vec![0.0; 16_000].into(), rate: 16_000 });
+    let spoken = Turn { role: Role::User, parts: vec![sound] };
+    let fault = answer(Some("mine"), spoken).unwrap_err().to_string();
+    assert!(fault.contains("`mine` is for text"), "{fault}");
 }

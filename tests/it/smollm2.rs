@@ -97,7 +97,7 @@ fn check(engine: &Engine, expected: &Expected, recorded: &Recorded, bounds: &Bou
 
 /// The log-probability of every id but the first.
 fn logprobs(engine: &Engine, ids: &[u32]) -> Vec<f64> {
-    let prompt = Prompt { ids: ids.to_vec(), media: Vec::new(), prefix: 0 };
+    let prompt = Prompt { ids: ids.to_vec(), media: Vec::new(), adapter: None, prefix: 0 };
     let logits = engine.logits(&prompt, &Stop::never()).unwrap();
     let logprobs = logits.log_softmax(-1, logits.kind());
     let next = ids[1..].iter().enumerate();

@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Longest answer, in tokens; none: the daemon's default.
     #[arg(long)]
     max_tokens: Option<usize>,
+    /// An adapter that was given at import, for text.
+    #[arg(long)]
+    lora: Option<String>,
     /// A packed model.
     #[arg(long)]
     model: Option<PathBuf>,
@@ -77,7 +80,8 @@ fn request(args: &Args, max_new_tokens: usize) -> anyhow::Result<Request> {
     }
     let task = args.task.unwrap_or_else(|| args.natural_task());
     let given = Given { images, audio, prompt, language };
-    Ok(task.request(given, &bundled_tools(), max_new_tokens)?)
+    let request = task.request(given, &bundled_tools(), max_new_tokens)?;
+    Ok(Request { adapter: args.lora.clone(), ..request })
 }
 
 impl Args {

@@ -14,6 +14,9 @@ pub(crate) struct Args {
     /// A packed model.
     #[arg(long)]
     model: Option<PathBuf>,
+    /// An adapter that was given at import.
+    #[arg(long)]
+    lora: Option<String>,
     /// What the model is told first.
     #[arg(long)]
     system: Option<String>,
@@ -35,6 +38,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut request = Request::new(Vec::new());
     request.max_new_tokens = args.max_tokens;
     request.sampling = args.sampling();
+    request.adapter.clone_from(&args.lora);
     request.turns.extend(args.system.as_ref().map(|text| Turn::text(Role::System, text)));
     let stdin = std::io::stdin();
     let by_hand = stdin.is_terminal();

@@ -5,18 +5,21 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use outpost_runtime::import::{ImportOptions, Quant, import};
+use outpost_runtime::import::{ImportOptions, Quant, UserAdapter, import_with};
 
 /// Pack a checkpoint for use: done once for each model.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A Phi-4-multimodal checkpoint: a folder with `config.json`, `tokenizer.json` and safetensors.
+    /// A folder with `config.json`, `tokenizer.json` and safetensors, or a GGUF file.
     source: PathBuf,
     /// The folder to write.
     destination: PathBuf,
     /// How the decoder's weights are stored.
     #[arg(long, value_enum, default_value_t = Precision::Int4)]
     quant: Precision,
+    /// An adapter of your own, as PEFT writes it: `NAME=FOLDER`; may be given several times.
+    #[arg(long, value_parser = adapter)]
+    lora: Vec<UserAdapter>,
     /// Weights that share a scale.
     #[arg(long, default_value_t = 32)]
     group: usize,
@@ -41,10 +44,15 @@ impl From<Precision> for Quant {
     }
 }
 
+fn adapter(text: &str) -> Result<UserAdapter, String> {
+    let (name, dir) = text.split_once('=').ok_or("write NAME=FOLDER")?;
+    Ok(UserAdapter { name: name.to_owned(), dir: dir.into() })
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let options = ImportOptions { quant: args.quant.into(), group: args.group };
-    import(&args.source, &args.destination, &options, &mut super::say)?;
+    import_with(&args.source, &args.lora, &args.destination, &options, &mut super::say)?;
     super::say(&format!(
         "{} written in {:.1} s",
         args.destination.display(),

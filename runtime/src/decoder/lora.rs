@@ -14,6 +14,8 @@ pub(crate) struct AdaptedLinear {
     base_layer: Linear,
     vision: Option<Lora>,
     speech: Option<Lora>,
+    /// The user's own, in the config's order; none where one leaves this matrix as it is.
+    user: Vec<Option<Lora>>,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,11 @@ impl AdaptedLinear {
             base_layer: Linear::load(weights, path, rows, width)?,
             vision: lora("vision", &config.vision_lora)?,
             speech: lora("speech", &config.speech_lora)?,
+            user: config
+                .adapters
+                .iter()
+                .map(|(name, lora)| Lora::find(weights, lora, path, name, rows, width))
+                .collect::<Result<_>>()?,
         })
     }
 
@@ -47,6 +54,7 @@ impl AdaptedLinear {
             Adapter::None => None,
             Adapter::Vision => self.vision.as_ref(),
             Adapter::Speech => self.speech.as_ref(),
+            Adapter::User(index) => self.user.get(index).and_then(Option::as_ref),
         };
         match lora {
             Some(lora) => ys + lora.forward(xs),
@@ -56,6 +64,21 @@ impl AdaptedLinear {
 }
 
 impl Lora {
+    /// An adapter of the user's own, which need not touch every matrix.
+    fn find(
+        weights: &Weights,
+        config: &LoraConfig,
+        path: &str,
+        name: &str,
+        rows: usize,
+        width: usize,
+    ) -> Result<Option<Self>> {
+        let there = ["", ".int8", ".int4"]
+            .iter()
+            .any(|form| weights.contains(&format!("{path}.lora_A.{name}.weight{form}")));
+        there.then(|| Self::load(weights, config, path, name, rows, width)).transpose()
+    }
+
     fn load(
         weights: &Weights,
         config: &LoraConfig,

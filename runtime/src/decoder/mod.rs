@@ -49,8 +49,8 @@ pub struct Decoder {
     rope: Rope,
     kv_shape: KvShape,
     vocab_size: usize,
-    /// Whether there is a vision adapter, a speech adapter.
-    adapters: (bool, bool),
+    /// Whether there is a vision adapter, a speech adapter, and how many of the user's own.
+    adapters: (bool, bool, usize),
 }
 
 #[derive(Debug)]
@@ -132,7 +132,11 @@ impl Decoder {
             rope: Rope::new(sizes),
             kv_shape: KvShape::new(sizes, kind, device),
             vocab_size: sizes.vocab_size,
-            adapters: (config.vision_lora.is_some(), config.speech_lora.is_some()),
+            adapters: (
+                config.vision_lora.is_some(),
+                config.speech_lora.is_some(),
+                config.adapters.len(),
+            ),
         })
     }
 
@@ -217,6 +221,7 @@ impl Decoder {
             Adapter::None => true,
             Adapter::Vision => self.adapters.0,
             Adapter::Speech => self.adapters.1,
+            Adapter::User(index) => index < self.adapters.2,
         }
     }
 

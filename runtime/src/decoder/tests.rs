@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::import::{ImportOptions, Quant, import};
+use crate::import::{ImportOptions, Quant, UserAdapter, import, import_with};
 use crate::tokenizer::tests::byte_tokenizer_json;
 
 const HIDDEN: usize = 128;
@@ -328,4 +328,27 @@ fn an_import_appears_whole_or_not_at_all() {
             .to_string()
             .contains("other things")
     );
+}
+
+#[test]
+fn an_adapter_of_the_users_own_is_applied_like_the_models() {
+    let fixtures = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/phi4mm"));
+    let adapter = |name: &str| {
+        [UserAdapter { name: name.to_owned(), dir: fixtures.join("native/vision-lora") }]
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let packed = dir.path().join("packed");
+    let options = ImportOptions { quant: Quant::F32, group: 32 };
+    let source = fixtures.join("checkpoint");
+    import_with(&source, &adapter("mine"), &packed, &options, &mut |_| ()).unwrap();
+    let config = Config::read(&packed.join("config.json")).unwrap();
+    let decoder = Decoder::load(&packed, &config, Device::Cpu).unwrap();
+    let mine = run(&decoder, Adapter::User(0), &[20]);
+    assert!(largest_difference(&mine, &run(&decoder, Adapter::Vision, &[20])) < 1e-6);
+    assert!(largest_difference(&mine, &run(&decoder, Adapter::None, &[20])) > 1e-2);
+    assert!(matches!(Session::new(&decoder, Adapter::User(1), 512), Err(Error::Request(_))));
+
+    let fault =
+        import_with(&source, &adapter("speech"), &packed, &options, &mut |_| ()).unwrap_err();
+    assert!(fault.to_string().contains("`speech`"), "{fault}");
 }

@@ -8,8 +8,8 @@ use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
 
-use super::native;
 use super::source::TensorSource;
+use super::{native, peft};
 use crate::error::{Error, Result};
 use crate::weights::TensorFile;
 
@@ -60,8 +60,19 @@ impl Checkpoint {
             checkpoint.add(&dir.join(name), native::released_name)?;
         }
         for (adapter, path) in native::adapter_files(dir) {
-            checkpoint.add(&path, |name| native::adapter_name(name, adapter))?;
+            checkpoint.add(&path, |name| peft::tensor_name(name, adapter))?;
         }
+        Ok(checkpoint)
+    }
+
+    /// As [`Checkpoint::open`], of a single file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub(crate) fn of_file(path: &Path, rename: impl Fn(&str) -> String) -> Result<Self> {
+        let dir = path.parent().unwrap_or(path).to_owned();
+        let mut checkpoint = Self { dir, files: Vec::new(), places: BTreeMap::new() };
+        checkpoint.add(path, rename)?;
         Ok(checkpoint)
     }
 

@@ -230,12 +230,17 @@ impl Finder<'_> {
         }
         fused.extend(choices);
         entries.push(entry(&packed, &shape, Role::Linear, self.choose(fused)));
-        for (adapter, lora) in adapters {
-            if let Some(LoraConfig { r, .. }) = lora {
-                for (half, shape) in [("lora_A", [*r, width]), ("lora_B", [rows, *r])] {
-                    let name = format!("{module}.{half}.{adapter}.weight");
-                    entries.push(entry(&name, &shape, Role::Linear, vec![part(&name, &shape)]));
-                }
+        let of_media =
+            adapters.into_iter().filter_map(|(adapter, lora)| Some((adapter, lora.as_ref()?)));
+        // The user's own may leave a matrix as it is.
+        let touches = |(adapter, _): &(&str, &LoraConfig)| {
+            self.source.contains(&format!("{module}.lora_A.{adapter}.weight"))
+        };
+        let of_user = self.config.adapters.iter().map(|(name, lora)| (name.as_str(), lora));
+        for (adapter, LoraConfig { r, .. }) in of_media.chain(of_user.filter(touches)) {
+            for (half, shape) in [("lora_A", [*r, width]), ("lora_B", [rows, *r])] {
+                let name = format!("{module}.{half}.{adapter}.weight");
+                entries.push(entry(&name, &shape, Role::Linear, vec![part(&name, &shape)]));
             }
         }
     }

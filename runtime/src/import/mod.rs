@@ -13,6 +13,7 @@ mod native;
 pub mod onnx;
 mod origin;
 mod packed;
+mod peft;
 mod quantize;
 pub mod source;
 
@@ -43,6 +44,15 @@ impl Default for ImportOptions {
     }
 }
 
+/// An adapter of the user's own: a LoRA of decoder matrices in a folder as PEFT writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserAdapter {
+    /// The name under which requests ask for it.
+    pub name: String,
+    /// The folder with `adapter_config.json` and `adapter_model.safetensors`.
+    pub dir: PathBuf,
+}
+
 /// Imports `src`, a checkpoint folder or a GGUF file, into the packed directory `dst`, replacing the packed model there, if any.
 ///
 /// # Errors
@@ -54,11 +64,25 @@ pub fn import(
     options: &ImportOptions,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Manifest> {
+    import_with(src, &[], dst, options, progress)
+}
+
+/// As [`import`], with adapters of the user's own.
+///
+/// # Errors
+/// As [`import`], and when an adapter cannot be read or does not fit the model.
+pub fn import_with(
+    src: &Path,
+    adapters: &[UserAdapter],
+    dst: &Path,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Manifest> {
     if !matches!(options.group, 32 | 64 | 128) {
         return Err(Error::Request(format!("group {} is none of 32, 64, 128", options.group)));
     }
     check_destination(dst)?;
-    let origin = Origin::open(src)?;
+    let origin = Origin::open(src, adapters)?;
     let config = Config::parse(origin.text(origin::CONFIG), src)?;
     Tokenizer::parse(origin.text(origin::TOKENIZER))
         .map_err(|reason| Error::config(src, reason))?;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::peft;
 use crate::error::{Error, Result};
 
 /// How the port's `config.json` calls itself.
@@ -29,13 +29,6 @@ const NAMES: [(&str, &str); 10] = [
 /// The last so many of them hold in the conformer's blocks only.
 const IN_BLOCKS: usize = 2;
 
-/// What this runtime reads of `adapter_config.json`.
-#[derive(Debug, Deserialize)]
-struct AdapterConfig {
-    r: usize,
-    lora_alpha: f64,
-}
-
 /// A tensor's name in the released checkpoint.
 pub(crate) fn released_name(name: &str) -> String {
     let mut name = name.to_owned();
@@ -55,21 +48,13 @@ pub(crate) fn released_name(name: &str) -> String {
     name
 }
 
-/// A tensor of an adapter's folder under its name in the released checkpoint: `X.lora_A.weight` of PEFT is
-/// `X.lora_A.vision.weight` there.
-pub(crate) fn adapter_name(name: &str, adapter: &str) -> String {
-    let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-    match name.strip_suffix(".weight") {
-        Some(stem) => format!("{stem}.{adapter}.weight"),
-        None => name.to_owned(),
-    }
-}
-
 /// The file of an adapter.
 pub(crate) fn adapter_files(dir: &Path) -> impl Iterator<Item = (&'static str, PathBuf)> {
-    ADAPTERS
-        .map(|name| (name, dir.join(format!("{name}-lora/adapter_model.safetensors"))))
-        .into_iter()
+    ADAPTERS.map(|name| (name, folder(dir, name).join(peft::WEIGHTS))).into_iter()
+}
+
+fn folder(dir: &Path, adapter: &str) -> PathBuf {
+    dir.join(format!("{adapter}-lora"))
 }
 
 /// Adds what the port keeps in files of their own: the adapters' sizes and the limit of crops.
@@ -78,23 +63,18 @@ pub(crate) fn adapter_files(dir: &Path) -> impl Iterator<Item = (&'static str, P
 /// When an adapter's configuration is not there or damaged.
 pub(crate) fn complete(config: &mut Value, dir: &Path) -> Result<()> {
     for name in ADAPTERS {
-        let AdapterConfig { r, lora_alpha } =
-            read(&dir.join(format!("{name}-lora/adapter_config.json")))?;
-        config[format!("{name}_lora")] = json!({"r": r, "lora_alpha": lora_alpha});
+        config[format!("{name}_lora")] = peft::sizes(&folder(dir, name))?;
     }
     let processor = dir.join("preprocessor_config.json");
     if processor.exists() {
-        let processor: Value = read(&processor)?;
+        let text = std::fs::read_to_string(&processor).map_err(Error::io(&processor))?;
+        let processor: Value = serde_json::from_str(&text)
+            .map_err(|fault| Error::config(&processor, fault.to_string()))?;
         if let Some(crops) = processor.get("dynamic_hd") {
             config["embd_layer"]["image_embd_layer"]["dynamic_hd"] = crops.clone();
         }
     }
     Ok(())
-}
-
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map_err(|fault| Error::config(path, fault.to_string()))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::gguf::Gguf;
 use super::manifest::{self, Source};
 use super::source::TensorSource;
-use super::{hub_config, native};
+use super::{UserAdapter, hub_config, native, peft};
 use crate::error::{Error, Result};
 
 /// The sizes.
@@ -51,10 +51,23 @@ impl Origin {
     ///
     /// # Errors
     /// When it is neither, or a part of it is missing or damaged.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path, adapters: &[UserAdapter]) -> Result<Self> {
         let name = path.canonicalize().map_err(Error::io(path))?;
         let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_file() { Self::gguf(path, name) } else { Self::folder(path, name) }
+        let origin = if path.is_file() { Self::gguf(path, name) } else { Self::folder(path, name) };
+        adapters.iter().try_fold(origin?, Self::with)
+    }
+
+    /// Adds an adapter of the user's own.
+    fn with(mut self, adapter: &UserAdapter) -> Result<Self> {
+        let sizes = peft::check(adapter)?;
+        let mut config: Value = serde_json::from_str(self.text(CONFIG))
+            .map_err(|fault| Error::config(&adapter.dir, fault.to_string()))?;
+        config["adapters"][&adapter.name] = sizes;
+        self.documents.insert(CONFIG, config.to_string());
+        self.files.extend(peft::files(&adapter.dir));
+        self.tensors = Box::new(peft::Adapted::open(self.tensors, adapter)?);
+        Ok(self)
     }
 
     fn folder(dir: &Path, name: String) -> Result<Self> {
@@ -103,7 +116,12 @@ impl Origin {
     /// For the manifest.
     pub(crate) fn describe(&self) -> Result<Source> {
         let hash = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // Files of adapters are named with their folder.
+            let name =
+                |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let folder = path.parent().map(name).filter(|_| peft::is_file(path));
+            let name =
+                folder.map_or_else(|| name(path), |folder| format!("{folder}/{}", name(path)));
             Ok((name, manifest::sha256(path)?))
         };
         Ok(Source {
