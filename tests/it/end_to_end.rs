@@ -1,5 +1,5 @@
-//! The daemon with the bundled model, over the real embedded broker. What a model of this size says may change with its
-//! training, which `outpost eval` measures; these tests hold what must be true of any.
+//! The daemon with the bundled model, over the real embedded broker. How often it understands, `outpost eval` measures; these
+//! tests hold the path, on commands that it must not miss.
 
 use outpost_agent::app::App;
 use outpost_agent::config::Config;
@@ -21,6 +21,8 @@ async fn a_spoken_command_and_a_picture_become_reports() {
     let mut daemon = Daemon::start(app).await.unwrap();
     let camera = daemon.expect("event/camera").await;
     assert!(camera.get("error").is_none() && camera["source"] == "sign.png", "{camera}");
+    let tool = daemon.expect("tool/set_lock").await;
+    assert_eq!(tool["arguments"], serde_json::json!({"door": "front", "locked": true}), "{tool}");
     let voice = daemon.expect("event/voice").await;
     assert!(
         voice.get("error").is_none() && voice["source"] == "lock_the_front_door.wav",
