@@ -1,4 +1,5 @@
-//! Named tasks: what is asked with which media, in the forms of the model card.
+//! Named tasks of the model card: what is asked with which media. The words for transcription and reading are those that the
+//! bundled model was trained on; the others are plain English, since no trained wording is known.
 
 use clap::ValueEnum;
 use outpost_runtime::{Audio, Image, Request, ToolSpec};

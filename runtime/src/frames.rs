@@ -6,11 +6,9 @@ use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::media::{image_from_bytes, read_image};
+use crate::media::{PICTURES, image_from_bytes, read_image};
 use crate::request::Image;
 
-/// File name extensions of pictures in a folder.
-const PICTURES: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
 /// Longest side of a Y4M frame.
 const SIDE: usize = 8192;
 

@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 use crate::request::{Audio, Image};
 use crate::vision;
 
+/// File name extensions of the pictures that can be read.
+pub const PICTURES: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
 /// Most bytes per pixel that a decoder may ask for: 16-bit RGBA, and as much to work in.
 const BYTES_PER_PIXEL: u64 = 16;
 

@@ -97,6 +97,11 @@ impl Weights {
         self.file.info(name).is_some()
     }
 
+    /// Whether there is a matrix `X.weight`, in any number format.
+    pub(crate) fn has_matrix(&self, module: &str) -> bool {
+        ["", ".int8", ".int4"].iter().any(|form| self.contains(&format!("{module}.weight{form}")))
+    }
+
     /// The shape of a tensor; empty where there is none.
     pub(crate) fn shape(&self, name: &str) -> &[usize] {
         self.file.info(name).map_or(&[], |info| info.shape.as_slice())

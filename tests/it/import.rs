@@ -25,6 +25,13 @@ fn the_port_of_transformers_is_the_released_model() {
         outpost_runtime::config::Config::read(&path).unwrap()
     };
     assert_eq!(config(&native_dir), config(&released_dir));
+    // A plan needs no import: it reads the config of either folder, and of the packed model.
+    let published = |folder: &str| {
+        outpost_runtime::import::config(&root().join("tests/fixtures/phi4mm").join(folder)).unwrap()
+    };
+    assert_eq!(published("native"), published("checkpoint"));
+    let packed = native_dir.path().join("packed");
+    assert_eq!(outpost_runtime::import::config(&packed).unwrap(), published("checkpoint"));
     released.parts.remove("config.json");
     native.parts.remove("config.json");
     assert!(released.parts.contains_key("decoder.safetensors"));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use outpost_runtime::config::Config;
 use outpost_runtime::import::manifest::Manifest;
-use outpost_runtime::import::{ImportOptions, Quant};
+use outpost_runtime::import::{self, ImportOptions, Quant};
 use outpost_runtime::plan::{PRESETS, Plan, preset};
 
 use crate::memory;
@@ -59,7 +59,7 @@ fn model(args: &Args) -> anyhow::Result<(String, Config)> {
         Some(dir) => dir.clone(),
         None => super::model_dir(None, None)?,
     };
-    Ok((dir.display().to_string(), Config::read(&dir.join("config.json"))?))
+    Ok((dir.display().to_string(), import::config(&dir)?))
 }
 
 /// Names and free memory, in GiB.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use outpost_runtime::media::{read_image, read_wav};
+use outpost_runtime::media::{PICTURES, read_image, read_wav};
 use outpost_runtime::{Audio, Image};
 use tokio::time::Instant;
 
@@ -97,17 +97,13 @@ pub struct FileCamera {
 }
 
 impl FileCamera {
-    /// File name extensions of pictures.
-    const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
-
     /// Opens a picture or a folder of them. The first is read at once, so that a wrong file is found out at the start.
     ///
     /// # Errors
     /// When there is no such file, the folder has no picture, or the first is none that can be shown.
     pub fn open(path: &Path, repeat: bool, interval: Duration) -> Result<Self, SenseError> {
-        let playlist = Playlist::open(path, &Self::EXTENSIONS, repeat)?;
-        let first =
-            playlist.files.first().ok_or_else(|| Playlist::empty(path, &Self::EXTENSIONS))?;
+        let playlist = Playlist::open(path, &PICTURES, repeat)?;
+        let first = playlist.files.first().ok_or_else(|| Playlist::empty(path, &PICTURES))?;
         let image = read_image(first)?;
         Ok(Self { shown: Some((first.clone(), image)), playlist, interval, due: None })
     }

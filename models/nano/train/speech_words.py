@@ -61,7 +61,9 @@ class Strings:
     def one(self, blank):
         """(log-mel, one row's id a frame)."""
         speaker, rng = self.rng.choice(self.speakers), self.rng
-        words = next(item for item in ([*next(self.items).text.split()] for _ in itertools.count()) if all(w in speaker for w in item))
+        words = next(self.items).text.split()
+        while not all(word in speaker for word in words):
+            words = next(self.items).text.split()
         parts, spans, at = [], [], 0
         for word in words:
             gap = int(16000 * rng.choice([0.0, 0.0, 0.02, rng.uniform(0.0, 0.15)])) + (rng.randrange(4000) if not parts else 0)

@@ -33,18 +33,20 @@ impl AdaptedLinear {
         rows: usize,
         width: usize,
     ) -> Result<Self> {
-        let lora = |name: &str, lora: &Option<LoraConfig>| {
-            lora.as_ref().map(|lora| Lora::load(weights, lora, path, name, rows, width)).transpose()
+        let lora =
+            |name: &str, sizes: &LoraConfig| Lora::load(weights, sizes, path, name, rows, width);
+        let of_media = |name: &str, sizes: &Option<LoraConfig>| {
+            sizes.as_ref().map(|sizes| lora(name, sizes)).transpose()
+        };
+        let of_user = |(name, sizes): (&String, &LoraConfig)| {
+            let touched = weights.has_matrix(&format!("{path}.lora_A.{name}"));
+            touched.then(|| lora(name, sizes)).transpose()
         };
         Ok(Self {
             base_layer: Linear::load(weights, path, rows, width)?,
-            vision: lora("vision", &config.vision_lora)?,
-            speech: lora("speech", &config.speech_lora)?,
-            user: config
-                .adapters
-                .iter()
-                .map(|(name, lora)| Lora::find(weights, lora, path, name, rows, width))
-                .collect::<Result<_>>()?,
+            vision: of_media("vision", &config.vision_lora)?,
+            speech: of_media("speech", &config.speech_lora)?,
+            user: config.adapters.iter().map(of_user).collect::<Result<_>>()?,
         })
     }
 
@@ -64,21 +66,6 @@ impl AdaptedLinear {
 }
 
 impl Lora {
-    /// An adapter of the user's own, which need not touch every matrix.
-    fn find(
-        weights: &Weights,
-        config: &LoraConfig,
-        path: &str,
-        name: &str,
-        rows: usize,
-        width: usize,
-    ) -> Result<Option<Self>> {
-        let there = ["", ".int8", ".int4"]
-            .iter()
-            .any(|form| weights.contains(&format!("{path}.lora_A.{name}.weight{form}")));
-        there.then(|| Self::load(weights, config, path, name, rows, width)).transpose()
-    }
-
     fn load(
         weights: &Weights,
         config: &LoraConfig,

@@ -109,10 +109,7 @@ impl Decoder {
         let embed_tokens =
             Linear::load(weights, "model.embed_tokens", sizes.vocab_size, sizes.hidden_size)?;
         // A tied head is stored only where its format differs from the embedding's.
-        let has_head = ["", ".int8", ".int4"]
-            .iter()
-            .any(|form| weights.contains(&format!("lm_head.weight{form}")));
-        let lm_head = if has_head || !sizes.tie_word_embeddings {
+        let lm_head = if weights.has_matrix("lm_head") || !sizes.tie_word_embeddings {
             Linear::load(weights, "lm_head", sizes.vocab_size, sizes.hidden_size)?
         } else {
             embed_tokens.share()

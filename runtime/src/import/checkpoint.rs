@@ -40,8 +40,7 @@ impl Checkpoint {
     /// [`Error::Io`] when a file is not there, [`Error::Weights`] naming a file that is cut short or damaged, and
     /// [`Error::Config`] for a damaged index.
     pub fn open(dir: &Path) -> Result<Self> {
-        let mut checkpoint =
-            Self { dir: dir.to_owned(), files: Vec::new(), places: BTreeMap::new() };
+        let mut checkpoint = Self::empty(dir);
         for name in shards(dir)? {
             checkpoint.add(&dir.join(name), |name| name.replace(Self::WRAPPER, ""))?;
         }
@@ -54,8 +53,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn open_native(dir: &Path) -> Result<Self> {
-        let mut checkpoint =
-            Self { dir: dir.to_owned(), files: Vec::new(), places: BTreeMap::new() };
+        let mut checkpoint = Self::empty(dir);
         for name in shards(dir)? {
             checkpoint.add(&dir.join(name), native::released_name)?;
         }
@@ -70,10 +68,13 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub(crate) fn of_file(path: &Path, rename: impl Fn(&str) -> String) -> Result<Self> {
-        let dir = path.parent().unwrap_or(path).to_owned();
-        let mut checkpoint = Self { dir, files: Vec::new(), places: BTreeMap::new() };
+        let mut checkpoint = Self::empty(path.parent().unwrap_or(path));
         checkpoint.add(path, rename)?;
         Ok(checkpoint)
+    }
+
+    fn empty(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), files: Vec::new(), places: BTreeMap::new() }
     }
 
     /// Maps a file, whose tensors are known by what `rename` makes of their names.

@@ -99,6 +99,7 @@ fn encoders(keys: &mut Map<String, Value>) -> Result<(), String> {
         Some(Value::Object(section)) => Ok(section),
         _ => Err(format!("`{key}` is missing")),
     };
+    keys.insert("model_type".into(), native::RELEASED_TYPE.into());
     let (vision, audio) = (take(keys, "vision_config")?, take(keys, "audio_config")?);
     let tower: Map<String, Value> = [
         "hidden_size",

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use self::inventory::{Entry, HEADS};
 use self::manifest::{Manifest, Part};
 use self::origin::Origin;
+pub use self::origin::config;
 pub use self::quantize::Quant;
 use crate::config::Config;
 use crate::error::{Error, Result};

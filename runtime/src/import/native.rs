@@ -9,12 +9,14 @@ use crate::error::{Error, Result};
 
 /// How the port's `config.json` calls itself.
 pub(crate) const MODEL_TYPE: &str = "phi4_multimodal";
+/// How the released one does (spec 1.1).
+pub(crate) const RELEASED_TYPE: &str = "phi4mm";
 
 /// The adapters, by the name that the released checkpoint gives them.
 const ADAPTERS: [&str; 2] = ["vision", "speech"];
 
 /// Parts of names: the port's, and the released checkpoint's (spec 3.1, 4.5).
-const NAMES: [(&str, &str); 10] = [
+const NAMES: [(&str, &str); 8] = [
     ("image_embed.img_projection_up.", "image_embed.img_projection.0."),
     ("image_embed.img_projection_down.", "image_embed.img_projection.2."),
     ("image_embed.global_img_feature_extensor", "image_embed.glb_GN"),
@@ -23,29 +25,22 @@ const NAMES: [(&str, &str); 10] = [
     ("audio_embed.down_proj_for_speech.", "audio_embed.audio_projection.speech.2."),
     ("audio_embed.up_proj_for_vision_speech.", "audio_embed.audio_projection.vision.0."),
     ("audio_embed.down_proj_for_vision_speech.", "audio_embed.audio_projection.vision.2."),
+];
+/// The same within the conformer's blocks, where the decoder's names mean something else.
+const BLOCK_NAMES: [(&str, &str); 6] = [
     (".gate_up_proj.", ".net.0.linear."),
     (".down_proj.", ".net.2."),
+    (".self_attn.q_proj.", ".self_attn.linear_q."),
+    (".self_attn.k_proj.", ".self_attn.linear_k."),
+    (".self_attn.v_proj.", ".self_attn.linear_v."),
+    (".self_attn.o_proj.", ".self_attn.linear_out."),
 ];
-/// The last so many of them hold in the conformer's blocks only.
-const IN_BLOCKS: usize = 2;
 
 /// A tensor's name in the released checkpoint.
 pub(crate) fn released_name(name: &str) -> String {
-    let mut name = name.to_owned();
     let is_block = name.contains(".audio_embed.encoder.encoders.");
-    let known = if is_block { NAMES.len() } else { NAMES.len() - IN_BLOCKS };
-    for (port, released) in &NAMES[..known] {
-        name = name.replace(port, released);
-    }
-    if is_block {
-        for (port, released) in [("q", "q"), ("k", "k"), ("v", "v"), ("o", "out")] {
-            name = name.replace(
-                &format!(".self_attn.{port}_proj."),
-                &format!(".self_attn.linear_{released}."),
-            );
-        }
-    }
-    name
+    let names = if is_block { &BLOCK_NAMES[..] } else { &NAMES };
+    names.iter().fold(name.to_owned(), |name, (port, released)| name.replace(port, released))
 }
 
 /// The file of an adapter.

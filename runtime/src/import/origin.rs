@@ -10,6 +10,7 @@ use super::gguf::Gguf;
 use super::manifest::{self, Source};
 use super::source::TensorSource;
 use super::{UserAdapter, hub_config, native, peft};
+use crate::config::Config;
 use crate::error::{Error, Result};
 
 /// The sizes.
@@ -20,13 +21,23 @@ pub(crate) const TOKENIZER: &str = "tokenizer.json";
 const COPIED: [&str; 4] = [CONFIG, TOKENIZER, "generation_config.json", LICENCE];
 const LICENCE: &str = "LICENSE";
 
+/// The config of a model's folder, in whatever layout it was published.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Config`] when a file is not there or damaged.
+pub fn config(dir: &Path) -> Result<Config> {
+    let path = dir.join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    Config::parse(&released(&text, dir)?.0, &path)
+}
+
 /// The text of a folder's `config.json` in the released layout, and whether the folder is the port of `transformers`.
 fn released(text: &str, dir: &Path) -> Result<(String, bool)> {
     let path = dir.join(CONFIG);
     let fault = |reason: String| Error::config(&path, reason);
     let found: Value = serde_json::from_str(text).map_err(|error| fault(error.to_string()))?;
     let mut config = hub_config::released(found.clone()).map_err(fault)?;
-    let is_native = config["model_type"] == native::MODEL_TYPE;
+    let is_native = found["model_type"] == native::MODEL_TYPE;
     if is_native {
         native::complete(&mut config, dir)?;
     }

@@ -135,14 +135,20 @@ fn fetch(flavour: Flavour, partial: &Path) -> Result<()> {
 
 /// Any Python fetches the same wheels: they are opened for their libraries only.
 fn download(processor: &str, list: &Path, wheels: &Path) -> Command {
-    let mut pip = Command::new(python());
-    pip.args(["-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]);
-    pip.args(["--require-hashes", "--only-binary=:all:"]);
+    let mut pip = pip_download(list, wheels);
     pip.args(["--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"]);
     for glibc in 5..=28 {
         pip.args(["--platform", &format!("manylinux_2_{glibc}_{processor}")]);
     }
     pip.args(["--platform", &format!("manylinux2014_{processor}")]);
+    pip
+}
+
+/// Fetches the wheels of a list, each held against its hash.
+pub(super) fn pip_download(list: &Path, wheels: &Path) -> Command {
+    let mut pip = Command::new(python());
+    pip.args(["-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]);
+    pip.args(["--require-hashes", "--only-binary=:all:"]);
     pip.arg("--requirement").arg(list).arg("--dest").arg(wheels);
     pip
 }

