@@ -1,7 +1,7 @@
 //! The daemon as a whole: built from a configuration, started, and drained.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::agent::{Agent, Eye, Inputs};
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::event::Inbound;
+use crate::memory::{self, MemoryError};
 use crate::model_thread::{EngineModel, Model, ModelError, ModelThread};
 use crate::mqtt::broker::{Broker, BrokerError};
 use crate::mqtt::client::{self, MqttError, Publisher};
@@ -35,6 +36,9 @@ pub enum AppError {
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The memory that the model needs.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The embedded broker.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -63,7 +67,7 @@ impl App {
     /// # Errors
     /// When the model cannot be loaded or the broker not be started.
     pub async fn build(config: Config, dir: &Path) -> Result<Self, AppError> {
-        let (dir, options) = (PathBuf::from(dir), config.model.engine_options());
+        let (dir, options) = (dir.to_owned(), memory::engine_options(dir, &config.model)?);
         let load = move || Ok(Box::new(EngineModel::load(&dir, &options)?) as Box<dyn Model>);
         Self::with_model(config, load).await
     }

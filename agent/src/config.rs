@@ -7,8 +7,8 @@ use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use outpost_runtime::EngineOptions;
 use outpost_runtime::device::DeviceChoice;
+use outpost_runtime::{EncoderWeights, EngineOptions};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -46,6 +46,8 @@ pub struct ModelConfig {
     pub threads: Option<usize>,
     /// Bound on prompt and answer together, in tokens. Memory is taken as it is used.
     pub context: usize,
+    /// `auto`, `resident` or `on-demand`.
+    pub encoders: Encoders,
     /// Bound on the answer, in tokens.
     pub max_new_tokens: usize,
     /// A generation, its time in the queue included, ends here.
@@ -60,6 +62,7 @@ impl Default for ModelConfig {
             device: Device::Auto,
             threads: None,
             context: 4096,
+            encoders: Encoders::Auto,
             max_new_tokens: 256,
             deadline: Duration::from_mins(1),
         }
@@ -78,15 +81,31 @@ pub enum Device {
     Cuda,
 }
 
+/// Where the weights of the vision and audio encoders are between runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encoders {
+    /// In memory if all fits, else in their files.
+    Auto,
+    /// In memory.
+    Resident,
+    /// In their files: slower, a layer is read when its turn comes.
+    OnDemand,
+}
+
 impl ModelConfig {
-    /// How the engine is to be loaded.
+    /// How the engine is to be loaded where memory is no concern.
     pub fn engine_options(&self) -> EngineOptions {
         let device = match self.device {
             Device::Auto => DeviceChoice::Auto,
             Device::Cpu => DeviceChoice::Cpu,
             Device::Cuda => DeviceChoice::Cuda,
         };
-        EngineOptions { device, threads: self.threads, context: self.context }
+        let encoders = match self.encoders {
+            Encoders::Auto | Encoders::Resident => EncoderWeights::Resident,
+            Encoders::OnDemand => EncoderWeights::OnDemand,
+        };
+        EngineOptions { device, threads: self.threads, context: self.context, encoders }
     }
 
     fn check(&self, faults: &mut Faults) {

@@ -1,4 +1,71 @@
-//! What this machine has left of memory.
+//! What this machine has left of memory, and whether a model fits into it.
+
+use std::path::Path;
+
+use outpost_runtime::config::Config;
+use outpost_runtime::import::ImportOptions;
+use outpost_runtime::import::manifest::Manifest;
+use outpost_runtime::plan::Plan;
+use outpost_runtime::{EncoderWeights, EngineOptions};
+
+use crate::config::{Encoders, ModelConfig};
+
+/// A model cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// Its description cannot be read.
+    #[error(transparent)]
+    Model(#[from] outpost_runtime::Error),
+    /// It needs more than there is: being killed later says less.
+    #[error(
+        "the model needs {:.2} GiB at a context of {context}, and {:.2} are free:{table}\nSet a shorter `model.context`, or import \
+         it with a smaller --quant",
+        gib(*needed),
+        gib(*free)
+    )]
+    Full {
+        /// Bytes that the model needs.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Positions of the context.
+        context: usize,
+        /// The parts, a line each.
+        table: String,
+    },
+}
+
+/// How to load the packed model in `dir`, so that it fits into the free memory.
+///
+/// # Errors
+/// When it does not fit in any way, or is no packed model.
+pub fn engine_options(dir: &Path, model: &ModelConfig) -> Result<EngineOptions, MemoryError> {
+    let mut options = model.engine_options();
+    let Some(free) = available() else { return Ok(options) };
+    let (config, manifest) = (Config::read(&dir.join("config.json"))?, Manifest::read(dir)?);
+    let plan = Plan::of(&config, ImportOptions { quant: manifest.quant, group: manifest.group });
+    let context = model.context.min(config.decoder.max_position_embeddings);
+    if model.encoders == Encoders::Auto && plan.total(context, options.encoders) > free {
+        options.encoders = EncoderWeights::OnDemand;
+        tracing::info!("memory is short: the encoders' layers are read when they are needed");
+    }
+    let needed = plan.total(context, options.encoders);
+    if needed <= free {
+        return Ok(options);
+    }
+    let row = |part: &str, bytes: u64| format!("\n  {part:<24} {:7.2}", gib(bytes));
+    let mut table: String = plan.parts.iter().map(|(part, bytes)| row(part, *bytes)).collect();
+    table += &row("keys and values", plan.cache(context));
+    if options.encoders == EncoderWeights::OnDemand {
+        table += "\n  of the encoders, no more than a layer at a time is counted";
+    }
+    Err(MemoryError::Full { needed, free, context, table })
+}
+
+/// Bytes in GiB.
+pub fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
 
 /// Free memory in bytes, with what the kernel would give up for it; none where `/proc/meminfo` does not say.
 pub fn available() -> Option<u64> {

@@ -204,6 +204,11 @@ impl VisionConfig {
         layer_norm_eps: 1e-6,
     };
 
+    /// Layers that are computed: the tower gives the output of the last but one.
+    pub fn running_layers(&self) -> usize {
+        self.num_hidden_layers.saturating_sub(1)
+    }
+
     /// Patches along a side of a crop.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size

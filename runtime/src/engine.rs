@@ -14,6 +14,7 @@ use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::features::Features;
 use crate::grammar::GrammarCompiler;
+use crate::graph::EncoderWeights;
 use crate::import::manifest::Manifest;
 use crate::merge::merge;
 use crate::prefix_cache::{self, Key, PrefixCache};
@@ -37,11 +38,18 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// Bound on prompt and answer together, in tokens; the model's own bound holds as well.
     pub context: usize,
+    /// Where the encoders' weights are between runs.
+    pub encoders: EncoderWeights,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { device: DeviceChoice::Auto, threads: None, context: 8192 }
+        Self {
+            device: DeviceChoice::Auto,
+            threads: None,
+            context: 8192,
+            encoders: EncoderWeights::Resident,
+        }
     }
 }
 
@@ -91,11 +99,11 @@ impl Engine {
             decoder: Decoder::load(dir, &config, device::choose(options.device)?)?,
             audio: config
                 .audio()
-                .map(|audio| AudioEncoder::load(dir, audio, hidden))
+                .map(|audio| AudioEncoder::load(dir, audio, hidden, options.encoders))
                 .transpose()?,
             vision: config
                 .image()
-                .map(|image| VisionEncoder::load(dir, image, hidden))
+                .map(|image| VisionEncoder::load(dir, image, hidden, options.encoders))
                 .transpose()?,
             stop_ids: stop_ids(dir, &tokenizer)?,
             context: options.context.min(config.decoder.max_position_embeddings),

@@ -38,6 +38,7 @@ mod weights;
 pub use engine::{Engine, EngineOptions};
 pub use error::{Error, Result, StopReason};
 pub use features::Features;
+pub use graph::EncoderWeights;
 pub use prefix_cache::PrefixCache;
 pub use request::{
     Audio, Finish, Generation, Image, Part, Request, Role, Sampling, Stop, ToolCall, ToolSpec,

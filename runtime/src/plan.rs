@@ -1,12 +1,14 @@
 //! What a model needs of memory, from its sizes alone: before a byte of it is fetched, and before it is loaded.
 //!
 //! Weights are counted as they lie in memory once loaded: the decoder in the format of its packed file, the encoders in f32 as
-//! `tract` runs them. Keys and values grow with the context; what else a run needs is an allowance.
+//! `tract` runs them, all of them or one layer at a time. Keys and values grow with the context; what else a run needs is an allowance.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::config::Config;
 use crate::error::Result;
+use crate::graph::EncoderWeights;
 use crate::import::{ImportOptions, onnx, stored};
 
 /// Code and data of the program, libtorch and the encoders' intermediate results.
@@ -26,6 +28,10 @@ pub struct Plan {
     pub parts: Vec<(&'static str, u64)>,
     /// Keys and values of one position.
     pub position: u64,
+    /// What of the encoders is in layers.
+    layers: u64,
+    /// The largest of these layers.
+    layer: u64,
 }
 
 /// The sizes of a published model; none for an unknown name.
@@ -43,15 +49,24 @@ impl Plan {
         let mut parts = stored(config, options);
         let width = size_of::<f32>() as u64;
         let mut encoders = [("vision encoder", 0), ("audio encoder", 0)];
+        let mut layers: BTreeMap<String, u64> = BTreeMap::new();
         for (name, shape) in onnx::running(config) {
             let bytes = shape.iter().product::<usize>() as u64 * width;
             encoders[usize::from(!name.contains("image_embed"))].1 += bytes;
+            if let Some(layer) = onnx::layer_of(&name) {
+                *layers.entry(layer.to_owned()).or_default() += bytes;
+            }
         }
         parts.extend(encoders.into_iter().filter(|(_, bytes)| *bytes > 0));
         parts.push(("allowance", ALLOWANCE));
         let sizes = &config.decoder;
         let values = 2 * sizes.num_hidden_layers * sizes.num_key_value_heads * sizes.head_dim();
-        Self { parts, position: 2 * values as u64 }
+        Self {
+            parts,
+            position: 2 * values as u64,
+            layers: layers.values().sum(),
+            layer: layers.values().copied().max().unwrap_or(0),
+        }
     }
 
     /// Keys and values of a whole context.
@@ -60,8 +75,12 @@ impl Plan {
     }
 
     /// Everything, at a context of that many positions.
-    pub fn total(&self, context: usize) -> u64 {
-        self.parts.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.cache(context)
+    pub fn total(&self, context: usize, encoders: EncoderWeights) -> u64 {
+        let all = self.parts.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.cache(context);
+        match encoders {
+            EncoderWeights::Resident => all,
+            EncoderWeights::OnDemand => all - self.layers + self.layer,
+        }
     }
 }
 
@@ -77,7 +96,8 @@ mod tests {
     #[test]
     fn every_preset_is_a_config() {
         for (name, _) in PRESETS {
-            assert!(plan(name, Quant::Int4).total(4096) > 1 << 30, "{name}");
+            let total = plan(name, Quant::Int4).total(4096, EncoderWeights::OnDemand);
+            assert!(total > 1 << 30, "{name}");
         }
     }
 
@@ -85,7 +105,7 @@ mod tests {
     fn the_text_model_in_bf16_has_two_bytes_for_each_of_its_numbers() {
         // Spec 7: 3,836,021,760 parameters of Phi-4-mini-instruct; the tied head is the embedding.
         let plan = plan("phi-4-mini", Quant::Bf16);
-        assert_eq!(plan.total(0) - ALLOWANCE, 2 * 3_836_021_760);
+        assert_eq!(plan.total(0, EncoderWeights::Resident) - ALLOWANCE, 2 * 3_836_021_760);
         // Spec 1.5: keys and values of a position in bf16.
         assert_eq!(plan.position, 131_072);
         assert_eq!(plan.cache(4096), 512 << 20);
@@ -94,8 +114,11 @@ mod tests {
     #[test]
     fn four_bits_take_less_than_eight_and_these_less_than_sixteen() {
         let totals = [Quant::Int4, Quant::Int8, Quant::Bf16, Quant::F32]
-            .map(|quant| plan("phi-4-multimodal", quant).total(4096));
+            .map(|quant| plan("phi-4-multimodal", quant).total(4096, EncoderWeights::Resident));
         assert!(totals.is_sorted(), "{totals:?}");
+        let on_demand = plan("phi-4-multimodal", Quant::Int4).total(4096, EncoderWeights::OnDemand);
+        // A board of 8 GB has room beside it.
+        assert!(on_demand < (45 << 30) / 10, "{on_demand}");
         let unknown = preset("phi-5");
         assert!(unknown.is_none());
     }

@@ -1,4 +1,4 @@
-//! Memory-mapped safetensors files, and the packed decoder weights read from one by dotted name.
+//! Safetensors files, and the packed decoder weights read from one by dotted name.
 //!
 //! # Packed names
 //! A tensor keeps its name in the checkpoint, less `.base_layer`. Quantized matrices `X.weight` of shape `[n, k]` become two
@@ -6,13 +6,14 @@
 //! - int8: `X.weight.int8` `[n, k]` i8 and `X.weight.scale` `[n]` bf16;
 //! - int4: `X.weight.int4` `[n, k / 2]` u8, the even column in the high nibble, and `X.weight.scale_zero` `[n, k / group, 2]` bf16.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorInfo};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -20,45 +21,95 @@ use crate::error::{Error, Result};
 /// File of the packed directory that holds the decoder.
 pub(crate) const DECODER_FILE: &str = "decoder.safetensors";
 
-/// Maps a file of a model.
-pub(crate) fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    #[expect(
-        unsafe_code,
-        reason = "a checkpoint is larger than memory: it must be mapped, not read"
-    )]
-    // SAFETY: the map is only read, as plain bytes of which every pattern is valid. Cutting the file short while it is
-    // mapped would end the process; model folders are written elsewhere and renamed into place, never changed.
-    unsafe { Mmap::map(&file) }.map_err(Error::io(path))
-}
-
-/// A mapped safetensors file whose header was checked against its length.
+/// A file of a model, read by parts: it is larger than what should be held in memory, and mapped it would count as such.
 #[derive(Debug)]
-pub(crate) struct TensorFile {
+pub(crate) struct ModelFile {
     path: PathBuf,
-    map: Mmap,
-    /// Where the tensors begin, behind the header.
-    start: usize,
-    tensors: BTreeMap<String, TensorInfo>,
+    file: File,
+    length: u64,
 }
 
-impl TensorFile {
+impl ModelFile {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let map = map(path)?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|fault| Error::Weights {
-            path: path.to_owned(),
-            faults: vec![format!(
-                "no complete safetensors file of {} bytes ({fault}): it was cut short or damaged, fetch it again",
-                map.len()
-            )],
-        })?;
-        let tensors =
-            metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
-        Ok(Self { path: path.to_owned(), start: header + size_of::<u64>(), tensors, map })
+        let file = File::open(path).map_err(Error::io(path))?;
+        let length = file.metadata().map_err(Error::io(path))?.len();
+        Ok(Self { path: path.to_owned(), file, length })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The file from its start.
+    pub(crate) fn reader(&self) -> &File {
+        &self.file
+    }
+
+    /// Some bytes of the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when they cannot be read, or are not there.
+    pub(crate) fn read(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        let length = range.end.min(self.length).saturating_sub(range.start);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        self.file.read_exact_at(&mut bytes, range.start).map_err(Error::io(&self.path))?;
+        if length == range.end - range.start {
+            return Ok(bytes);
+        }
+        Err(Error::io(&self.path)(std::io::ErrorKind::UnexpectedEof.into()))
+    }
+}
+
+/// A safetensors file whose header was checked against its length.
+#[derive(Debug)]
+pub(crate) struct TensorFile {
+    file: ModelFile,
+    /// Where the tensors begin, behind the header.
+    start: u64,
+    tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl TensorFile {
+    /// The longest header that is read, as by the reference implementation of the format.
+    const LONGEST_HEADER: u64 = 100_000_000;
+
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = ModelFile::open(path)?;
+        let (start, metadata) = Self::header(&file).map_err(|reason| Error::Weights {
+            path: path.to_owned(),
+            faults: vec![format!(
+                "no complete safetensors file of {} bytes ({reason}): it was cut short or damaged, fetch it again",
+                file.length()
+            )],
+        })?;
+        let tensors =
+            metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+        Ok(Self { file, start, tensors })
+    }
+
+    /// Where the tensors begin, and what they are.
+    fn header(file: &ModelFile) -> Result<(u64, Metadata), Cow<'static, str>> {
+        let io = |fault: Error| Cow::from(fault.to_string());
+        let size = file.read(0..8).map_err(io)?.try_into().map_or(0, u64::from_le_bytes);
+        if size > Self::LONGEST_HEADER {
+            return Err(format!("a header of {size} bytes").into());
+        }
+        let header = file.read(8..8 + size).map_err(io)?;
+        // Offsets that overlap, leave gaps or do not fit their shapes are refused here.
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|fault| fault.to_string())?;
+        if (8 + size).checked_add(metadata.data_len() as u64) != Some(file.length()) {
+            return Err("its length is not what the header says".into());
+        }
+        Ok((8 + size, metadata))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
@@ -69,10 +120,10 @@ impl TensorFile {
         self.tensors.get(name)
     }
 
-    /// The little-endian bytes of a tensor, rows first.
-    pub(crate) fn bytes(&self, info: &TensorInfo) -> &[u8] {
-        let (from, to) = info.data_offsets;
-        self.map.get(self.start + from..self.start + to).unwrap_or_default()
+    /// Some of the little-endian bytes of a tensor, rows first.
+    pub(crate) fn bytes(&self, info: &TensorInfo, part: Range<usize>) -> Result<Vec<u8>> {
+        let start = self.start + info.data_offsets.0 as u64;
+        self.file.read(start + part.start as u64..start + part.end as u64)
     }
 }
 
@@ -84,7 +135,7 @@ pub(crate) struct Weights {
 }
 
 impl Weights {
-    /// Maps the decoder of a packed directory.
+    /// Opens the decoder of a packed directory.
     pub(crate) fn open(dir: &Path, device: Device) -> Result<Self> {
         Ok(Self { file: TensorFile::open(&dir.join(DECODER_FILE))?, device })
     }
@@ -117,11 +168,11 @@ impl Weights {
             Some(Dtype::U8) => Kind::Uint8,
             dtype => return Err(self.fault(format!("`{name}` has number format {dtype:?}"))),
         };
-        Ok(Tensor::f_from_data_size(bytes, &sizes(shape), kind)?.f_to(self.device)?)
+        Ok(Tensor::f_from_data_size(&bytes, &sizes(shape), kind)?.f_to(self.device)?)
     }
 
     /// The bytes of a tensor, which must have that shape.
-    pub(crate) fn bytes(&self, name: &str, shape: &[usize]) -> Result<&[u8]> {
+    pub(crate) fn bytes(&self, name: &str, shape: &[usize]) -> Result<Vec<u8>> {
         let info =
             self.file.info(name).ok_or_else(|| self.fault(format!("`{name}` is missing")))?;
         if info.shape != shape {
@@ -130,7 +181,8 @@ impl Weights {
                 info.shape
             )));
         }
-        Ok(self.file.bytes(info))
+        let (start, end) = info.data_offsets;
+        self.file.bytes(info, 0..end - start)
     }
 
     pub(crate) fn fault(&self, fault: impl std::fmt::Display) -> Error {

@@ -10,7 +10,8 @@ use outpost_runtime::import::{ImportOptions, Quant, import};
 use outpost_runtime::media::{read_image, read_wav};
 use outpost_runtime::vision::{VisionEncoder, tile};
 use outpost_runtime::{
-    Audio, Engine, EngineOptions, Finish, Image, Part, PrefixCache, Request, Role, Stop, Turn,
+    Audio, EncoderWeights, Engine, EngineOptions, Finish, Image, Part, PrefixCache, Request, Role,
+    Stop, Turn,
 };
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
@@ -148,8 +149,13 @@ impl Packed {
     }
 
     fn engine(&self) -> Engine {
-        let options = EngineOptions { device: DeviceChoice::Cpu, ..EngineOptions::default() };
-        Engine::load(&self.path(), &options).unwrap()
+        self.engine_with(EncoderWeights::Resident)
+    }
+
+    fn engine_with(&self, encoders: EncoderWeights) -> Engine {
+        let device = DeviceChoice::Cpu;
+        Engine::load(&self.path(), &EngineOptions { device, encoders, ..EngineOptions::default() })
+            .unwrap()
     }
 }
 
@@ -225,8 +231,13 @@ fn pictures_are_tiled_as_by_the_reference() {
 fn sounds_are_encoded_as_by_the_reference() {
     let (reference, packed) = (Reference::read(), Packed::new(Quant::F32));
     let hidden = packed.config.decoder.hidden_size;
-    let encoder =
-        AudioEncoder::load(&packed.path(), packed.config.audio().unwrap(), hidden).unwrap();
+    let encoder = AudioEncoder::load(
+        &packed.path(),
+        packed.config.audio().unwrap(),
+        hidden,
+        EncoderWeights::Resident,
+    )
+    .unwrap();
     for (name, audio, _) in reference.sounds() {
         let rows = encoder.conform(&log_mel(&audio).unwrap(), &Stop::never()).unwrap();
         assert_close(name, &rows.data, &reference.floats(&format!("conformer.{name}")), F32);
@@ -246,9 +257,10 @@ fn sounds_are_encoded_as_by_the_reference() {
 #[test]
 fn pictures_are_encoded_as_by_the_reference() {
     let (reference, packed) = (Reference::read(), Packed::new(Quant::F32));
-    let image_config = packed.config.image().unwrap();
+    let (image_config, hidden) =
+        (packed.config.image().unwrap(), packed.config.decoder.hidden_size);
     let encoder =
-        VisionEncoder::load(&packed.path(), image_config, packed.config.decoder.hidden_size)
+        VisionEncoder::load(&packed.path(), image_config, hidden, EncoderWeights::Resident)
             .unwrap();
     for (name, image, _) in reference.pictures() {
         if ["exact", "rows"].contains(&name.as_str()) {
@@ -286,6 +298,17 @@ fn logits_of_every_mode_equal_the_reference() {
     for (name, request, case) in reference.prompts() {
         let got = logits(&engine, &request, case);
         assert_close(name, &got, &reference.floats(&format!("logits.{name}")), F32);
+    }
+}
+
+#[test]
+fn encoders_on_demand_give_the_same_numbers() {
+    let (reference, packed) = (Reference::read(), Packed::new(Quant::F32));
+    let [resident, on_demand] = [EncoderWeights::Resident, EncoderWeights::OnDemand]
+        .map(|weights| packed.engine_with(weights));
+    for (name, request, case) in reference.prompts() {
+        let [a, b] = [&resident, &on_demand].map(|engine| logits(engine, &request, case));
+        assert!(a == b, "{name}");
     }
 }
 

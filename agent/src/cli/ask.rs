@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::config::ModelConfig;
 use crate::dispatch::bundled_tools;
+use crate::memory::engine_options;
 use crate::model_thread::{EngineModel, Model as _};
 use crate::tasks::{Given, Task};
 
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = ModelConfig::default();
     let request = request(args, args.max_tokens.unwrap_or(config.max_new_tokens))?;
     let dir = super::model_dir(args.model.as_deref(), None)?;
-    let mut model = EngineModel::load(&dir, &config.engine_options())?;
+    let mut model = EngineModel::load(&dir, &engine_options(&dir, &config)?)?;
     let generation = model.generate(&request, &Stop::never())?;
     print(&generation, args.json);
     Ok(ExitCode::SUCCESS)

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use outpost_runtime::{Engine, PrefixCache, Request, Role, Sampling, Stop, Turn};
 
 use crate::config::ModelConfig;
+use crate::memory::engine_options;
 
 /// Talk with a model: one line, one answer. An empty line or the end of input ends the conversation.
 #[derive(Debug, clap::Args)]
@@ -33,7 +34,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let dir = super::model_dir(args.model.as_deref(), None)?;
-    let engine = Engine::load(&dir, &ModelConfig::default().engine_options())?;
+    let engine = Engine::load(&dir, &engine_options(&dir, &ModelConfig::default())?)?;
     let mut cache = PrefixCache::new();
     let mut request = Request::new(Vec::new());
     request.max_new_tokens = args.max_tokens;

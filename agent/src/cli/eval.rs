@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::ModelConfig;
 use crate::dispatch::bundled_tools;
+use crate::memory::engine_options;
 use crate::model_thread::{EngineModel, Model as _};
 use crate::prompting;
 use crate::score::{ErrorRate, plain_words};
@@ -120,7 +121,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let lines = read_manifest(&args.manifest)?;
     let folder = args.manifest.parent().unwrap_or(Path::new(""));
     let dir = super::model_dir(args.model.as_deref(), None)?;
-    let mut model = EngineModel::load(&dir, &config.engine_options())?;
+    let mut model = EngineModel::load(&dir, &engine_options(&dir, &config)?)?;
     let tools = bundled_tools();
     let mut tallies = Tallies::default();
     let started = Instant::now();

@@ -1,15 +1,15 @@
 //! `outpost plan`: what a model needs of memory, and where it fits.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use outpost_runtime::EncoderWeights::{OnDemand, Resident};
 use outpost_runtime::config::Config;
-use outpost_runtime::import::manifest::Manifest;
 use outpost_runtime::import::{self, ImportOptions, Quant};
 use outpost_runtime::plan::{PRESETS, Plan, preset};
 
-use crate::memory;
+use crate::memory::{self, gib};
 
 /// Show what a model needs of memory in each number format, by part and by context, and which devices have it.
 #[derive(Debug, clap::Args)]
@@ -62,6 +62,16 @@ fn model(args: &Args) -> anyhow::Result<(String, Config)> {
     Ok((dir.display().to_string(), import::config(&dir)?))
 }
 
+/// How a model goes into so many GiB.
+fn fit(plan: &Plan, context: usize, memory: f64) -> &'static str {
+    let fits = |encoders| gib(plan.total(context, encoders)) <= memory;
+    match (fits(Resident), fits(OnDemand)) {
+        (true, _) => "fits",
+        (false, true) => "on demand",
+        (false, false) => "-",
+    }
+}
+
 /// Names and free memory, in GiB.
 fn devices(name: Option<&str>) -> anyhow::Result<Vec<(String, f64)>> {
     let mut all: Vec<(String, f64)> =
@@ -78,7 +88,7 @@ fn devices(name: Option<&str>) -> anyhow::Result<Vec<(String, f64)>> {
 
 #[expect(clippy::print_stdout, reason = "the result")]
 fn print(name: &str, plans: &[Plan; 3], longest: usize, context: usize, devices: &[(String, f64)]) {
-    let small = plans.iter().all(|plan| gib(plan.total(context)) < 1.0);
+    let small = plans.iter().all(|plan| gib(plan.total(context, Resident)) < 1.0);
     let (unit, scale) = if small { ("MiB", 1024.0) } else { ("GiB", 1.0) };
     let row = |label: &str, size: &dyn Fn(&Plan) -> u64| {
         let sizes: Vec<String> =
@@ -96,39 +106,12 @@ fn print(name: &str, plans: &[Plan; 3], longest: usize, context: usize, devices:
     for length in CONTEXTS.into_iter().filter(|length| *length <= longest) {
         row(&format!("keys and values at {length}"), &|plan| plan.cache(length));
     }
-    row(&format!("all, at {context}"), &|plan| plan.total(context));
+    row(&format!("all, at {context}"), &|plan| plan.total(context, Resident));
+    row("  with encoders on demand", &|plan| plan.total(context, OnDemand));
     println!();
     for (device, memory) in devices {
-        let fits: Vec<String> = plans
-            .iter()
-            .map(|plan| {
-                format!("{:>9}", if gib(plan.total(context)) <= *memory { "fits" } else { "-" })
-            })
-            .collect();
+        let fits: Vec<String> =
+            plans.iter().map(|plan| format!("{:>9}", fit(plan, context, *memory))).collect();
         println!("{:<30}{}", format!("{device} ({memory:.1} GiB free)"), fits.join(" "));
     }
-}
-
-fn gib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 30)
-}
-
-/// Refuses to load a model that does not fit into the free memory: being killed later says less.
-pub(crate) fn check(dir: &Path, context: usize) -> anyhow::Result<()> {
-    let Some(available) = memory::available() else { return Ok(()) };
-    let (config, manifest) = (Config::read(&dir.join("config.json"))?, Manifest::read(dir)?);
-    let plan = Plan::of(&config, ImportOptions { quant: manifest.quant, group: manifest.group });
-    let context = context.min(config.decoder.max_position_embeddings);
-    if plan.total(context) <= available {
-        return Ok(());
-    }
-    let rows = plan.parts.iter().map(|(part, bytes)| format!("\n  {part:<24} {:7.2}", gib(*bytes)));
-    let table: String = rows.collect();
-    bail!(
-        "the model needs {:.2} GiB at a context of {context}, and {:.2} are free:{table}\n  keys and values          {:7.2}\n\
-         Set a shorter model.context, or import with a smaller --quant",
-        gib(plan.total(context)),
-        gib(available),
-        gib(plan.cache(context)),
-    )
 }

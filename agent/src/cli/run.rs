@@ -23,7 +23,6 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::read(&args.config)?;
     let dir = super::model_dir(args.model.as_deref(), config.model.path.as_deref())?;
-    super::plan::check(&dir, config.model.context)?;
     let runtime = tokio::runtime::Runtime::new().context("starting tokio")?;
     runtime.block_on(serve(config, dir))
 }

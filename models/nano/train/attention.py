@@ -23,6 +23,24 @@ def _by_products(module, query, key, value, attention_mask=None, scaling=None, d
     return out.reshape(batch, heads, length, dim).transpose(1, 2).contiguous(), None
 
 
+def _over_all(module, query, key, value, attention_mask=None, scaling=None, dropout=0.0, **_):
+    """The same for an encoder: every query sees all keys, or those that the mask names."""
+    scores = (query * scaling) @ key.transpose(2, 3)
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, float("-inf"))
+    weights = torch.softmax(scores, dim=-1).to(value.dtype)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def use_in_tower(tower):
+    """Switches the vision tower over."""
+    ALL_ATTENTION_FUNCTIONS.register("products_over_all", _over_all)
+    own = copy.deepcopy(tower.encoder.layers[0].self_attn.config)
+    own._attn_implementation = "products_over_all"
+    for layer in tower.encoder.layers:
+        layer.self_attn.config = own
+
+
 def use(model):
     """Switches the decoder of a model over; the encoders keep theirs (a model's parts share one setting, hence the copy)."""
     ALL_ATTENTION_FUNCTIONS.register("products", _by_products)

@@ -62,7 +62,9 @@ def assemble(model, samples):
 
 
 def _pad(lists, value):
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(x) for x in lists], batch_first=True, padding_value=value)
+    """To a length in steps of 16, since every new shape costs the making of new kernels."""
+    out = torch.nn.utils.rnn.pad_sequence([torch.tensor(x) for x in lists], batch_first=True, padding_value=value)
+    return F.pad(out, (0, -out.shape[1] % 16), value=value)
 
 
 def prefix_cache(model, prefix, batch):

@@ -13,37 +13,43 @@ SAVE_EVERY = 120  # seconds
 PAUSE = 8  # seconds; what a step takes longer is a pause of the process, not training
 
 
-def run(name, module, groups, step, minutes, evaluate=None, evaluate_every=300):
-    """Calls `step(progress)` -> loss until the budget is spent; `groups` are AdamW's, each with its own `lr`.
+def run(name, module, groups, step, minutes, evaluate=None, evaluate_every=300, muon=()):
+    """Calls `step(progress)` -> loss until the budget is spent; `groups` are AdamW's, `muon` Muon's, each with its own `lr`.
 
     The state is kept in NANO_WORK/`name`/state.pt, from where an interrupted run goes on. `evaluate()` gives numbers for
     the learning curve, NANO_WORK/`name`/curve.csv.
     """
     place = folder(name)
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
-    peaks, spent, steps = [g["lr"] for g in groups], 0.0, 0
+    optimizers = [torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)]
+    if muon:
+        optimizers.append(torch.optim.Muon(muon, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+    rated = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
+    spent, steps = 0.0, 0
     if (place / "state.pt").exists():
         state = torch.load(place / "state.pt", weights_only=True)
         module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(optimizers, state["optimizers"]):
+            optimizer.load_state_dict(kept)
         spent, steps = state["spent"], state["steps"]
-    parameters = [p for g in groups for p in g["params"]]
+    parameters = [p for group, _ in rated for p in group["params"]]
     mean, tick, saved, evaluated = None, time.monotonic(), spent, spent
 
     def save():
-        torch.save(dict(module=module.state_dict(), optimizer=optimizer.state_dict(), spent=spent, steps=steps), place / "state.part")
+        torch.save(dict(module=module.state_dict(), optimizers=[o.state_dict() for o in optimizers], spent=spent, steps=steps), place / "state.part")
         (place / "state.part").rename(place / "state.pt")
 
     while spent < 60 * minutes:
         progress = spent / (60 * minutes)
         factor = min(1.0, (steps + 1) / WARM_UP) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group, peak in zip(optimizer.param_groups, peaks):
+        for group, peak in rated:
             group["lr"] = peak * factor
         loss = step(progress)
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         steps += 1
         mean = loss.item() if mean is None else 0.98 * mean + 0.02 * loss.item()
         now = time.monotonic()

@@ -46,8 +46,10 @@ class Voices:
 
 
 def padded(mels):
-    """([b, T, 80], lengths)"""
-    return torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), torch.tensor([len(m) for m in mels])
+    """([b, T, 80], lengths); T in steps of 64, since every new shape costs the making of new kernels."""
+    out = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True)
+    out = torch.nn.functional.pad(out, (0, 0, 0, -out.shape[1] % 64))
+    return out, torch.tensor([len(m) for m in mels])
 
 
 def evaluation(name, split, limit=None):

@@ -99,7 +99,7 @@ def main():
     log = fonts.work_dir() / "vision/pretrain.jsonl"
     present = [int(p.stem) for p in shard_dir().glob("*.pt")]
     for number in range(max(present, default=-1) + 1, args.shards):
-        while number * args.size > 0.5 * consumed(log) + 4 * args.size:
+        while number * args.size > 0.6 * consumed(log) + 4 * args.size:
             time.sleep(5)
         start = time.time()
         write_shard(number, args.size, args.ramp)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
+import attention
 import phi4mm
 import vision_data as data
 import vision_fonts as fonts
@@ -32,6 +33,7 @@ class Reader(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.image_embed = phi4mm.build_image(config)
+        attention.use_in_tower(self.image_embed.img_processor)
         self.head = nn.Linear(config.vision_config.hidden_size, data.SLOTS * CLASSES)
 
     def features(self, pixels, masks):

@@ -6,7 +6,7 @@ use super::{FRAMES_PER_TOKEN, log_mel};
 use crate::config::AudioConfig;
 use crate::error::Result;
 use crate::features::Features;
-use crate::graph::{Graph, Input};
+use crate::graph::{Array, EncoderWeights, Graph, Pass, Stack};
 use crate::request::{Audio, Stop};
 
 /// Rows that the blocks attend over at once, 40 s (spec 4.5 f).
@@ -27,7 +27,8 @@ pub enum AudioProjector {
 #[derive(Debug)]
 pub struct AudioEncoder {
     subsample: Graph,
-    conformer: Graph,
+    distance_bias: Graph,
+    layers: Stack,
     speech: Graph,
     vision: Graph,
     width: usize,
@@ -40,10 +41,16 @@ impl AudioEncoder {
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) when a graph is not there, [`Error::Encoder`](crate::Error::Encoder) when it is damaged.
-    pub fn load(dir: &Path, config: &AudioConfig, hidden: usize) -> Result<Self> {
+    pub fn load(
+        dir: &Path,
+        config: &AudioConfig,
+        hidden: usize,
+        weights: EncoderWeights,
+    ) -> Result<Self> {
         Ok(Self {
             subsample: Graph::load(dir, "audio_subsample")?,
-            conformer: Graph::load(dir, "audio_conformer")?,
+            distance_bias: Graph::load(dir, "audio_distance_bias")?,
+            layers: Stack::load(dir, "audio_layer", config.num_blocks, weights)?,
             speech: Graph::load(dir, "audio_projector_speech")?,
             vision: Graph::load(dir, "audio_projector_vision")?,
             width: config.attention_dim,
@@ -82,15 +89,15 @@ impl AudioEncoder {
         } else {
             tokens
         };
-        let distance = self.distances(segment);
+        let distances = Array::new(&[segment, segment], &self.distances(segment))?;
+        let bias = self.distance_bias.run(&[distances])?;
+        let passes = rows.data.chunks_exact(segment * self.width).map(|part| {
+            Ok(Pass { rows: Array::new(&[segment, self.width], part)?, beside: bias.clone() })
+        });
+        let segments = self.layers.run(passes.collect::<Result<_>>()?, stop)?;
         let mut out = Vec::with_capacity(rows.data.len());
-        for part in rows.data.chunks_exact(segment * self.width) {
-            stop.check()?;
-            let inputs = [
-                Input::F32(&[segment, self.width], part),
-                Input::I64(&[segment, segment], &distance),
-            ];
-            out.extend(self.conformer.run(&inputs)?);
+        for segment in &segments {
+            out.extend_from_slice(segment.numbers()?);
         }
         out.truncate(tokens * self.width);
         Ok(Features::new(self.width, out))
@@ -102,8 +109,8 @@ impl AudioEncoder {
             AudioProjector::Speech => &self.speech,
             AudioProjector::Vision => &self.vision,
         };
-        let out = graph.run(&[Input::F32(&[rows.rows, rows.width], &rows.data)])?;
-        Ok(Features::new(self.hidden, out))
+        let out = graph.run(&[Array::new(&[rows.rows, rows.width], &rows.data)?])?;
+        Ok(Features::new(self.hidden, out.numbers()?.to_vec()))
     }
 
     /// Eight frames become a row. Row t depends on frames 8t - 7 to 8t + 7, so that a tile that begins eight frames early gives, but
@@ -116,9 +123,9 @@ impl AudioEncoder {
             let begin = (first - early) * FRAMES_PER_TOKEN;
             let end = ((first + TILE) * FRAMES_PER_TOKEN).min(mel.rows);
             let frames = &mel.data[begin * mel.width..end * mel.width];
-            let tile =
-                self.subsample.run(&[Input::F32(&[1, 1, end - begin, mel.width], frames)])?;
-            rows.extend_from_slice(&tile[early * self.width..]);
+            let frames = Array::new(&[1, 1, end - begin, mel.width], frames)?;
+            let tile = self.subsample.run(&[frames])?;
+            rows.extend_from_slice(&tile.numbers()?[early * self.width..]);
         }
         Ok(Features::new(self.width, rows))
     }

@@ -116,9 +116,9 @@ impl Int4 {
             weights.tensor(&scales, &[rows, groups, 2])?.f_transpose(0, 1)?.f_contiguous()?;
         let on_cpu = weights.device() == Device::Cpu;
         let weight = if on_cpu {
-            cpu_layout(codes, rows, width)?
+            cpu_layout(&codes, rows, width)?
         } else {
-            cuda_layout(codes, rows, width, weights.device())?
+            cuda_layout(&codes, rows, width, weights.device())?
         };
         Ok(Self { weight, scale_zero, group: group as i64, on_cpu })
     }

@@ -1,4 +1,4 @@
-//! A checkpoint folder in safetensors, single or sharded, mapped and checked by tensor name.
+//! A checkpoint folder in safetensors, single or sharded, checked by tensor name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -34,7 +34,7 @@ impl Checkpoint {
     const SINGLE: &str = "model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
 
-    /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` names.
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` names.
     ///
     /// # Errors
     /// [`Error::Io`] when a file is not there, [`Error::Weights`] naming a file that is cut short or damaged, and
@@ -77,7 +77,7 @@ impl Checkpoint {
         Self { dir: dir.to_owned(), files: Vec::new(), places: BTreeMap::new() }
     }
 
-    /// Maps a file, whose tensors are known by what `rename` makes of their names.
+    /// Opens a file, whose tensors are known by what `rename` makes of their names.
     fn add(&mut self, path: &Path, rename: impl Fn(&str) -> String) -> Result<()> {
         let file = TensorFile::open(path)?;
         for name in file.names() {
@@ -115,28 +115,20 @@ impl TensorSource for Checkpoint {
         })
     }
 
-    fn read(&self, name: &str, rows: Range<usize>) -> Option<Vec<f32>> {
-        let (file, info) = self.find(name)?;
+    fn read(&self, name: &str, rows: Range<usize>) -> Result<Option<Vec<f32>>> {
+        let Some((file, info)) = self.find(name) else { return Ok(None) };
         let width: usize = info.shape.iter().skip(1).product();
         let size = info.dtype.bitsize() / 8;
-        let bytes = file.bytes(info).get(rows.start * width * size..rows.end * width * size)?;
-        Some(match info.dtype {
-            Dtype::F32 => {
-                bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
-            }
-            Dtype::BF16 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|bytes| bf16::from_le_bytes(*bytes).to_f32())
-                .collect(),
-            Dtype::F16 => bytes
-                .as_chunks()
-                .0
-                .iter()
-                .map(|bytes| f16::from_le_bytes(*bytes).to_f32())
-                .collect(),
-            _ => return None,
+        let part = rows.start * width * size..rows.end * width * size;
+        if part.end > info.data_offsets.1 - info.data_offsets.0 {
+            return Ok(None);
+        }
+        let bytes = file.bytes(info, part)?;
+        Ok(match info.dtype {
+            Dtype::F32 => Some(numbers(&bytes, f32::from_le_bytes)),
+            Dtype::BF16 => Some(numbers(&bytes, |bytes| bf16::from_le_bytes(bytes).to_f32())),
+            Dtype::F16 => Some(numbers(&bytes, |bytes| f16::from_le_bytes(bytes).to_f32())),
+            _ => None,
         })
     }
 }
@@ -147,6 +139,10 @@ impl Checkpoint {
         let file = self.files.get(*index)?;
         Some((file, file.info(name)?))
     }
+}
+
+fn numbers<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|bytes| number(*bytes)).collect()
 }
 
 /// Names of the safetensors files in a folder.

@@ -56,7 +56,7 @@ impl Manifest {
     /// Name of the file.
     pub const FILE: &str = "manifest.json";
     /// Layout that this version writes and reads.
-    pub const FORMAT: u32 = 1;
+    pub const FORMAT: u32 = 2;
 
     /// Reads the manifest of a packed model and checks that its parts are there in full length; their content is checked by
     /// [`Manifest::verify`].
@@ -175,8 +175,14 @@ mod tests {
         let parts =
             BTreeMap::from([("decoder.safetensors".to_owned(), Part::of(&weights).unwrap())]);
         let source = Source { name: "tiny".into(), files: BTreeMap::new() };
-        let mut manifest =
-            Manifest { format: 1, quant: Quant::Int4, group: 32, source, licence: None, parts };
+        let mut manifest = Manifest {
+            format: Manifest::FORMAT,
+            quant: Quant::Int4,
+            group: 32,
+            source,
+            licence: None,
+            parts,
+        };
         let write = |manifest: &Manifest| {
             std::fs::write(
                 dir.path().join(Manifest::FILE),
@@ -197,9 +203,10 @@ mod tests {
         let fault = Manifest::read(dir.path()).unwrap_err().to_string();
         assert!(fault.contains("4 bytes instead of 5"), "{fault}");
 
-        manifest.format = 2;
+        manifest.format += 1;
         write(&manifest);
-        assert!(Manifest::read(dir.path()).unwrap_err().to_string().contains("format 2"));
+        let newer = format!("format {}", manifest.format);
+        assert!(Manifest::read(dir.path()).unwrap_err().to_string().contains(&newer));
         let empty = tempfile::tempdir().unwrap();
         assert!(Manifest::read(empty.path()).unwrap_err().to_string().contains("outpost import"));
     }

@@ -119,7 +119,7 @@ impl TensorSource for Adapted {
         self.part(name).unreadable(name)
     }
 
-    fn read(&self, name: &str, rows: Range<usize>) -> Option<Vec<f32>> {
+    fn read(&self, name: &str, rows: Range<usize>) -> Result<Option<Vec<f32>>> {
         self.part(name).read(name, rows)
     }
 }

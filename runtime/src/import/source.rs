@@ -24,7 +24,10 @@ pub trait TensorSource {
     fn unreadable(&self, name: &str) -> Option<String>;
 
     /// Some rows of a tensor; none where the tensor, or a part of it, is not there.
-    fn read(&self, name: &str, rows: Range<usize>) -> Option<Vec<f32>>;
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read.
+    fn read(&self, name: &str, rows: Range<usize>) -> Result<Option<Vec<f32>>>;
 
     /// Whether there is a tensor of that name.
     fn contains(&self, name: &str) -> bool {
@@ -50,7 +53,7 @@ pub trait TensorSource {
             return Err(fault(reason));
         }
         let values =
-            self.read(name, rows).ok_or_else(|| fault(format!("`{name}` is cut short")))?;
+            self.read(name, rows)?.ok_or_else(|| fault(format!("`{name}` is cut short")))?;
         if values.iter().any(|value| !value.is_finite()) {
             return Err(fault(format!(
                 "`{name}` holds NaN or infinity: the checkpoint is damaged"
@@ -117,7 +120,7 @@ impl TensorSource for Nothing {
         None
     }
 
-    fn read(&self, _: &str, _: Range<usize>) -> Option<Vec<f32>> {
-        None
+    fn read(&self, _: &str, _: Range<usize>) -> Result<Option<Vec<f32>>> {
+        Ok(None)
     }
 }

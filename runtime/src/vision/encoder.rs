@@ -1,24 +1,22 @@
 //! The vision tower, pooling, separators and projector (spec 3.3 to 3.5).
 
 use std::path::Path;
-use std::sync::Mutex;
 
 use super::tiling::{Layout, Tiles, tile};
 use crate::config::ImageEmbed;
 use crate::error::Result;
 use crate::features::Features;
-use crate::graph::{Graph, Input};
+use crate::graph::{Array, EncoderWeights, Graph, Pass, Stack};
 use crate::request::{Image, Stop};
 
 /// Added to the scores of masked patches: their weight becomes 0, and a crop without any valid patch still gives numbers.
 const MASKED: f32 = -1e9;
-/// Most crops that are encoded at once: bounds the memory of their attention maps.
-const MOST_AT_ONCE: usize = 8;
 
 /// Picture → rows for the decoder.
 #[derive(Debug)]
 pub struct VisionEncoder {
-    tower: Graph,
+    embeddings: Graph,
+    layers: Stack,
     projector: Graph,
     config: ImageEmbed,
     width: usize,
@@ -30,11 +28,18 @@ impl VisionEncoder {
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) when a graph is not there, [`Error::Encoder`](crate::Error::Encoder) when it is damaged.
-    pub fn load(dir: &Path, config: &ImageEmbed, hidden: usize) -> Result<Self> {
+    pub fn load(
+        dir: &Path,
+        config: &ImageEmbed,
+        hidden: usize,
+        weights: EncoderWeights,
+    ) -> Result<Self> {
+        let tower = config.tower();
         Ok(Self {
-            tower: Graph::load(dir, "vision_tower")?,
+            embeddings: Graph::load(dir, "vision_embeddings")?,
+            layers: Stack::load(dir, "vision_layer", tower.running_layers(), weights)?,
             projector: Graph::load(dir, "vision_projector")?,
-            width: config.tower().hidden_size,
+            width: tower.hidden_size,
             config: config.clone(),
             hidden,
         })
@@ -44,7 +49,7 @@ impl VisionEncoder {
     ///
     /// # Errors
     /// [`Error::Image`](crate::Error::Image) when the picture cannot be taken, [`Error::Stopped`](crate::Error::Stopped)
-    /// between crops, [`Error::Encoder`](crate::Error::Encoder) when a graph does not fit the config.
+    /// between layers, [`Error::Encoder`](crate::Error::Encoder) when a graph does not fit the config.
     pub fn encode(&self, image: &Image, stop: &Stop) -> Result<Features> {
         stop.check()?;
         let tiles = tile(image, &self.config)?;
@@ -57,41 +62,25 @@ impl VisionEncoder {
     /// # Errors
     /// As for [`Self::encode`].
     pub fn patches(&self, tiles: &Tiles, stop: &Stop) -> Result<Vec<Features>> {
-        let mut crops: Vec<_> =
-            std::iter::once(None).chain((0..tiles.layout.crops()).map(Some)).collect();
-        let threads = std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(MOST_AT_ONCE)
-            .min(crops.len());
-        let mut out: Vec<_> = crops.iter().map(|_| None).collect();
-        {
-            // Each worker takes the next crop and the place of its result.
-            let work = Mutex::new(crops.drain(..).zip(out.iter_mut()));
-            let next = || work.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
-            std::thread::scope(|scope| {
-                for _ in 0..threads {
-                    scope.spawn(|| {
-                        while let Some((crop, place)) = next() {
-                            *place = Some(stop.check().and_then(|()| self.run(tiles, crop)));
-                        }
-                    });
-                }
-            });
-        }
-        out.into_iter().flatten().collect()
+        let crops = std::iter::once(None).chain((0..tiles.layout.crops()).map(Some));
+        let passes = crops.map(|crop| self.embed(tiles, crop)).collect::<Result<_>>()?;
+        let patches = self.layers.run(passes, stop)?;
+        patches.iter().map(|rows| Ok(Features::new(self.width, rows.numbers()?.to_vec()))).collect()
     }
 
-    fn run(&self, tiles: &Tiles, crop: Option<usize>) -> Result<Features> {
+    /// A crop's patches, each with its place, and which of them are to be seen.
+    fn embed(&self, tiles: &Tiles, crop: Option<usize>) -> Result<Pass> {
         let Layout { crop: side, .. } = tiles.layout;
         let positions = tiles.positions(crop);
         let bias: Vec<f32> =
             tiles.mask(crop).iter().map(|&valid| if valid { 0.0 } else { MASKED }).collect();
-        let out = self.tower.run(&[
-            Input::F32(&[1, 3, side, side], &tiles.pixels(crop)),
-            Input::I64(&[positions.len()], &positions),
-            Input::F32(&[1, 1, bias.len()], &bias),
-        ])?;
-        Ok(Features::new(self.width, out))
+        Ok(Pass {
+            rows: self.embeddings.run(&[
+                Array::new(&[1, 3, side, side], &tiles.pixels(crop))?,
+                Array::new(&[positions.len()], &positions)?,
+            ])?,
+            beside: Array::new(&[1, 1, bias.len()], &bias)?,
+        })
     }
 
     /// Pooled global view and crops → rows for the decoder, in the order of spec 3.5.
@@ -101,8 +90,8 @@ impl VisionEncoder {
         let order = order(layout);
         let out = self
             .projector
-            .run(&[Input::F32(&[rows, self.width], &data), Input::I64(&[order.len()], &order)])?;
-        Ok(Features::new(self.hidden, out))
+            .run(&[Array::new(&[rows, self.width], &data)?, Array::new(&[order.len()], &order)?])?;
+        Ok(Features::new(self.hidden, out.numbers()?.to_vec()))
     }
 }
 

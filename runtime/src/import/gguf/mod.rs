@@ -6,32 +6,30 @@ mod reader;
 mod tokenizer;
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-
-use memmap2::Mmap;
+use std::path::Path;
 
 use self::reader::{Head, Value};
 use super::source::TensorSource;
 use crate::error::{Error, Result};
+use crate::weights::ModelFile;
 
-/// A mapped GGUF file.
+/// A GGUF file whose head was read.
 #[derive(Debug)]
 pub(crate) struct Gguf {
-    path: PathBuf,
-    map: Mmap,
+    file: ModelFile,
     head: Head,
 }
 
 impl Gguf {
-    /// Maps a file and reads its head.
+    /// Opens a file and reads its head.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be read, [`Error::Weights`] when it is no GGUF file or damaged.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let map = crate::weights::map(path)?;
-        let head = Head::parse(&map)
+        let file = ModelFile::open(path)?;
+        let head = Head::read(file.reader(), file.length())
             .map_err(|fault| Error::Weights { path: path.to_owned(), faults: vec![fault] })?;
-        Ok(Self { path: path.to_owned(), map, head })
+        Ok(Self { file, head })
     }
 
     /// The licence that the metadata names.
@@ -59,17 +57,17 @@ impl Gguf {
     }
 
     fn fault(&self, fault: impl Into<String>) -> Error {
-        Error::config(&self.path, fault)
+        Error::config(self.file.path(), fault)
     }
 }
 
 impl TensorSource for Gguf {
     fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     fn files(&self) -> Vec<&Path> {
-        vec![&self.path]
+        vec![self.file.path()]
     }
 
     fn names(&self) -> Vec<&str> {
@@ -88,18 +86,26 @@ impl TensorSource for Gguf {
         ))
     }
 
-    fn read(&self, name: &str, rows: Range<usize>) -> Option<Vec<f32>> {
-        let place = self.head.tensors.get(name)?;
-        let format = place.format.ok()?;
+    fn read(&self, name: &str, rows: Range<usize>) -> Result<Option<Vec<f32>>> {
+        let place = self.head.tensors.get(name);
+        let Some((place, format)) = place.and_then(|place| Some((place, place.format.ok()?)))
+        else {
+            return Ok(None);
+        };
         let (values, size) = format.block();
         // A vector's entries are its rows, but its blocks span them.
         let (width, rows) = match place.shape.as_slice() {
             [length] if rows == (0..*length) => (*length, 0..1),
-            [_] | [] => return None,
+            [_] | [] => return Ok(None),
             [_, rest @ ..] => (rest.iter().product::<usize>(), rows),
         };
         let row = width / values * size;
-        let bytes = self.map.get(place.start..place.start + place.length)?;
-        Some(format.unpack(bytes.get(rows.start * row..rows.end * row)?))
+        let part = rows.start * row..rows.end * row;
+        if part.end > place.length {
+            return Ok(None);
+        }
+        let start = place.start as u64;
+        let bytes = self.file.read(start + part.start as u64..start + part.end as u64)?;
+        Ok(Some(format.unpack(&bytes)))
     }
 }

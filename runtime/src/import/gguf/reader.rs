@@ -4,6 +4,7 @@
 //! value; a tensor's entry as name, dimensions (the row's width first), type and offset; padding; the data.
 
 use std::collections::BTreeMap;
+use std::io::{BufReader, Read};
 
 use super::blocks::BlockType;
 
@@ -42,12 +43,13 @@ const DEPTH: usize = 4;
 const VALUES: u64 = 1 << 22;
 
 impl Head {
-    /// Reads the head of a whole file.
+    /// Reads the head of a file of `length` bytes.
     ///
     /// # Errors
     /// What is wrong, where the file is cut short, contradicts itself or is none.
-    pub(crate) fn parse(file: &[u8]) -> Result<Self, String> {
-        let mut cursor = Cursor { file, at: 0, values: VALUES };
+    pub(crate) fn read(file: impl Read, length: u64) -> Result<Self, String> {
+        let length = usize::try_from(length).map_err(|_| format!("a file of {length} bytes"))?;
+        let mut cursor = Cursor { file: BufReader::new(file), length, at: 0, values: VALUES };
         if cursor.take(4)? != b"GGUF" {
             return Err("this is no GGUF file: it does not begin with `GGUF`".into());
         }
@@ -77,7 +79,7 @@ impl Head {
         if !alignment.is_power_of_two() || alignment > 1 << 20 {
             return Err(format!("`general.alignment` is {alignment}: no power of two"));
         }
-        settle(&mut entries, cursor.at.next_multiple_of(alignment), file.len())?;
+        settle(&mut entries, cursor.at.next_multiple_of(alignment), length)?;
         Ok(Self { metadata, tensors: entries })
     }
 }
@@ -107,27 +109,38 @@ fn settle(entries: &mut BTreeMap<String, Place>, data: usize, file: usize) -> Re
     }
 }
 
-struct Cursor<'a> {
-    file: &'a [u8],
+struct Cursor<R> {
+    file: R,
+    /// Of the whole file, in bytes.
+    length: usize,
     at: usize,
     /// Values of arrays that may still come.
     values: u64,
 }
 
-impl<'a> Cursor<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let bytes = self.at.checked_add(count).and_then(|end| self.file.get(self.at..end));
-        let bytes = bytes.ok_or_else(|| {
-            format!("the head ends at byte {}: the file was cut short", self.file.len())
-        })?;
-        self.at += count;
+impl<R: Read> Cursor<R> {
+    fn take(&mut self, count: usize) -> Result<Vec<u8>, String> {
+        // Nothing is reserved for bytes that the file does not have.
+        self.claim(count)?;
+        let mut bytes = vec![0; count];
+        self.file.read_exact(&mut bytes).map_err(|fault| fault.to_string())?;
         Ok(bytes)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        self.claim(N)?;
         let mut bytes = [0; N];
-        bytes.copy_from_slice(self.take(N)?);
+        self.file.read_exact(&mut bytes).map_err(|fault| fault.to_string())?;
         Ok(bytes)
+    }
+
+    /// Moves on by `count` bytes, which the file must have.
+    fn claim(&mut self, count: usize) -> Result<(), String> {
+        let end = self.at.checked_add(count).filter(|end| *end <= self.length);
+        self.at = end.ok_or_else(|| {
+            format!("the head ends at byte {}: the file was cut short", self.length)
+        })?;
+        Ok(())
     }
 
     fn u32(&mut self) -> Result<u32, String> {
@@ -141,7 +154,7 @@ impl<'a> Cursor<'a> {
     fn text(&mut self) -> Result<String, String> {
         let length = usize::try_from(self.u64()?).unwrap_or(usize::MAX);
         let at = self.at;
-        String::from_utf8(self.take(length)?.to_vec())
+        String::from_utf8(self.take(length)?)
             .map_err(|_| format!("the text at byte {at} is not UTF-8"))
     }
 
@@ -237,14 +250,18 @@ mod tests {
         bytes
     }
 
+    fn parse(bytes: &[u8]) -> Result<Head, String> {
+        Head::read(bytes, bytes.len() as u64)
+    }
+
     fn fault(tensors: &[(&str, u64, u64)]) -> String {
-        Head::parse(&file(tensors)).unwrap_err()
+        parse(&file(tensors)).unwrap_err()
     }
 
     #[test]
     fn a_whole_file_is_read() {
         let bytes = file(&[("t", 32, 0)]);
-        let head = Head::parse(&bytes).unwrap();
+        let head = parse(&bytes).unwrap();
         assert_eq!(head.metadata["a.list"], Value::Array(vec![Value::Text("x".into())]));
         let place = &head.tensors["t"];
         assert_eq!((place.shape.as_slice(), place.length), (&[32][..], 34));
@@ -255,7 +272,7 @@ mod tests {
     fn a_file_cut_anywhere_is_refused() {
         let bytes = file(&[("t", 32, 0)]);
         for length in 0..bytes.len() {
-            assert!(Head::parse(&bytes[..length]).is_err(), "{length}");
+            assert!(parse(&bytes[..length]).is_err(), "{length}");
         }
     }
 
@@ -275,11 +292,11 @@ mod tests {
         // The length of the list, then the length of its text.
         for at in [24 + 8 + 6 + 8, 24 + 8 + 6 + 16] {
             bytes[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
-            assert!(Head::parse(&bytes).unwrap_err().contains("a.list"));
+            assert!(parse(&bytes).unwrap_err().contains("a.list"));
             bytes = file(&[]);
         }
         bytes[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
-        assert!(Head::parse(&bytes).unwrap_err().contains("cut short"));
+        assert!(parse(&bytes).unwrap_err().contains("cut short"));
     }
 
     proptest! {
@@ -292,7 +309,7 @@ mod tests {
                 let at = at % bytes.len();
                 bytes[at] = byte;
             }
-            if let Ok(head) = Head::parse(&bytes) {
+            if let Ok(head) = parse(&bytes) {
                 for place in head.tensors.values() {
                     prop_assert!(place.start + place.length <= bytes.len());
                 }

@@ -42,32 +42,38 @@ pub(super) fn subsample(mut g: GraphWriter<'_>, config: &AudioConfig) -> Result<
     g.finish(&xs, &[Dim::Free("tokens"), Dim::Is(config.attention_dim)])
 }
 
-/// All blocks over one segment (spec 4.5 d, g).
+/// What distances add to the scores of every block (spec 4.5 d).
 ///
-/// Inputs: `rows [T, D]`, `distance [T, T]`: row of the relative-bias table for each query and key. Output: `[T, D]`.
-pub(super) fn blocks(mut g: GraphWriter<'_>, config: &AudioConfig) -> Result<()> {
-    let (width, heads) = (config.attention_dim, config.attention_heads);
-    let mut xs = g.input("rows", &[Dim::Free("T"), Dim::Is(width)]);
+/// Input: `distance [T, T]`: row of the relative-bias table for each query and key. Output: `[heads, T, T]`.
+pub(super) fn distance_bias(mut g: GraphWriter<'_>, config: &AudioConfig) -> Result<()> {
+    let heads = config.attention_heads;
     let distance = g.index_input("distance", &[Dim::Free("T"), Dim::Free("T")]);
-
     let table = format!("{PREFIX}.encoder.relative_attention_bias_layer.bias_values.weight");
     let table =
         g.weight(&table, &[2 * config.relative_attention_bias_args.t5_bias_max_distance, heads])?;
     let table = g.transpose(&table, &[1, 0]);
     let bias = g.gather(&table, &distance, 1);
+    g.finish(&bias, &[Dim::Is(heads), Dim::Free("T"), Dim::Free("T")])
+}
 
-    for block in 0..config.num_blocks {
-        let prefix = format!("{PREFIX}.encoder.encoders.{block}");
-        let ys = feed_forward(&mut g, config, &format!("{prefix}.feed_forward_in"), &xs)?;
-        xs = half_step(&mut g, &xs, &ys);
-        let ys = attention(&mut g, config, &prefix, &xs, &bias)?;
-        xs = g.add(&xs, &ys);
-        let ys = convolution(&mut g, config, &format!("{prefix}.conv"), &xs)?;
-        xs = g.add(&xs, &ys);
-        let ys = feed_forward(&mut g, config, &format!("{prefix}.feed_forward_out"), &xs)?;
-        xs = half_step(&mut g, &xs, &ys);
-        xs = g.layer_norm(&xs, &format!("{prefix}.layer_norm"), width, EPSILON)?;
-    }
+/// One block over one segment (spec 4.5 g).
+///
+/// Inputs: `rows [T, D]`, `bias [heads, T, T]` added to the scores. Output: `[T, D]`.
+pub(super) fn block(mut g: GraphWriter<'_>, config: &AudioConfig, block: usize) -> Result<()> {
+    let (width, heads) = (config.attention_dim, config.attention_heads);
+    let xs = g.input("rows", &[Dim::Free("T"), Dim::Is(width)]);
+    let bias = g.input("bias", &[Dim::Is(heads), Dim::Free("T"), Dim::Free("T")]);
+
+    let prefix = format!("{PREFIX}.encoder.encoders.{block}");
+    let ys = feed_forward(&mut g, config, &format!("{prefix}.feed_forward_in"), &xs)?;
+    let xs = half_step(&mut g, &xs, &ys);
+    let ys = attention(&mut g, config, &prefix, &xs, &bias)?;
+    let xs = g.add(&xs, &ys);
+    let ys = convolution(&mut g, config, &format!("{prefix}.conv"), &xs)?;
+    let xs = g.add(&xs, &ys);
+    let ys = feed_forward(&mut g, config, &format!("{prefix}.feed_forward_out"), &xs)?;
+    let xs = half_step(&mut g, &xs, &ys);
+    let xs = g.layer_norm(&xs, &format!("{prefix}.layer_norm"), width, EPSILON)?;
     g.finish(&xs, &[Dim::Free("T"), Dim::Is(width)])
 }
 

@@ -19,13 +19,24 @@ pub fn inventory(config: &Config) -> Vec<(String, Vec<usize>)> {
 
 /// The tensors that are computed with.
 pub fn running(config: &Config) -> Vec<(String, Vec<usize>)> {
-    let last = config.image().map_or(0, |image| image.tower().num_hidden_layers.saturating_sub(1));
+    let last = config.image().map_or(0, |image| image.tower().running_layers());
     let tower = format!("{}.img_processor", siglip::PREFIX);
     let idle = ["post_layernorm.", "head.", &format!("encoder.layers.{last}.")]
         .map(|part| format!("{tower}.{part}"));
     let mut tensors = inventory(config);
     tensors.retain(|(name, _)| !idle.iter().any(|prefix| name.starts_with(prefix)));
     tensors
+}
+
+/// The layer of a stack that a tensor belongs to: `….encoder.layers.3` of `….encoder.layers.3.mlp.fc1.weight`.
+pub fn layer_of(name: &str) -> Option<&str> {
+    let stacks = [
+        format!("{}.img_processor.encoder.layers.", siglip::PREFIX),
+        format!("{}.encoder.encoders.", conformer::PREFIX),
+    ];
+    let stack = stacks.iter().find(|stack| name.starts_with(stack.as_str()))?;
+    let number = name[stack.len()..].find('.')?;
+    Some(&name[..stack.len() + number])
 }
 
 struct List(Vec<(String, Vec<usize>)>);

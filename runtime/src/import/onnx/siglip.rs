@@ -7,42 +7,40 @@ use crate::error::Result;
 /// Names in the checkpoint begin so.
 pub(super) const PREFIX: &str = "model.embed_tokens_extend.image_embed";
 
-/// One crop → the output of the last layer but one.
+/// One crop → its patches, each with its place.
 ///
-/// Inputs: `pixels [1, 3, S, S]`, `positions [P]` rows of the position table, `key_bias [1, 1, P]` added to the scores
-/// (0 for a valid patch, hugely negative for a masked one). Output: `[P, D]`.
-pub(super) fn tower(mut g: GraphWriter<'_>, config: &VisionConfig) -> Result<()> {
-    let (side, width, patches) = (config.image_size, config.hidden_size, config.grid().pow(2));
+/// Inputs: `pixels [1, 3, S, S]`, `positions [P]` rows of the position table. Output: `[P, D]`.
+pub(super) fn embeddings(mut g: GraphWriter<'_>, config: &VisionConfig) -> Result<()> {
+    let (side, width, patch) = (config.image_size, config.hidden_size, config.patch_size);
+    let patches = config.grid().pow(2);
     let pixels = g.input("pixels", &[Dim::Is(1), Dim::Is(3), Dim::Is(side), Dim::Is(side)]);
     let positions = g.index_input("positions", &[Dim::Is(patches)]);
-    let key_bias = g.input("key_bias", &[Dim::Is(1), Dim::Is(1), Dim::Is(patches)]);
 
-    let mut xs = embeddings(&mut g, config, &pixels, &positions)?;
-    for layer in 0..config.num_hidden_layers - 1 {
-        let prefix = format!("{PREFIX}.img_processor.encoder.layers.{layer}");
-        let ys = attention(&mut g, config, &prefix, &xs, &key_bias)?;
-        xs = g.add(&xs, &ys);
-        let ys = mlp(&mut g, config, &prefix, &xs)?;
-        xs = g.add(&xs, &ys);
-    }
-    g.finish(&xs, &[Dim::Is(patches), Dim::Is(width)])
-}
-
-fn embeddings(
-    g: &mut GraphWriter<'_>,
-    config: &VisionConfig,
-    pixels: &Value,
-    positions: &Value,
-) -> Result<Value> {
-    let (width, patch, patches) = (config.hidden_size, config.patch_size, config.grid().pow(2));
     let prefix = format!("{PREFIX}.img_processor.embeddings");
     let conv = Conv { shape: &[width, 3, patch, patch], stride: patch, pads: &[0; 4], groups: 1 };
-    let xs = g.conv(pixels, &format!("{prefix}.patch_embedding"), &conv)?;
+    let xs = g.conv(&pixels, &format!("{prefix}.patch_embedding"), &conv)?;
     let xs = g.reshape(&xs, &[width as i64, patches as i64]);
     let xs = g.transpose(&xs, &[1, 0]);
     let table = g.weight(&format!("{prefix}.position_embedding.weight"), &[patches, width])?;
-    let places = g.gather(&table, positions, 0);
-    Ok(g.add(&xs, &places))
+    let places = g.gather(&table, &positions, 0);
+    let xs = g.add(&xs, &places);
+    g.finish(&xs, &[Dim::Is(patches), Dim::Is(width)])
+}
+
+/// One layer. The tower gives the output of the last layer but one.
+///
+/// Inputs: `rows [P, D]`, `key_bias [1, 1, P]` added to the scores (0 for a valid patch, hugely negative for a masked one).
+/// Output: `[P, D]`.
+pub(super) fn layer(mut g: GraphWriter<'_>, config: &VisionConfig, layer: usize) -> Result<()> {
+    let (width, patches) = (config.hidden_size, config.grid().pow(2));
+    let xs = g.input("rows", &[Dim::Is(patches), Dim::Is(width)]);
+    let key_bias = g.input("key_bias", &[Dim::Is(1), Dim::Is(1), Dim::Is(patches)]);
+    let prefix = format!("{PREFIX}.img_processor.encoder.layers.{layer}");
+    let ys = attention(&mut g, config, &prefix, &xs, &key_bias)?;
+    let xs = g.add(&xs, &ys);
+    let ys = mlp(&mut g, config, &prefix, &xs)?;
+    let xs = g.add(&xs, &ys);
+    g.finish(&xs, &[Dim::Is(patches), Dim::Is(width)])
 }
 
 fn attention(
