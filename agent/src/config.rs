@@ -82,7 +82,7 @@ pub enum Device {
 }
 
 /// Where the weights of the vision and audio encoders are between runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoders {
     /// In memory if all fits, else in their files.

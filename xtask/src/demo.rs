@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: set up, build, and become `outpost demo`.
+//! `cargo xtask demo` and `synth`: set up, build, and become a program of the workspace.
 
 use crate::{process, setup};
 use anyhow::{Context, Result};
@@ -10,8 +10,8 @@ use std::{
     process::Command,
 };
 
-/// Builds `outpost` and replaces this process by it, so that signals and the exit code are its own.
-pub(crate) fn run(root: &Path, args: &[&str]) -> Result<()> {
+/// Builds `program` and replaces this process by it, so that signals and the exit code are its own.
+pub(crate) fn run(root: &Path, program: &str, first: &[&str], args: &[&str]) -> Result<()> {
     setup::run(root, setup::Flavour::Cpu)?;
     // With `--package` cargo would choose other features than the tests do, and compile tract twice.
     process::run(process::cargo(root).args(["build", "--workspace", "--bins"]))?;
@@ -19,9 +19,9 @@ pub(crate) fn run(root: &Path, args: &[&str]) -> Result<()> {
         return Ok(());
     }
     let here = env::current_dir().unwrap_or_else(|_| root.to_path_buf());
-    let program = target(root).join("debug/outpost");
+    let program = target(root).join("debug").join(program);
     let error = Command::new(&program)
-        .arg("demo")
+        .args(first)
         .args(args.iter().map(|arg| absolute(&here, arg)))
         .current_dir(root)
         .exec();

@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`setup`]: what a build needs: Debian packages and libtorch
 //! - [`mod@test`]: everything that must hold before a change lands
-//! - [`demo`]: the product on sample inputs
+//! - [`demo`]: the product on sample inputs, and other programs of the workspace
 //! - [`tidy`]: house rules that no compiler checks
 //! - [`process`]: child processes, and their end when a signal comes
 
@@ -30,6 +30,8 @@ Tasks:
   setup [--cuda]   install what a build needs; --cuda fetches libtorch with CUDA
   test             run every check that a change must pass
   demo [ARGS]      build outpost and run `outpost demo ARGS`
+  synth [--preset NAME] DIR
+                   write a checkpoint of a published model's full shape with random weights
   tidy             check the house rules
 
 LIBTORCH=DIR, or LIBTORCH_USE_PYTORCH=1, makes setup use that libtorch instead of fetching one.
@@ -57,7 +59,8 @@ fn run(args: &[String]) -> Result<()> {
         ["setup"] => setup::run(&root, setup::Flavour::Cpu),
         ["setup", "--cuda"] => setup::run(&root, setup::Flavour::Cuda),
         ["test"] => test::run(&root),
-        ["demo", rest @ ..] => demo::run(&root, rest),
+        ["demo", rest @ ..] => demo::run(&root, "outpost", &["demo"], rest),
+        ["synth", rest @ ..] => demo::run(&root, "outpost-synth", &[], rest),
         ["tidy"] => tidy::run(&root),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

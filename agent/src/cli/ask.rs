@@ -9,7 +9,7 @@ use outpost_runtime::media::{read_image, read_wav};
 use outpost_runtime::{Generation, Image, Request, Stop, Usage};
 use serde_json::{Value, json};
 
-use crate::config::ModelConfig;
+use crate::config::{Encoders, ModelConfig};
 use crate::dispatch::bundled_tools;
 use crate::memory::engine_options;
 use crate::model_thread::{EngineModel, Model as _};
@@ -50,6 +50,12 @@ pub(crate) struct Args {
     /// A packed model.
     #[arg(long)]
     model: Option<PathBuf>,
+    /// Where the encoders' weights are between runs.
+    #[arg(long, value_enum, default_value = "auto")]
+    encoders: Encoders,
+    /// Bound on prompt and answer together, in tokens; none: the daemon's default.
+    #[arg(long)]
+    context: Option<usize>,
     /// Offer no tools.
     #[arg(long)]
     no_tools: bool,
@@ -59,7 +65,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = ModelConfig::default();
+    let mut config = ModelConfig { encoders: args.encoders, ..ModelConfig::default() };
+    config.context = args.context.unwrap_or(config.context);
     let request = request(args, args.max_tokens.unwrap_or(config.max_new_tokens))?;
     let dir = super::model_dir(args.model.as_deref(), None)?;
     let mut model = EngineModel::load(&dir, &engine_options(&dir, &config)?)?;

@@ -37,7 +37,7 @@ def stored(name):
 def gather(model):
     """(tensors by checkpoint name, names of the parts that are untrained)."""
     state, missing = phi4mm.orig_state(model), []
-    base, speech, vision = stored("base"), stored("ctc") | stored("speech"), stored("vision")
+    base, speech, vision = stored("base"), stored("ctc") | stored("speech") | stored("joint"), stored("vision")
     for name in state:
         source = vision if any(m in name for m in VISION) else speech if any(m in name for m in SPEECH) else base
         if name in source:

@@ -11,6 +11,7 @@ from features import log_mel
 
 WEIGHTS = {"espeak": 0.42, "flite": 0.16, "kokoro": 0.42}
 NO_VOICE = 0.05  # share of clips that hold no speech
+TALK = 0.1  # share of clips drawn from sentences without a call alone, which are a fifth of the others
 POOL = 8  # batches that are cut from one sorted draw
 
 
@@ -26,6 +27,7 @@ class Voices:
     def refresh(self):
         loaded = {name: tts.load(name, "train") for name in WEIGHTS}
         self.clips = {name: clips for name, clips in loaded.items() if clips}
+        self.talk = {name: [clip for clip in clips if not clip[1]["calls"]] for name, clips in self.clips.items()}
         self.weights = [WEIGHTS[name] for name in self.clips]
 
     def draw(self):
@@ -33,7 +35,7 @@ class Voices:
         if self.rng.random() < NO_VOICE:
             return None, None
         name = self.rng.choices(list(self.clips), self.weights)[0]
-        return self.rng.choice(self.clips[name])
+        return self.rng.choice(self.talk[name] if self.rng.random() < TALK else self.clips[name])
 
     def batch(self, size, strength):
         """[(log-mel, line)], lines None where nobody speaks."""
