@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::{Write as _, stderr};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -49,7 +50,6 @@ struct Args {
     dir: PathBuf,
 }
 
-#[expect(clippy::print_stderr, reason = "a command")]
 fn main() -> Result<()> {
     let args = Args::parse();
     let names = PRESETS.map(|(name, _)| name).join(", ");
@@ -70,12 +70,16 @@ fn main() -> Result<()> {
     let started = Instant::now();
     let index = write_shards(&args.dir, import::published(&config))?;
     write("model.safetensors.index.json", &index.to_string())?;
-    eprintln!("{} is written after {:.0} s", args.dir.display(), started.elapsed().as_secs_f32());
+    writeln!(
+        stderr(),
+        "{} is written after {:.0} s",
+        args.dir.display(),
+        started.elapsed().as_secs_f32()
+    )?;
     Ok(())
 }
 
 /// Writes the tensors in shards, and gives the index of them.
-#[expect(clippy::print_stderr, reason = "a command")]
 fn write_shards(dir: &Path, tensors: Vec<(String, Vec<usize>)>) -> Result<Value> {
     let mut shards: Vec<Vec<Random>> = vec![Vec::new()];
     let mut bytes = 0;
@@ -93,7 +97,7 @@ fn write_shards(dir: &Path, tensors: Vec<(String, Vec<usize>)>) -> Result<Value>
     let mut places = BTreeMap::new();
     for (number, shard) in shards.iter().enumerate() {
         let file = format!("model-{:05}-of-{:05}.safetensors", number + 1, shards.len());
-        eprintln!("{file}");
+        writeln!(stderr(), "{file}")?;
         let views = shard.iter().map(|tensor| (tensor.name.as_str(), tensor));
         safetensors::serialize_to_file(views, None, &dir.join(&file))
             .with_context(|| file.clone())?;
