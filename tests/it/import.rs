@@ -1,7 +1,9 @@
 //! One model in the layouts in which it is published.
 
+use outpost_runtime::import::checkpoint::Checkpoint;
 use outpost_runtime::import::manifest::Manifest;
-use outpost_runtime::import::{ImportOptions, Quant, UserAdapter, import, import_with};
+use outpost_runtime::import::source::TensorSource as _;
+use outpost_runtime::import::{ImportOptions, Quant, UserAdapter, import, import_with, published};
 use outpost_runtime::{
     Audio, Engine, EngineOptions, Generation, Part, PrefixCache, Request, Result, Role, Stop, Turn,
 };
@@ -17,6 +19,26 @@ fn imported(folder: &str) -> (TempDir, Manifest) {
 }
 
 #[test]
+fn a_config_tells_every_tensor_of_its_checkpoint() {
+    let dir = root().join("tests/fixtures/phi4mm/checkpoint");
+    let checkpoint = Checkpoint::open(&dir).unwrap();
+    let mut tensors = published(&outpost_runtime::import::config(&dir).unwrap());
+    let there: Vec<(String, Vec<usize>)> = checkpoint
+        .names()
+        .into_iter()
+        .map(|name| {
+            let plain = name.replace(".base_layer.", ".");
+            (plain, checkpoint.shape(name).unwrap().to_vec())
+        })
+        .collect();
+    for (name, shape) in &mut tensors {
+        *name = name.replace(".base_layer.", ".");
+        assert!(there.contains(&(name.clone(), shape.clone())), "{name} {shape:?}");
+    }
+    assert_eq!(tensors.len(), there.len());
+}
+
+#[test]
 fn the_port_of_transformers_is_the_released_model() {
     let (released_dir, mut released) = imported("checkpoint");
     let (native_dir, mut native) = imported("native");
@@ -26,12 +48,12 @@ fn the_port_of_transformers_is_the_released_model() {
     };
     assert_eq!(config(&native_dir), config(&released_dir));
     // A plan needs no import: it reads the config of either folder, and of the packed model.
-    let published = |folder: &str| {
+    let config_of = |folder: &str| {
         outpost_runtime::import::config(&root().join("tests/fixtures/phi4mm").join(folder)).unwrap()
     };
-    assert_eq!(published("native"), published("checkpoint"));
+    assert_eq!(config_of("native"), config_of("checkpoint"));
     let packed = native_dir.path().join("packed");
-    assert_eq!(outpost_runtime::import::config(&packed).unwrap(), published("checkpoint"));
+    assert_eq!(outpost_runtime::import::config(&packed).unwrap(), config_of("checkpoint"));
     released.parts.remove("config.json");
     native.parts.remove("config.json");
     assert!(released.parts.contains_key("decoder.safetensors"));
