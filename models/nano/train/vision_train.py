@@ -142,7 +142,7 @@ class Reader:
     @torch.no_grad()
     def borrow_ears(self):
         """The projector for speech beside a picture starts as the one for speech alone."""
-        for file in sorted((fonts.work_dir() / "speech").glob("*.safetensors")):
+        for file in (f for stage in ("speech", "joint") for f in sorted((fonts.work_dir() / stage).glob("*.safetensors"))):
             stored = load_file(file)
             for name, tensor in phi4mm.orig_state(self.audio).items():
                 twin = name.replace("audio_projection.vision.", "audio_projection.speech.")
