@@ -107,8 +107,7 @@ fn pictures_that_cannot_be_used_are_named() {
     let text = dir.path().join("text.png");
     std::fs::write(&text, "this is no picture").unwrap();
     let huge = write_png(&dir.path().join("huge.png"), 10_000, 5_100).unwrap();
-    let dot = write_png(&dir.path().join("dot.png"), 1, 1).unwrap();
-    for path in [&text, &huge, &dot, &dir.path().join("missing.png")] {
+    for path in [&text, &huge, &dir.path().join("missing.png")] {
         let error = read_image(path).expect_err("unusable");
         assert!(matches!(error, Error::Image { .. } | Error::Io { .. }), "{error:?}");
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");

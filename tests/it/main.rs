@@ -13,4 +13,10 @@ mod import;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod smollm2;
+#[cfg(test)]
+mod sweep;
+#[cfg(test)]
+mod tokenizer;

@@ -1,25 +1,19 @@
 //! The runtime against the reference implementation, on the small random checkpoint of `fixtures/phi4mm` (its README says
 //! what was recorded and how).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use outpost_runtime::audio::{AudioEncoder, AudioProjector, log_mel, token_count};
 use outpost_runtime::config::Config;
-use outpost_runtime::device::DeviceChoice;
-use outpost_runtime::import::{ImportOptions, Quant, import};
-use outpost_runtime::media::{read_image, read_wav};
+use outpost_runtime::import::Quant;
 use outpost_runtime::vision::{VisionEncoder, tile};
-use outpost_runtime::{
-    Audio, EncoderWeights, Engine, EngineOptions, Finish, Image, Part, PrefixCache, Request, Role,
-    Stop, Turn,
-};
+use outpost_runtime::{EncoderWeights, Engine, EngineOptions, Finish, PrefixCache, Stop};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// Bound of `max |got - expected| / max |expected|` where both sides compute in f32.
-const F32: f32 = 1e-3;
-/// The same for logits of a decoder that computes in bf16, whose result depends on the machine's kernels. The reference's own
+use crate::reference::{F32, Packed, Reference, assert_close, fixture, logits, number, pair};
+
+/// As [`F32`], for logits of a decoder that computes in bf16, whose result depends on the machine's kernels. The reference's own
 /// bf16 is up to 0.05 away from its f32.
 const BF16: f32 = 0.15;
 /// Least cosine between such logits of a position and those in f32.
@@ -29,168 +23,12 @@ const BF16_COSINE: f32 = 0.99;
 const INT8_MEAN_COSINE: f32 = 0.99;
 const INT4_MEAN_COSINE: f32 = 0.85;
 
-/// What the reference recorded.
-struct Reference {
-    cases: Value,
-    tensors: Vec<u8>,
-}
-
-impl Reference {
-    fn read() -> Self {
-        let cases = std::fs::read_to_string(fixture("cases.json")).unwrap();
-        Self {
-            cases: serde_json::from_str(&cases).unwrap(),
-            tensors: std::fs::read(fixture("expected.safetensors")).unwrap(),
-        }
-    }
-
-    fn bytes(&self, name: &str) -> Vec<u8> {
-        SafeTensors::deserialize(&self.tensors).unwrap().tensor(name).unwrap().data().to_vec()
-    }
-
-    fn floats(&self, name: &str) -> Vec<f32> {
-        self.bytes(name).as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
-    }
-
-    fn ids(&self, name: &str) -> Vec<u32> {
-        self.bytes(name)
-            .as_chunks()
-            .0
-            .iter()
-            .map(|bytes| i64::from_le_bytes(*bytes).try_into().unwrap())
-            .collect()
-    }
-
-    fn sounds(&self) -> impl Iterator<Item = (&String, Audio, &Value)> {
-        self.cases["audio"]
-            .as_object()
-            .unwrap()
-            .iter()
-            .map(|(name, case)| (name, sound(case), case))
-    }
-
-    fn pictures(&self) -> impl Iterator<Item = (&String, Image, &Value)> {
-        self.cases["images"]
-            .as_object()
-            .unwrap()
-            .iter()
-            .map(|(name, case)| (name, picture(case), case))
-    }
-
-    fn prompts(&self) -> impl Iterator<Item = (&str, Request, &Value)> {
-        self.cases["prompts"].as_array().unwrap().iter().map(|case| {
-            let turns =
-                case["turns"].as_array().unwrap().iter().map(|turn| self.turn(turn)).collect();
-            let max_new_tokens = case["greedy"].as_array().unwrap().len();
-            (
-                case["name"].as_str().unwrap(),
-                Request { max_new_tokens, ..Request::new(turns) },
-                case,
-            )
-        })
-    }
-
-    fn turn(&self, turn: &Value) -> Turn {
-        let role = if turn["role"] == "system" { Role::System } else { Role::User };
-        let part = |part: &Value| {
-            let (kind, value) = part.as_object().unwrap().iter().next().unwrap();
-            let value = value.as_str().unwrap();
-            match kind.as_str() {
-                "audio" => Part::Audio(sound(&self.cases["audio"][value])),
-                "image" => Part::Image(picture(&self.cases["images"][value])),
-                _ => Part::Text(value.to_owned()),
-            }
-        };
-        Turn { role, parts: turn["parts"].as_array().unwrap().iter().map(part).collect() }
-    }
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/phi4mm").join(name)
-}
-
-fn input(case: &Value) -> PathBuf {
-    fixture("inputs").join(case["file"].as_str().unwrap())
-}
-
-fn sound(case: &Value) -> Audio {
-    let audio = read_wav(&input(case)).unwrap();
-    Audio { samples: audio.samples.repeat(number(&case["repeat"])).into(), ..audio }
-}
-
-fn picture(case: &Value) -> Image {
-    read_image(&input(case)).unwrap()
-}
-
-fn number(value: &Value) -> usize {
-    usize::try_from(value.as_u64().unwrap()).unwrap()
-}
-
-fn pair(value: &Value) -> (usize, usize) {
-    (number(&value[0]), number(&value[1]))
-}
-
-/// The fixture's checkpoint, imported.
-struct Packed {
-    dir: TempDir,
-    config: Config,
-}
-
-impl Packed {
-    fn new(quant: Quant) -> Self {
-        let dir = TempDir::new().unwrap();
-        let options = ImportOptions { quant, ..ImportOptions::default() };
-        import(&fixture("checkpoint"), &dir.path().join("model"), &options, &mut |_| ()).unwrap();
-        Self { config: Config::read(&fixture("checkpoint/config.json")).unwrap(), dir }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("model")
-    }
-
-    fn engine(&self) -> Engine {
-        self.engine_with(EncoderWeights::Resident)
-    }
-
-    fn engine_with(&self, encoders: EncoderWeights) -> Engine {
-        let device = DeviceChoice::Cpu;
-        Engine::load(&self.path(), &EngineOptions { device, encoders, ..EngineOptions::default() })
-            .unwrap()
-    }
-}
-
-/// `max |got - expected| / max |expected|`.
-fn error(got: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(got.len(), expected.len());
-    let largest = |values: &mut dyn Iterator<Item = f32>| {
-        values.fold(0.0, |a: f32, b| if b.is_nan() { b } else { a.max(b) })
-    };
-    largest(&mut got.iter().zip(expected).map(|(a, b)| (a - b).abs()))
-        / largest(&mut expected.iter().map(|b| b.abs()))
-}
-
-fn assert_close(what: &str, got: &[f32], expected: &[f32], bound: f32) {
-    let error = error(got, expected);
-    println!("{what}: {error:.2e}");
-    assert!(error <= bound, "{what}: relative error {error}, at most {bound} is allowed");
-}
-
 /// The cosine between the logits of each position.
 fn cosines(engine: &Engine, a: &[f32], b: &[f32]) -> Vec<f32> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     let vocab = engine.config().decoder.vocab_size;
     let rows = a.chunks_exact(vocab).zip(b.chunks_exact(vocab));
     rows.map(|(a, b)| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).collect()
-}
-
-/// The logits of a prompt at the positions that the reference kept.
-fn logits(engine: &Engine, request: &Request, case: &Value) -> Vec<f32> {
-    let prompt = engine.render(request).unwrap();
-    let all: Vec<f32> =
-        engine.logits(&prompt, &Stop::never()).unwrap().reshape([-1]).try_into().unwrap();
-    let vocab = engine.config().decoder.vocab_size;
-    let rows: Vec<&[f32]> = all.chunks_exact(vocab).collect();
-    case["positions"].as_array().unwrap().iter().flat_map(|at| rows[number(at)]).copied().collect()
 }
 
 #[test]
@@ -304,8 +142,10 @@ fn logits_of_every_mode_equal_the_reference() {
 #[test]
 fn encoders_on_demand_give_the_same_numbers() {
     let (reference, packed) = (Reference::read(), Packed::new(Quant::F32));
-    let [resident, on_demand] = [EncoderWeights::Resident, EncoderWeights::OnDemand]
-        .map(|weights| packed.engine_with(weights));
+    let [resident, on_demand] =
+        [EncoderWeights::Resident, EncoderWeights::OnDemand].map(|encoders| {
+            packed.engine_with(&EngineOptions { encoders, ..EngineOptions::default() })
+        });
     for (name, request, case) in reference.prompts() {
         let [a, b] = [&resident, &on_demand].map(|engine| logits(engine, &request, case));
         assert!(a == b, "{name}");

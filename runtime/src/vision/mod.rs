@@ -9,9 +9,9 @@ pub use tiling::{Layout, Tiles, tile, token_count};
 
 use crate::error::Error;
 
-/// Most pixels of a picture: room for the largest phone cameras.
-pub const MAX_PIXELS: u64 = 49_000_000;
-/// Least pixels along a side, of the picture and of what it is resized to (spec 3.2, step 5).
+/// Most pixels of a picture: those of a phone camera of 50 megapixels.
+pub const MAX_PIXELS: u64 = 8192 * 6144;
+/// Least pixels along a side of what a picture is resized to (spec 3.2, step 5). The picture itself may be a single pixel.
 pub const MIN_SIDE: usize = 10;
 
 /// Whether a picture of this size can be taken; the fault says what would be.
@@ -24,10 +24,8 @@ pub(crate) fn check_size(width: u32, height: u32) -> Result<(), String> {
             MAX_PIXELS / 1_000_000
         ));
     }
-    if (width.min(height) as usize) < MIN_SIDE {
-        return Err(format!(
-            "{width}x{height} is too small: at least {MIN_SIDE} pixels along each side are needed"
-        ));
+    if pixels == 0 {
+        return Err(format!("{width}x{height} holds no pixel"));
     }
     Ok(())
 }
