@@ -1,7 +1,7 @@
-"""Puts the checkpoint together from the stages' results, whatever is there: `python export.py [TARGET]`.
+"""Puts the checkpoint together from the stages' results, whatever is there: `python export.py [TARGET [START]]`.
 
-Base decoder from `base/`, speech parts from `speech/`, vision parts from `vision/`; what is not trained yet keeps its random
-start, so that the layout is complete from the first export on.
+Base decoder from `base/`, speech parts from `speech/` or `joint/`, vision parts from `vision/`; what is not trained yet is taken
+from the checkpoint START, or else keeps its random start, so that the layout is complete from the first export on.
 """
 
 import json
@@ -34,9 +34,10 @@ def stored(name):
     return {phi4mm.orig_name(f"{root}{n}"): t for n, t in state.items()}
 
 
-def gather(model):
+def gather(model, start):
     """(tensors by checkpoint name, names of the parts that are untrained)."""
     state, missing = phi4mm.orig_state(model), []
+    state.update(load_file(Path(start) / "model.safetensors") if start else {})
     base, speech, vision = stored("base"), stored("ctc") | stored("speech") | stored("joint"), stored("vision")
     for name in state:
         source = vision if any(m in name for m in VISION) else speech if any(m in name for m in SPEECH) else base
@@ -48,10 +49,10 @@ def gather(model):
     return state, missing
 
 
-def main(target):
+def main(target, start=None):
     torch.manual_seed(0)
     model = phi4mm.build(phi4mm.load_config(folder("base") / "config.json"))
-    state, missing = gather(model)
+    state, missing = gather(model, start)
     partial = target.with_name(f"{target.name}.part")
     partial.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
@@ -74,4 +75,4 @@ def main(target):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "checkpoint")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parent / "checkpoint", *sys.argv[2:3])

@@ -18,6 +18,8 @@ TOOLS = json.loads((Path(__file__).parent.parent / "tools.json").read_text())
 TOOL_NAMES = [tool["name"] for tool in TOOLS]
 ROOMS = ["kitchen", "bedroom", "bathroom", "hallway", "garage", "office", "garden", "living room"]
 DOORS = ["front", "back", "garage"]
+COMMON_WORDS = 4000
+_SHORT = "a i am an as at be by do go he if in is it me my no of oh on or so to up us we".split()
 HELD_OUT_SHARE = 12  # one sentence in so many is never trained on
 
 _UNITS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
@@ -283,6 +285,22 @@ def utterances(seed, held_out=False, none_share=0.22, double_share=0.03, tools=N
         else:
             item = command(rng, rng.choices(names, weights)[0])
         if is_held_out(item.text) == held_out:
+            yield item
+
+
+def word_strings(seed):
+    """Endless utterances of common English words in no order: to be written down, not to be acted upon.
+
+    They are for the ear: without them, words that are in no command are heard as those that are.
+    """
+    import wordfreq
+
+    rng = random.Random(seed)
+    words = [w for w in wordfreq.top_n_list("en", COMMON_WORDS) if w.isascii() and w.isalpha() and (len(w) > 2 or w in _SHORT)]
+    weights = [(rank + 20) ** -0.5 for rank in range(len(words))]
+    while True:
+        item = Utterance(" ".join(rng.choices(words, weights, k=rng.randint(3, 8))), [], "words")
+        if not is_held_out(item.text):
             yield item
 
 

@@ -12,6 +12,7 @@ from features import log_mel
 WEIGHTS = {"espeak": 0.42, "flite": 0.16, "kokoro": 0.42}
 NO_VOICE = 0.05  # share of clips that hold no speech
 TALK = 0.1  # share of clips drawn from sentences without a call alone, which are a fifth of the others
+STRINGS = 0.25  # share of clips of words in no order, where there are any
 POOL = 8  # batches that are cut from one sorted draw
 
 
@@ -28,6 +29,7 @@ class Voices:
         loaded = {name: tts.load(name, "train") for name in WEIGHTS}
         self.clips = {name: clips for name, clips in loaded.items() if clips}
         self.talk = {name: [clip for clip in clips if not clip[1]["calls"]] for name, clips in self.clips.items()}
+        self.strings = {name: tts.load(name, "words") for name in self.clips}
         self.weights = [WEIGHTS[name] for name in self.clips]
 
     def draw(self):
@@ -35,6 +37,8 @@ class Voices:
         if self.rng.random() < NO_VOICE:
             return None, None
         name = self.rng.choices(list(self.clips), self.weights)[0]
+        if self.strings[name] and self.rng.random() < STRINGS:
+            return self.rng.choice(self.strings[name])
         return self.rng.choice(self.talk[name] if self.rng.random() < TALK else self.clips[name])
 
     def batch(self, size, strength):

@@ -1,6 +1,7 @@
-"""Conformer, projector and speech adapter tuned together, `python speech_joint.py [MINUTES]`; the base decoder stays as it is.
+"""Conformer, projector and speech adapter tuned together, `python speech_joint.py [MINUTES [CHECKPOINT]]`; the base decoder stays.
 
-Starts from `speech/` and the recogniser of `ctc/`. The answers' loss reaches the conformer here; the recogniser's head stays for
+Starts from `speech/` and the recogniser of `ctc/`, or from a whole checkpoint; then the recogniser's head, which no checkpoint
+holds, learns alone for the first steps. The answers' loss reaches the conformer here; the recogniser's head stays for
 a share of CTC, which tells every frame what was said where a call's few tokens do not.
 """
 
@@ -17,16 +18,19 @@ from speech_ctc import ctc_loss, ids_of
 from work import folder
 
 CTC = 0.3  # weight of the recogniser's loss
+HEAD_ALONE = 250  # steps
 WEIGHTS = {"espeak": 0.34, "flite": 0.22, "kokoro": 0.44}
 
 
 class Trainer(speech_lora.Trainer):
     """As in `speech_lora`, with the conformer and the recogniser's head in training."""
 
-    def __init__(self, seed=11):
-        super().__init__(seed)
-        kept = folder("speech") / "state.pt"
-        self.model.load_state_dict(torch.load(kept, weights_only=True)["module"])
+    def __init__(self, seed=11, start=None):
+        super().__init__(seed, start)
+        self.head_steps = HEAD_ALONE if start else 0
+        if not start:
+            kept = folder("speech") / "state.pt"
+            self.model.load_state_dict(torch.load(kept, weights_only=True)["module"])
         self.together = nn.ModuleDict({"model": self.model, "head": self.recogniser.head})
         self.ctc = 0.0
 
@@ -44,7 +48,8 @@ class Trainer(speech_lora.Trainer):
     def frames(self, batch):
         mels, lengths = speech_data.padded([mel for mel, _ in batch])
         out, counts = phi4mm.conformer(self.audio.encoder, mels, lengths), (lengths + 7) // 8
-        log_probs = self.recogniser.head(out).float().log_softmax(-1)
+        heard = out.detach() if self.steps <= self.head_steps else out
+        log_probs = self.recogniser.head(heard).float().log_softmax(-1)
         self.ctc = ctc_loss(log_probs, [ids_of(line["text"]) if line else [] for _, line in batch], counts)
         return out, counts
 
@@ -58,11 +63,11 @@ class Trainer(speech_lora.Trainer):
         return loss + CTC * self.ctc
 
 
-def main(minutes):
+def main(minutes, start=None):
     torch.set_num_threads(1)
     torch.manual_seed(4)
     speech_data.WEIGHTS.update(WEIGHTS)
-    trainer = Trainer()
+    trainer = Trainer(start=start)
     matrices, others = trainer.trained()
     trainer.model.train()
     groups = [{"params": others, "lr": 4e-4}]
@@ -71,4 +76,4 @@ def main(minutes):
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 120)
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 120, *sys.argv[2:3])

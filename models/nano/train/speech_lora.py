@@ -28,16 +28,21 @@ BATCH = 32
 IMITATE = 0.06  # share of the time in which the projector imitates the recogniser
 
 
-def load(name="ctc"):
-    """(model with the base decoder and the trained conformer, both as exported; the recogniser)."""
+def load(start=None):
+    """(model with the base decoder and the trained conformer, both as exported; the recogniser).
+
+    From the folders of the stages, or from a whole checkpoint, which knows no head of the recogniser.
+    """
     config = phi4mm.load_config(folder("base") / "config.json")
-    model = phi4mm.load_orig(phi4mm.build(config), folder("base"))
-    recogniser = Recogniser(config)
-    recogniser.load_state_dict(torch.load(folder(name) / "model.pt", weights_only=True))
+    model = phi4mm.load_orig(phi4mm.build(config), start or folder("base"))
+    audio, recogniser = model.model.embed_tokens_extend.audio_embed, Recogniser(config)
+    if start:
+        recogniser.encoder.load_state_dict(audio.encoder.state_dict())
+    else:
+        recogniser.load_state_dict(torch.load(folder("ctc") / "model.pt", weights_only=True))
     with torch.no_grad():
         for parameter in [*model.parameters(), *recogniser.encoder.parameters(), *recogniser.encoder.buffers()]:
             parameter.copy_(parameter.bfloat16())
-    audio = model.model.embed_tokens_extend.audio_embed
     audio.encoder = recogniser.encoder
     attention.use(model)
     phi4mm.set_adapter(model, "speech")
@@ -45,8 +50,8 @@ def load(name="ctc"):
 
 
 class Trainer:
-    def __init__(self, seed=7):
-        self.model, self.recogniser = load()
+    def __init__(self, seed=7, start=None):
+        self.model, self.recogniser = load(start)
         self.audio = self.model.model.embed_tokens_extend.audio_embed
         self.voices = speech_data.Voices(seed)
         self.rng, self.numbers = random.Random(seed), np.random.default_rng(seed)

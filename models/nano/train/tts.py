@@ -1,7 +1,7 @@
 """Speaks random commands with several engines and many voices: `python tts.py ENGINE SPLIT SHARDS`.
 
-Splits: `train` (training voices, training sentences), `seen` (training voices, held-out sentences), `heldout` (voices and
-sentences never trained on). Shards of 50 utterances, `NANO_WORK/tts/ENGINE/SPLIT-0000.npz` + `.jsonl`, 16 kHz int16; those
+Splits: `train` (training voices, training sentences), `words` (training voices, words in no order), `seen` (training voices,
+held-out sentences), `heldout` (voices and sentences never trained on). Shards of 50 utterances, `NANO_WORK/tts/ENGINE/SPLIT-0000.npz` + `.jsonl`, 16 kHz int16; those
 that exist are kept, so a run can be stopped and started again. The engine `piper` has a held-out voice only.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import soxr
 
 import voices
-from grammar import utterances
+from grammar import utterances, word_strings
 from work import folder, seed_of
 
 RATE = 16000
@@ -140,7 +140,7 @@ def make_shard(name, engine, split, index):
     if path.exists():
         return
     seed = seed_of(name, split, index)
-    rng, items = random.Random(seed), utterances(seed, held_out=split != "train")
+    rng, items = random.Random(seed), word_strings(seed) if split == "words" else utterances(seed, held_out=split != "train")
     clips, lines = [], []
     for item in itertools.islice(items, SHARD):
         voice = voices.pick(rng, name, split)

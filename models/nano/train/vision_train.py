@@ -14,7 +14,6 @@ import argparse
 import json
 import random
 import time
-from collections import deque
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,8 +32,8 @@ import vision_eval
 import vision_fonts as fonts
 import vision_pretrain as pretrain
 import vision_render as render
-import vision_text as texts
 from features import Tiles, layout, tile, useful
+from vision_pages import page
 
 NO_TEXT = "NO TEXT"
 HEAD, TAIL = "<|user|>", text_data.READ_TEXT + "<|end|><|assistant|>"
@@ -48,11 +47,13 @@ def work():
 
 
 class Ideal(nn.Module):
-    """What a perfect tower and projector would say of each pooled cell: the sum of learned rows, one for each (slot, character)."""
+    """What a perfect tower and projector would say of each pooled cell: the sum of learned rows, one for each (slot, character)
+    and one for the cell's place in its tile, which the tower's positions tell."""
 
     def __init__(self, hidden):
         super().__init__()
         self.rows = nn.Parameter(torch.randn(data.SLOTS, pretrain.CLASSES, hidden) * 0.02)
+        self.places = nn.Parameter(torch.zeros(data.CELLS**2, hidden))
         self.sub_end = nn.Parameter(torch.randn(hidden) * 0.02)
         self.middle = nn.Parameter(torch.randn(hidden) * 0.02)
 
@@ -65,14 +66,31 @@ class Ideal(nn.Module):
         for kind in ids:
             self.rows[:, kind] += embeddings[blank] / data.SLOTS
 
-    def cells(self, labels):
-        """[..., 8] classes -> [..., hidden]; unreadable characters count as none."""
+    @torch.no_grad()
+    def fit(self, labels, places, rows):
+        """The rows under which the given cells [n, 8], [n] come closest to what a projector makes of them, [n, hidden]."""
+        classes = self.rows.shape[1]
+        x = torch.cat([F.one_hot(labels.long().clamp(min=0), classes).flatten(1), F.one_hot(places, len(self.places))], 1).float()
+        gram = x.T @ x + 3.0 * torch.eye(x.shape[1])
+        best = torch.linalg.solve(gram, x.T @ rows)
+        self.rows.copy_(best[: -len(self.places)].reshape(self.rows.shape))
+        self.places.copy_(best[-len(self.places) :])
+
+    def cells(self, labels, places):
+        """[..., 8] classes and [...] places -> [..., hidden]; unreadable characters count as none."""
         table = self.rows.flatten(0, 1)
         index = labels.long().clamp(min=0) + torch.arange(data.SLOTS) * pretrain.CLASSES
-        return F.embedding_bag(index.flatten(0, -2), table, mode="sum").reshape(*labels.shape[:-1], -1)
+        said = F.embedding_bag(index.flatten(0, -2), table, mode="sum").reshape(*labels.shape[:-1], -1)
+        return said + self.places[places]
 
     def as_embed(self):
         return SimpleNamespace(crop_size=render.BASE, sub_img_feature_extensor=self.sub_end, global_img_feature_extensor=self.middle)
+
+
+def places_of(masks):
+    """[n, 64] places of the pooled cells of tiles: where the tower's stretched positions put them."""
+    ids = phi4mm.position_ids(masks).reshape(len(masks), 16, 16)[:, ::2, ::2]
+    return (ids // 16 // 2 * data.CELLS + ids % 16 // 2).flatten(1)
 
 
 def bare_tiles(size):
@@ -108,6 +126,12 @@ class Reader:
         self.adapter = {n: p for n, p in self.model.named_parameters() if ".vision.weight" in n}
         phi4mm.set_adapter(self.model, "vision")
         attention.use(self.model)
+        self.started = False
+
+    def start_from(self, file):
+        """Goes on from the picture parts of a `model.safetensors`."""
+        pretrain.start_from(self.model, file)
+        self.started = True
 
     def load_base(self, base):
         """The finished base decoder, or as far as its training has come."""
@@ -176,17 +200,39 @@ class Reader:
         if noise is not None:
             lost = torch.from_numpy(noise.random(labels.shape) < 0.01)
             labels = torch.where(lost, torch.zeros_like(labels), labels)
-        cells = self.ideal.cells(labels.reshape(len(labels), 8, 8, -1))
-        return phi4mm.separate(self.ideal.as_embed(), cells, bare_tiles(scene.image.size))
+        tiles = bare_tiles(scene.image.size)
+        cells = self.ideal.cells(labels, places_of(tiles.mask)).reshape(len(labels), data.CELLS, data.CELLS, -1)
+        return phi4mm.separate(self.ideal.as_embed(), cells, tiles)
 
     @torch.no_grad()
     def pooled(self, tiles):
         with torch.autocast("cpu", torch.bfloat16):
             return [p.float() for p in phi4mm.pooled_features(self.image, tiles)]
 
-    def project(self, pooled, tiles):
-        x = phi4mm.separate(self.image, pooled, tiles)
+    @torch.no_grad()
+    def pooled_tiles(self, pixels, masks):
+        """Prepared tiles -> [n, 64, dim]."""
+        with torch.autocast("cpu", torch.bfloat16):
+            x = phi4mm.vision_tower(self.image.img_processor, pixels, masks).permute(0, 3, 1, 2)
+        return F.avg_pool2d(x.float(), 2).flatten(2).transpose(1, 2)
+
+    def projected(self, x):
         return self.image.img_projection_down(F.gelu(self.image.img_projection_up(x)))
+
+    def project(self, pooled, tiles):
+        return self.projected(phi4mm.separate(self.image, pooled, tiles))
+
+    @torch.no_grad()
+    def ideal_from_projector(self, batches=40):
+        """The ideal rows start as what tower and projector already say, so that an adapter that is used to them can go on."""
+        stream, seen = pretrain.Stream(np.random.default_rng(51), 32), []
+        for _ in range(batches):
+            pixels, masks, labels = stream.next()
+            seen.append((labels.flatten(0, 1), places_of(masks).flatten(), self.projected(self.pooled_tiles(pixels, masks)).flatten(0, 1)))
+        self.ideal.fit(*(torch.cat(x) for x in zip(*seen)))
+        ends = self.projected(torch.stack([self.image.sub_img_feature_extensor.flatten(), self.image.global_img_feature_extensor.flatten()]))
+        self.ideal.sub_end.copy_(ends[0])
+        self.ideal.middle.copy_(ends[1])
 
     def picture_rows(self, images):
         tiles = [tile(i, render.BASE, render.MAX_CROPS) for i in images]
@@ -231,12 +277,8 @@ def sample(rows, scene, questions):
     return dialogue.Sample(dialogue.text(HEAD), dialogue.rows(rows), dialogue.text(TAIL), dialogue.answer(f"{scene.text or NO_TEXT}<|end|>"))
 
 
-def draw_scene(rng, grid, draw, effort=1.0, strip=False):
-    """A picture for training; a strip is a low one, of few tokens."""
-    if strip:
-        size = (224, int(rng.integers(35, 90)))
-        wanted = texts.string(rng, texts.LETTERS + texts.DIGITS, 1, 8)
-        return render.sign_scene(rng, fonts.TRAIN, grid, effort, draw=draw, size=size, wanted=wanted)
+def draw_scene(rng, grid, draw, effort=1.0):
+    """A picture for training."""
     if rng.random() < 0.1:
         if draw:
             return render.empty_scene(rng, grid)
@@ -285,27 +327,26 @@ def train(reader, stage, groups, step_loss, until, evaluate, every=100):
 
 
 def read_stage(reader, until, batch, peak):
+    if reader.load("read") is None and reader.started:
+        reader.ideal_from_projector()
     questions = random.Random(6)
     rng, held = np.random.default_rng([21, int(time.time())]), np.random.default_rng(3)
-    test = [draw_scene(held, (1, 1), draw=False, strip=True) for _ in range(12)]
-    test += [draw_scene(held, GRIDS[held.choice(4, p=MIXED)], draw=False) for _ in range(20)]
-
-    easy = deque([True] * 40, maxlen=40)  # strips of a few random characters only, until those are read
+    test = [draw_scene(held, GRIDS[held.choice(4, p=MIXED)], draw=False) for _ in range(48)]
+    begin, end = time.time(), pretrain.deadline(until)
 
     def step_loss():
-        grid = GRIDS[rng.choice(4, p=SMALL)] if not easy[0] else (1, 1)
-        strip = easy[0] or grid == (1, 1) and rng.random() < 0.4
-        scenes = [draw_scene(rng, grid, draw=False, strip=strip) for _ in range(batch if grid == (1, 1) else batch // 2)]
+        grid, progress = GRIDS[rng.choice(4, p=SMALL)], (time.time() - begin) / (end - begin)
+        count = batch if grid == (1, 1) else batch // 2
+        most_lines = 6 if rng.random() < 1.0 - progress else 3
+        scenes = [page(rng, grid, most_lines) if rng.random() < 0.9 - 0.6 * progress else draw_scene(rng, grid, draw=False) for _ in range(count)]
         with torch.autocast("cpu", torch.bfloat16):
-            loss = dialogue.loss(reader.model, [sample(reader.ideal_rows(s, rng), s, questions) for s in scenes])
-        easy.append(easy[0] and (easy[-1] and loss.item() > 0.6))
-        return loss
+            return dialogue.loss(reader.model, [sample(reader.ideal_rows(s, rng), s, questions) for s in scenes])
 
     def evaluate():
         with torch.no_grad():
             got = reader.answers([reader.ideal_rows(s) for s in test])
         want = [s.text or NO_TEXT for s in test]
-        print(list(zip(want, got))[:4])
+        print([pair for pair in zip(want, got) if pair[0] != pair[1]][:6])
         return dict(exact=round(float(np.mean([w == g for w, g in zip(want, got)])), 3), cer=round(sum(map(vision_eval.edits, want, got)) / sum(map(len, want)), 3))
 
     groups = [{"params": list(reader.adapter.values()), "lr": peak}, {"params": list(reader.ideal.parameters()), "lr": peak}]
@@ -320,14 +361,11 @@ def match_stage(reader, until, batch, peak):
 
     def step_loss():
         pixels, masks, labels = stream.next()
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            x = phi4mm.vision_tower(reader.image.img_processor, pixels, masks).permute(0, 3, 1, 2)
-            pooled = F.avg_pool2d(x.float(), 2).permute(0, 2, 3, 1)
-        image = reader.image
+        pooled, image = reader.pooled_tiles(pixels, masks), reader.image
         ends = [(image.sub_img_feature_extensor, reader.ideal.sub_end), (image.global_img_feature_extensor, reader.ideal.middle)]
-        given = torch.cat([pooled.reshape(-1, pooled.shape[-1]), *[e.reshape(1, -1).repeat(20, 1) for e, _ in ends]])
-        wanted = torch.cat([reader.ideal.cells(labels.flatten(0, 1)), *[w[None].repeat(20, 1) for _, w in ends]]).detach()
-        got = image.img_projection_down(F.gelu(image.img_projection_up(given)))
+        given = torch.cat([pooled.flatten(0, 1), *[e.reshape(1, -1).repeat(20, 1) for e, _ in ends]])
+        wanted = torch.cat([reader.ideal.cells(labels, places_of(masks)).flatten(0, 1), *[w[None].repeat(20, 1) for _, w in ends]]).detach()
+        got = reader.projected(given)
         weight = torch.cat([torch.where((labels.flatten(0, 1) > 0).any(-1), 1.0, 0.15), torch.full((40,), 0.3)])
         return (((got - wanted) / scale) ** 2).mean(-1).mul(weight).mean()
 
@@ -375,7 +413,7 @@ def main():
     random.seed(2)
     reader = Reader()
     if args.start:
-        pretrain.start_from(reader.model, args.start)
+        reader.start_from(args.start)
     stages[args.stage](reader, args.until, args.batch, args.peak)
 
 
