@@ -12,7 +12,7 @@ from features import log_mel
 WEIGHTS = {"espeak": 0.42, "flite": 0.16, "kokoro": 0.42}
 NO_VOICE = 0.05  # share of clips that hold no speech
 TALK = 0.1  # share of clips drawn from sentences without a call alone, which are a fifth of the others
-STRINGS = 0.25  # share of clips of words in no order, where there are any
+STRINGS = 0.15  # share of clips of words in no order, where there are any
 POOL = 8  # batches that are cut from one sorted draw
 
 

@@ -19,7 +19,7 @@ from features import tile
 BASE, CELLS, SLOT_ROWS, SLOT_COLS = render.BASE, 8, 2, 4
 SLOTS = SLOT_ROWS * SLOT_COLS
 NO_LABEL = -100
-READABLE = 9.0  # capitals lower than this in a tile carry no label: nobody could tell
+READABLE = 12.0  # capitals lower than this in a tile carry no label: few could tell
 RING = 14
 
 
@@ -36,13 +36,47 @@ def slots(chars, origin=(0, 0), scale=(1.0, 1.0)):
     return out
 
 
-def scene_labels(scene):
-    """The labels of all tiles of a scene, [1 + crops, 64, 8], the global view first."""
+def views(scene):
+    """(origin, scale) of all tiles of a scene, the global view first."""
     (cols, rows), (new_w, new_h), _ = render.layout(*scene.image.size, BASE, render.MAX_CROPS)
     sx, sy = new_w / scene.image.width, new_h / scene.image.height
-    labels = [slots(scene.chars, scale=(sx / cols, sy / rows))]
-    labels += [slots(scene.chars, (c * BASE, r * BASE), (sx, sy)) for r in range(rows) for c in range(cols)]
-    return torch.from_numpy(np.stack(labels))
+    crops = [((c * BASE, r * BASE), (sx, sy)) for r in range(rows) for c in range(cols)]
+    return [((0, 0), (sx / cols, sy / rows)), *crops]
+
+
+def scene_labels(scene):
+    """The labels of all tiles of a scene, [1 + crops, 64, 8], the global view first."""
+    return torch.from_numpy(np.stack([slots(scene.chars, *view) for view in views(scene)]))
+
+
+def guesses(scene, rng):
+    """What a tower would say of a scene: (cells, slots, classes, shares), cells counted through all tiles.
+
+    A centre near the edge of a slot is shared out between the slots, and now and then a character may be another one, too.
+    """
+    found, chars = [], np.array(scene.chars, dtype=float).reshape(-1, 4)
+    for number, (origin, scale) in enumerate(views(scene)):
+        cap = chars[:, 3] * scale[1]
+        seen = chars[(cap >= READABLE) & (rng.random(len(chars)) > 0.01)]
+        blur = 0.7 + 0.035 * seen[:, 3] * scale[1]
+        x, y = (rng.normal(seen[:, i] * scale[i - 1] - origin[i - 1], blur / 2) for i in (1, 2))
+        doubt = np.where(rng.random(len(seen)) < 0.08, rng.uniform(0, 0.5, len(seen)), 0.0)
+        other = rng.integers(1, len(render.CLASSES) + 1, len(seen))
+        for row, up in _shares(y, blur, 14):
+            for col, across in _shares(x, blur, 7):
+                share = up * across * (row >= 0) * (row < 16) * (col >= 0) * (col < 32)
+                cell, slot = number * CELLS**2 + row // 2 * CELLS + col // 4, row % 2 * SLOT_COLS + col % 4
+                found += [(cell, slot, kind, share * part) for kind, part in ((seen[:, 0], 1 - doubt), (other, doubt))]
+    columns = [np.concatenate(column) for column in zip(*found)]
+    kept = columns[3] > 0.01
+    return [column[kept] for column in columns]
+
+
+def _shares(centre, blur, step):
+    """[(indices, shares)] of the two intervals in which each centre may lie, by a flat guess: simple, and as good as any."""
+    first = ((centre - blur) // step).astype(int)
+    inside = np.clip(0.5 + 0.5 * ((first + 1) * step - centre) / blur, 0.0, 1.0)
+    return (first, inside), (first + 1, 1.0 - inside)
 
 
 def scene_tiles(scene):
@@ -54,7 +88,7 @@ def scene_tiles(scene):
 
 def training_tiles(rng, effort):
     """A few tiles for the tower: mostly dense ones, some of real scenes (crops with nothing on them only now and then)."""
-    if rng.random() < 0.95 - 0.3 * effort:
+    if rng.random() < 0.9 - 0.2 * effort:
         scene = render.dense_scene(rng, fonts.TRAIN, effort)
         pixels = torch.from_numpy(np.array(scene.image)).permute(2, 0, 1)
         return [(pixels, torch.ones(16, 16, dtype=torch.bool), torch.from_numpy(slots(scene.chars)))]
@@ -73,9 +107,9 @@ def shard_dir():
 
 def write_shard(number, size, ramp):
     rng = np.random.default_rng([7, number])
-    rows, effort = [], min(1.0, number / ramp)
+    rows, most = [], min(1.0, number / ramp)
     while len(rows) < size:
-        rows += training_tiles(rng, effort)
+        rows += training_tiles(rng, most * rng.uniform(0.3, 1.0))
     pixels, masks, labels = (torch.stack(x) for x in zip(*rows[:size]))
     folder = shard_dir()
     torch.save((pixels, masks, labels), folder / "part.tmp")

@@ -306,10 +306,10 @@ def dense_scene(rng, families, effort=1.0):
     if not flat:
         canvas = Image.blend(canvas, Image.new("RGB", (size, size), colour(rng)), rng.uniform(0.3, 0.9))
     chars, y = [], rng.uniform(-10, 40)
-    middle = rng.uniform(15, 24 + 12 * effort) if rng.random() < 0.8 else rng.uniform(24, 36 + 34 * effort)
+    middle = rng.uniform(16, 36) if rng.random() < 0.75 else rng.uniform(30, 70)
     while y < size:
         path = fonts.pick(rng, families)
-        cap = float(np.clip(middle * np.exp(rng.normal(0, 0.2 * effort)), 12 + 3 * (1 - effort), 100))
+        cap = float(np.clip(middle * np.exp(rng.normal(0, 0.2 * effort)), 14, 100))
         alphabet = "0123456789-" if not fonts.has_letters(path) else texts.ALPHABET
         row = texts.text(rng) if alphabet is texts.ALPHABET and rng.random() < 0.3 else texts.string(rng, alphabet, 5, 22).strip() or "A"
         if not fonts.has_letters(path):

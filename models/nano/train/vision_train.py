@@ -3,7 +3,7 @@
 1. `read`: the adapter learns the order of reading on pictures that are not even drawn: where a tile would show a character,
    a learned row stands for it (`Ideal`). Cheap, and independent of the tower.
 2. `match`: the image projector learns to give, for the tower's features, the rows that `Ideal` would give.
-3. `tune`: projector and adapter on real pictures through the tower.
+3. `tune`: tower, projector and adapter on real pictures; the tower keeps its own lesson beside the answers'.
 
 A fifth of the samples ask by (ideal) voice instead of in writing, and `save` gives the second audio projector the weights of
 the speech projector, which speaks in mixtures of token embeddings as well: so pictures with a spoken question need no stage
@@ -83,6 +83,14 @@ class Ideal(nn.Module):
         said = F.embedding_bag(index.flatten(0, -2), table, mode="sum").reshape(*labels.shape[:-1], -1)
         return said + self.places[places]
 
+    def guessed(self, guesses, places):
+        """As `cells`, of what a tower may guess (`vision_data.guesses`): [n, 64] places -> [n, 64, hidden]."""
+        cell, slot, kind, share = (torch.from_numpy(column) for column in guesses)
+        rows = self.rows - self.rows[:, :1]
+        said = rows[slot, kind.long()] * share[:, None].float()
+        still = self.rows[:, 0].sum(0) + self.places[places].flatten(0, 1)
+        return still.index_add(0, cell, said).reshape(*places.shape, -1)
+
     def as_embed(self):
         return SimpleNamespace(crop_size=render.BASE, sub_img_feature_extensor=self.sub_end, global_img_feature_extensor=self.middle)
 
@@ -126,6 +134,7 @@ class Reader:
         self.adapter = {n: p for n, p in self.model.named_parameters() if ".vision.weight" in n}
         phi4mm.set_adapter(self.model, "vision")
         attention.use(self.model)
+        attention.use_in_tower(self.image.img_processor)
         self.started = False
 
     def start_from(self, file):
@@ -161,7 +170,8 @@ class Reader:
     def parts(self):
         """Name -> parameters of everything trained here."""
         projector = {n: p for n, p in self.image.named_parameters() if "img_processor" not in n}
-        return dict(adapter=self.adapter, ideal=dict(self.ideal.named_parameters()), projector=projector)
+        tower = dict(self.image.img_processor.named_parameters())
+        return dict(adapter=self.adapter, ideal=dict(self.ideal.named_parameters()), projector=projector, tower=tower)
 
     @torch.no_grad()
     def borrow_ears(self):
@@ -175,7 +185,8 @@ class Reader:
 
     def save(self, stage, steps):
         self.borrow_ears()
-        torch.save(dict(parts={k: {n: p.detach() for n, p in v.items()} for k, v in self.parts().items()}, steps=steps), work() / "tmp.pt")
+        kept = {k: {n: p.detach() for n, p in v.items()} for k, v in self.parts().items() if k != "tower" or stage == "tune"}
+        torch.save(dict(parts=kept, steps=steps), work() / "tmp.pt")
         (work() / "tmp.pt").rename(work() / f"{stage}.pt")
         state = phi4mm.orig_state(self.model)
         wanted = {n: t for n, t in state.items() if "image_embed." in n or ".vision.weight" in n or "audio_projection.vision." in n}
@@ -189,25 +200,25 @@ class Reader:
             return None
         kept = torch.load(work() / f"{stage}.pt", weights_only=True)
         for name, part in self.parts().items():
-            for key, p in part.items():
+            for key, p in part.items() if name in kept["parts"] else ():
                 p.copy_(kept["parts"][name][key])
         return kept["steps"]
 
     # ---------------------------------------------------------------------------------------------- rows of pictures
 
-    def ideal_rows(self, scene, noise=None):
-        labels = data.scene_labels(scene)
-        if noise is not None:
-            lost = torch.from_numpy(noise.random(labels.shape) < 0.01)
-            labels = torch.where(lost, torch.zeros_like(labels), labels)
+    def ideal_rows(self, scene, rng):
         tiles = bare_tiles(scene.image.size)
-        cells = self.ideal.cells(labels, places_of(tiles.mask)).reshape(len(labels), data.CELLS, data.CELLS, -1)
-        return phi4mm.separate(self.ideal.as_embed(), cells, tiles)
+        cells = self.ideal.guessed(data.guesses(scene, rng), places_of(tiles.mask))
+        return phi4mm.separate(self.ideal.as_embed(), cells.unflatten(1, (data.CELLS, data.CELLS)), tiles)
 
-    @torch.no_grad()
     def pooled(self, tiles):
         with torch.autocast("cpu", torch.bfloat16):
             return [p.float() for p in phi4mm.pooled_features(self.image, tiles)]
+
+    def tower_loss(self, pooled, scenes):
+        """The tower's own lesson on the tiles of pictures: which character is where."""
+        scores = self.tower.head(torch.cat(pooled).flatten(1, 2)).reshape(-1, data.CELLS**2, data.SLOTS, pretrain.CLASSES)
+        return pretrain.loss_of(scores, torch.cat([data.scene_labels(s) for s in scenes]))
 
     @torch.no_grad()
     def pooled_tiles(self, pixels, masks):
@@ -344,7 +355,8 @@ def read_stage(reader, until, batch, peak):
 
     def evaluate():
         with torch.no_grad():
-            got = reader.answers([reader.ideal_rows(s) for s in test])
+            noise = np.random.default_rng(4)
+            got = reader.answers([reader.ideal_rows(s, noise) for s in test])
         want = [s.text or NO_TEXT for s in test]
         print([pair for pair in zip(want, got) if pair[0] != pair[1]][:6])
         return dict(exact=round(float(np.mean([w == g for w, g in zip(want, got)])), 3), cer=round(sum(map(vision_eval.edits, want, got)) / sum(map(len, want)), 3))
@@ -375,9 +387,9 @@ def match_stage(reader, until, batch, peak):
 
 
 def tune_stage(reader, until, batch, peak):
+    reader.load_tower()
     if reader.load("tune") is None and reader.load("match") is None:
         reader.load("read")
-    reader.load_tower()
     questions = random.Random(7)
     rng = np.random.default_rng([41, int(time.time())])
 
@@ -387,7 +399,8 @@ def tune_stage(reader, until, batch, peak):
         tiles = [tile(s.image, render.BASE, render.MAX_CROPS) for s in scenes]
         pooled = reader.pooled(tiles)
         with torch.autocast("cpu", torch.bfloat16):
-            return dialogue.loss(reader.model, [sample(reader.project(p, t), s, questions) for p, t, s in zip(pooled, tiles, scenes)])
+            answers = dialogue.loss(reader.model, [sample(reader.project(p, t), s, questions) for p, t, s in zip(pooled, tiles, scenes)])
+        return answers + reader.tower_loss(pooled, scenes)
 
     test, empty = vision_eval.drawn(56), vision_eval.drawn(14, empty=True)
 
@@ -395,8 +408,9 @@ def tune_stage(reader, until, batch, peak):
         seen = vision_eval.score(reader.read, test, show=4)
         return seen | {"no_text": vision_eval.score(reader.read, empty)["exact"]}
 
-    groups = [{"params": list(reader.adapter.values()), "lr": peak}, {"params": list(reader.parts()["projector"].values()), "lr": peak}]
-    train(reader, "tune", groups, step_loss, until, evaluate, every=100)
+    parts = reader.parts()
+    groups = [{"params": list(parts[name].values()), "lr": peak} for name in ("adapter", "projector", "tower")]
+    train(reader, "tune", [*groups, {"params": list(reader.tower.head.parameters()), "lr": peak}], step_loss, until, evaluate, every=150)
 
 
 def main():
