@@ -21,7 +21,7 @@ const ONLY_FOR: [(&str, &[&str]); 4] = [
     ("tch", &["outpost-runtime"]),
     ("tract-onnx", &["outpost-runtime"]),
     ("rumqttc", &["outpost-agent", "outpost-tests"]),
-    ("tokio", &["outpost-tools", "outpost-agent", "outpost-tests"]),
+    ("tokio", &["outpost-tools", "outpost-firmware-bridge", "outpost-agent", "outpost-tests"]),
 ];
 
 /// Lists the edges that should not be, given what `cargo metadata` prints.
