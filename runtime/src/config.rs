@@ -179,6 +179,13 @@ pub struct RelativeBias {
     pub t5_bias_max_distance: usize,
 }
 
+/// No size of a model comes near this one; no product of sizes below it is too large to be counted.
+const LARGEST: usize = 1 << 24;
+/// Most layers, crops of a picture or taps of a convolution.
+const MANY: usize = 1 << 10;
+/// Most pixels along a side of a crop.
+const PIXELS: usize = 1 << 13;
+
 fn one() -> f64 {
     1.0
 }
@@ -290,10 +297,9 @@ impl Config {
         let of_media = of_media.iter().filter_map(|(name, lora)| Some((*name, lora.as_ref()?)));
         let of_user = self.adapters.iter().map(|(name, lora)| (name.as_str(), lora));
         for (name, lora) in of_media.chain(of_user) {
-            if lora.r == 0 || !lora.lora_alpha.is_finite() {
-                return Err(format!(
-                    "{name}: a LoRA adapter needs a rank r of at least 1 and a finite lora_alpha"
-                ));
+            within(&format!("{name}: the rank r"), lora.r, LARGEST)?;
+            if !lora.lora_alpha.is_finite() {
+                return Err(format!("{name}: lora_alpha is not finite"));
             }
         }
         Ok(())
@@ -302,17 +308,20 @@ impl Config {
 
 impl DecoderConfig {
     fn check(&self) -> Result<(), String> {
-        for (key, value) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.num_key_value_heads),
-            ("max_position_embeddings", self.max_position_embeddings),
+        for (key, value, most) in [
+            ("vocab_size", self.vocab_size, LARGEST),
+            ("hidden_size", self.hidden_size, LARGEST),
+            ("intermediate_size", self.intermediate_size, LARGEST),
+            ("num_hidden_layers", self.num_hidden_layers, MANY),
+            ("num_attention_heads", self.num_attention_heads, LARGEST),
+            ("num_key_value_heads", self.num_key_value_heads, LARGEST),
+            ("max_position_embeddings", self.max_position_embeddings, LARGEST),
         ] {
-            if value == 0 {
-                return Err(format!("{key} is 0"));
+            within(key, value, most)?;
+        }
+        for (key, value) in [("rope_theta", self.rope_theta), ("rms_norm_eps", self.rms_norm_eps)] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(format!("{key} is {value}, but must be a positive number"));
             }
         }
         divides("num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)?;
@@ -331,6 +340,10 @@ impl DecoderConfig {
             ));
         }
         let Some(scaling) = &self.rope_scaling else { return Ok(()) };
+        // The scaling of attention is a quotient of logarithms.
+        if self.original_max_position_embeddings.is_some_and(|original| original < 2) {
+            return Err("original_max_position_embeddings is less than 2".into());
+        }
         if !matches!(scaling.r#type.as_str(), "longrope" | "su") {
             return Err(format!(
                 "rope_scaling.type `{}` is not supported: only longrope",
@@ -362,11 +375,18 @@ impl ImageEmbed {
                 self.crop_size, tower.image_size
             ));
         }
-        if tower.num_hidden_layers < 2 || tower.patch_size == 0 || self.dynamic_hd == 0 {
-            return Err(
-                "img_processor: at least 2 layers, a patch size and dynamic_hd above 0 are needed"
-                    .into(),
-            );
+        for (key, value, most) in [
+            ("image_size", tower.image_size, PIXELS),
+            ("patch_size", tower.patch_size, PIXELS),
+            ("hidden_size", tower.hidden_size, LARGEST),
+            ("intermediate_size", tower.intermediate_size, LARGEST),
+            ("num_hidden_layers", tower.num_hidden_layers, MANY),
+            ("dynamic_hd", self.dynamic_hd, MANY),
+        ] {
+            within(&format!("img_processor: {key}"), value, most)?;
+        }
+        if tower.num_hidden_layers < 2 {
+            return Err("img_processor: at least 2 layers are needed".into());
         }
         divides("patch_size", tower.patch_size, "image_size", tower.image_size)?;
         divides(
@@ -381,9 +401,23 @@ impl ImageEmbed {
 
 impl AudioConfig {
     fn check(&self) -> Result<(), String> {
+        for (key, value, most) in [
+            ("attention_dim", self.attention_dim, LARGEST),
+            ("linear_units", self.linear_units, LARGEST),
+            ("kernel_size", self.kernel_size, MANY),
+            ("num_blocks", self.num_blocks, MANY),
+            ("conv_channels", self.nemo_conv_settings.conv_channels, LARGEST),
+            (
+                "t5_bias_max_distance",
+                self.relative_attention_bias_args.t5_bias_max_distance,
+                LARGEST,
+            ),
+        ] {
+            within(&format!("audio_processor.config: {key}"), value, most)?;
+        }
         divides("attention_heads", self.attention_heads, "attention_dim", self.attention_dim)?;
-        if self.time_reduction != 8 || self.input_size == 0 || self.num_blocks == 0 {
-            return Err("audio_processor.config: time_reduction must be 8, input_size and num_blocks above 0".into());
+        if self.time_reduction != 8 || self.input_size != 80 {
+            return Err("audio_processor.config: time_reduction must be 8 and input_size 80".into());
         }
         for (key, value) in [
             ("ext_pw_out_channel", self.ext_pw_out_channel),
@@ -398,6 +432,13 @@ impl AudioConfig {
         }
         Ok(())
     }
+}
+
+fn within(key: &str, value: usize, most: usize) -> Result<(), String> {
+    if (1..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{key} is {value}, but must be from 1 to {most}"))
 }
 
 fn divides(name: &str, divisor: usize, of: &str, value: usize) -> Result<(), String> {

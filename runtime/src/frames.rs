@@ -52,26 +52,57 @@ fn folder(dir: &Path, count: usize) -> Result<Vec<Image>> {
     spread(files.len(), count).map(|index| read_image(&files[index])).collect()
 }
 
-/// JPEGs one behind the other. Within a JPEG's data, `FF` is always followed by another byte than those that end a picture.
+/// JPEGs one behind the other.
 fn mjpeg(path: &Path, count: usize) -> Result<Vec<Image>> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let mut pictures = Vec::new();
-    let mut start = None;
-    for (at, pair) in bytes.windows(2).enumerate() {
-        match (pair, start) {
-            ([0xFF, 0xD8], None) => start = Some(at),
-            ([0xFF, 0xD9], Some(from)) => {
-                pictures.push(from..at + 2);
-                start = None;
+    let mut at = 0;
+    while let Some(skipped) = bytes[at..].windows(2).position(|pair| pair == [0xFF, 0xD8]) {
+        let start = at + skipped;
+        at = match jpeg_end(&bytes, start) {
+            Ok(end) => {
+                pictures.push(start..end);
+                end
             }
-            _ => {}
-        }
+            Err(broken) => broken,
+        };
     }
     let decode = |index: usize| {
         image_from_bytes(&bytes[pictures[index].clone()])
             .map_err(|error| fault(path, format!("frame {index}: {error}")))
     };
     spread(pictures.len(), count).map(decode).collect()
+}
+
+/// The end of the JPEG that begins at `start`, or where it stops being one. Its segments are passed over by their lengths:
+/// a thumbnail in one of them is a JPEG with an end of its own.
+fn jpeg_end(bytes: &[u8], start: usize) -> Result<usize, usize> {
+    let byte = |at: usize| bytes.get(at).copied().ok_or(bytes.len());
+    let mut at = start + 2;
+    loop {
+        if byte(at)? != 0xFF {
+            return Err(at);
+        }
+        let marker = byte(at + 1)?;
+        match marker {
+            // Any number of these may stand before a marker.
+            0xFF => at += 1,
+            0xD9 => return Ok(at + 2),
+            0x00 | 0xD8 => return Err(at),
+            0x01 | 0xD0..=0xD7 => at += 2,
+            _ => {
+                let length = u16::from_be_bytes([byte(at + 2)?, byte(at + 3)?]);
+                at += 2 + usize::from(length.max(2));
+            }
+        }
+        if marker == 0xDA {
+            // The data of a scan: within it, `FF` is followed by 0 or by the number of a restart.
+            let is_data = |next: u8| matches!(next, 0x00 | 0xD0..=0xD7);
+            while byte(at)? != 0xFF || is_data(byte(at + 1)?) {
+                at += 1;
+            }
+        }
+    }
 }
 
 /// How the colour of a Y4M file lies: width and height of its colour planes, halved or not; none in grey.
@@ -237,6 +268,21 @@ mod tests {
         // A clip that is cut short has the frames that are whole.
         std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
         assert_eq!(read_frames(&path, 9).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_thumbnail_within_a_picture_is_no_frame() {
+        let thumbnail = jpeg(10);
+        let mut first = jpeg(200);
+        let segment = [b"\xFF\xE1", &(thumbnail.len() as u16 + 2).to_be_bytes()[..], &thumbnail];
+        first.splice(2..2, segment.concat());
+        let bytes = [&first[..], b"junk", &jpeg(255)].concat();
+        let (_dir, path) = clip("a.mjpeg", &bytes);
+        let shades: Vec<u8> = read_frames(&path, 9).unwrap().iter().map(|f| f.rgb[0]).collect();
+        assert_eq!(shades, [200, 255]);
+        // Cut short behind its thumbnail, a picture is no frame, and the thumbnail is none either.
+        std::fs::write(&path, &first[..first.len() - 3]).unwrap();
+        assert!(read_frames(&path, 9).unwrap_err().to_string().contains("holds no frame"));
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub mod merge;
 pub mod plan;
 mod prefix_cache;
 pub mod prompt;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod readers;
 pub mod request;
 mod sampling;
 pub mod session;

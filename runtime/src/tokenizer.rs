@@ -11,6 +11,9 @@ use toktrie::{TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 use crate::chat_format::ChatFormat;
 use crate::error::{Error, Result};
 
+/// Far beyond any vocabulary.
+const LARGEST_ID: u64 = 1 << 22;
+
 /// A special token: its id, and whether it swallows white space beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Special {
@@ -85,9 +88,11 @@ impl Tokenizer {
             .ok_or("`added_tokens` is missing")?;
         // The file may declare tool tokens as not special; marked special they can be kept out of plain text.
         for token in added.iter_mut() {
-            token["special"] = Value::Bool(true);
+            let token = token.as_object_mut().ok_or("`added_tokens` holds what is no token")?;
+            token.insert("special".into(), Value::Bool(true));
         }
         let specials = Specials::resolve(added)?;
+        check_ids(&json)?;
         let bytes = llguidance::token_bytes_from_tokenizer_json(&json)
             .map_err(|fault| fault.to_string())?;
         let mut inner: tokenizers::Tokenizer =
@@ -147,6 +152,27 @@ impl Tokenizer {
         let info = TokRxInfo::new(self.bytes.len() as u32, self.specials.chat.end.id);
         let trie = TokTrie::from(&info, &self.bytes);
         std::sync::Arc::new(GrammarEnv { trie, inner: self.inner.clone() })
+    }
+}
+
+/// Refuses what the grammar engine's table of bytes would not survive: it has a row for every id up to the largest.
+fn check_ids(json: &Value) -> Result<(), String> {
+    let added = json["added_tokens"].as_array().into_iter().flatten().map(|token| &token["id"]);
+    let vocab = json["model"]["vocab"].as_object().into_iter().flatten();
+    let is_byte = |name: &str| {
+        let digits = name.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+        digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
+    };
+    let of_bytes = json["decoder"]["type"] != "ByteLevel";
+    if let Some((name, _)) =
+        vocab.clone().find(|(name, _)| of_bytes && name.starts_with("<0x") && !is_byte(name))
+    {
+        return Err(format!("the token `{name}` is no byte"));
+    }
+    let too_large = |id: &&Value| id.as_u64().is_none_or(|id| id > LARGEST_ID);
+    match added.chain(vocab.map(|(_, id)| id)).find(too_large) {
+        Some(id) => Err(format!("a token has the id {id}, but at most {LARGEST_ID} is taken")),
+        None => Ok(()),
     }
 }
 

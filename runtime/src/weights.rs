@@ -105,6 +105,14 @@ impl TensorFile {
         if (8 + size).checked_add(metadata.data_len() as u64) != Some(file.length()) {
             return Err("its length is not what the header says".into());
         }
+        // A size of 0 hides from that check what the others are multiplied to.
+        let bits = |info: &TensorInfo| {
+            let sizes = info.shape.iter().map(|size| (*size).max(1));
+            sizes.fold(Some(info.dtype.bitsize()), |bits, size| bits?.checked_mul(size))
+        };
+        if let Some((name, _)) = metadata.tensors().iter().find(|(_, info)| bits(info).is_none()) {
+            return Err(format!("`{name}` is of no possible size").into());
+        }
         Ok((8 + size, metadata))
     }
 

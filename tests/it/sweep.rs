@@ -3,7 +3,7 @@
 
 use outpost_runtime::audio::{AudioEncoder, log_mel, token_count};
 use outpost_runtime::import::Quant;
-use outpost_runtime::vision::{self, Layout};
+use outpost_runtime::vision::{self, Layout, VisionEncoder};
 use outpost_runtime::{
     Audio, EncoderWeights, Engine, EngineOptions, Finish, PrefixCache, Request, Stop,
 };
@@ -109,14 +109,20 @@ fn sounds_at_other_rates_are_heard_as_at_16_khz() {
 }
 
 #[test]
-fn prompts_with_many_media_are_answered_as_by_the_reference() {
+fn odd_pictures_and_many_media_in_a_prompt_are_as_by_the_reference() {
     let reference = Reference::sweep();
-    let engine = Packed::new(Quant::F32).engine();
+    let packed = Packed::new(Quant::F32);
+    let engine = packed.engine();
+    let image_config = packed.config.image().unwrap();
+    let hidden = packed.config.decoder.hidden_size;
+    let encoder =
+        VisionEncoder::load(&packed.path(), image_config, hidden, EncoderWeights::Resident)
+            .unwrap();
     for (name, image, case) in reference.pictures() {
-        let tokens =
-            vision::token_count(image.width, image.height, engine.config().image().unwrap());
-        assert_eq!(tokens.unwrap(), number(&case["tokens"]), "{name}");
         assert_eq!((image.width, image.height), size(case), "{name}");
+        let rows = encoder.encode(&image, &Stop::never()).unwrap();
+        assert_eq!(rows.rows, number(&case["tokens"]), "{name}");
+        assert_close(name, &rows.data, &reference.floats(&format!("image.{name}")), F32);
     }
     for (name, request, case) in reference.prompts() {
         let prompt = engine.render(&request).unwrap();

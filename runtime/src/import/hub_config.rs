@@ -17,7 +17,7 @@ pub(crate) fn released(mut config: Value) -> Result<Value, String> {
     rope_factors(keys)?;
     if let Some(width) = keys.get("head_dim").and_then(Value::as_u64) {
         let number = |key: &str| keys.get(key).and_then(Value::as_u64).unwrap_or(0);
-        if width * number("num_attention_heads") != number("hidden_size") {
+        if width.checked_mul(number("num_attention_heads")) != Some(number("hidden_size")) {
             return Err(format!("head_dim {width} is not hidden_size / num_attention_heads"));
         }
     }

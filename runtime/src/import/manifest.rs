@@ -132,11 +132,16 @@ impl Manifest {
         dir: &Path,
         check: impl Fn(&Path, &Part) -> Result<(), String>,
     ) -> Result<()> {
+        let is_here = |name: &str| Path::new(name).file_name().is_some_and(|file| file == name);
         let faults: Vec<String> = self
             .parts
             .iter()
             .filter_map(|(name, part)| {
-                let fault = check(&dir.join(name), part).err()?;
+                let fault = if is_here(name) {
+                    check(&dir.join(name), part).err()?
+                } else {
+                    "is no file of this folder".to_owned()
+                };
                 Some(format!("`{name}`: {fault}: import the model again"))
             })
             .collect();

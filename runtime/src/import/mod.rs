@@ -5,7 +5,7 @@
 //! written beside its place and renamed into it.
 
 pub mod checkpoint;
-mod gguf;
+pub(crate) mod gguf;
 mod hub_config;
 mod inventory;
 pub mod manifest;

@@ -74,6 +74,12 @@ impl Origin {
         let sizes = peft::check(adapter)?;
         let mut config: Value = serde_json::from_str(self.text(CONFIG))
             .map_err(|fault| Error::config(&adapter.dir, fault.to_string()))?;
+        if !config.get("adapters").is_none_or(Value::is_object) {
+            return Err(Error::config(
+                &adapter.dir,
+                "`adapters` in the model's config is no object",
+            ));
+        }
         config["adapters"][&adapter.name] = sizes;
         self.documents.insert(CONFIG, config.to_string());
         self.files.extend(peft::files(&adapter.dir));

@@ -215,8 +215,10 @@ fn length(shape: &[usize], format: BlockType) -> Option<usize> {
     if !width.is_multiple_of(values) {
         return None;
     }
-    let count = shape.iter().try_fold(1_usize, |count, size| count.checked_mul(*size))?;
-    (count / values).checked_mul(bytes)
+    // A size of 0 must not hide what the others are multiplied to.
+    let count = shape.iter().try_fold(1_usize, |count, size| count.checked_mul((*size).max(1)))?;
+    let length = count.div_ceil(values).checked_mul(bytes)?;
+    Some(if shape.contains(&0) { 0 } else { length })
 }
 
 #[cfg(test)]
@@ -281,6 +283,8 @@ mod tests {
         assert!(fault(&[("t", 33, 0)]).contains("`t` cannot have the shape [33]"));
         assert!(fault(&[("t", 64, 0)]).contains("`t` lies beyond the end"));
         assert!(fault(&[("t", 1 << 63, 0)]).contains("`t`"));
+        let hidden = length(&[0, 1 << 40, 1 << 40], BlockType::F32);
+        assert_eq!((hidden, length(&[0, 32], BlockType::F32)), (None, Some(0)));
         assert!(fault(&[("t", 32, u64::MAX)]).contains("`t` lies beyond the end"));
         assert!(fault(&[("t", 32, 0), ("u", 32, 0)]).contains("`t` and `u` overlap"));
         assert!(fault(&[("t", 32, 0), ("t", 32, 0)]).contains("two tensors `t`"));
