@@ -107,8 +107,8 @@ impl TensorFile {
         }
         // A size of 0 hides from that check what the others are multiplied to.
         let bits = |info: &TensorInfo| {
-            let sizes = info.shape.iter().map(|size| (*size).max(1));
-            sizes.fold(Some(info.dtype.bitsize()), |bits, size| bits?.checked_mul(size))
+            let mut sizes = info.shape.iter().map(|size| (*size).max(1));
+            sizes.try_fold(info.dtype.bitsize(), usize::checked_mul)
         };
         if let Some((name, _)) = metadata.tensors().iter().find(|(_, info)| bits(info).is_none()) {
             return Err(format!("`{name}` is of no possible size").into());
