@@ -16,17 +16,18 @@ use crate::wire::{
     Function, InputEvent, InputKind, Introduction, Link, LogLevel, LogLine, Message, Millis,
     Outcome, Quantity, Reading, Refusal, Role, Text, Timing, Version,
 };
+use serial2::SerialPort;
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::string::String;
+use std::time::Duration;
 use std::vec::Vec;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_serial::{SerialPort as _, SerialStream};
 use tokio_util::sync::CancellationToken;
 
 /// Which channels the simulated board has.
@@ -51,9 +52,6 @@ const UNTOLD: usize = 32;
 const SEEN: usize = 64;
 /// Bytes that the simulated transmitter holds, like a small UART.
 const TRANSMITTER: usize = 256;
-
-/// `O_NOCTTY`: the port is not to become the terminal of this program.
-const NO_TERMINAL: i32 = 0o400;
 
 /// What somebody does to the board.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,9 +92,9 @@ pub enum Seen {
 pub struct Simulator {
     /// The serial port to open.
     pub port: PathBuf,
-    line: SerialStream,
+    line: Line,
     /// Held open, so that the line stays while nobody else has it open.
-    _far_end: File,
+    _far_end: SerialPort,
     deeds: mpsc::Receiver<Deed>,
     seen: mpsc::Sender<Seen>,
 }
@@ -115,14 +113,10 @@ impl Simulator {
     ///
     /// # Errors
     /// When the system has no pseudo-terminal left.
-    pub fn new() -> tokio_serial::Result<(Self, Bench)> {
-        let (line, mut locked) = SerialStream::pair()?;
-        locked.set_exclusive(false)?;
-        let port: PathBuf = locked.name().unwrap_or_default().into();
-        let far_end =
-            File::options().read(true).write(true).custom_flags(NO_TERMINAL).open(&port)?;
-        // Its lock goes with it, so that a host can have the port for itself.
-        drop(locked);
+    pub fn new() -> io::Result<(Self, Bench)> {
+        let (line, far_end) = SerialPort::pair()?;
+        let port = std::fs::read_link(std::format!("/proc/self/fd/{}", far_end.as_raw_fd()))?;
+        let line = Line::new(line)?;
         let (deeds, deeds_in) = mpsc::channel(8);
         let (seen_out, seen) = mpsc::channel(SEEN);
         let simulator = Self { port, line, _far_end: far_end, deeds: deeds_in, seen: seen_out };
@@ -133,24 +127,23 @@ impl Simulator {
     ///
     /// # Errors
     /// When the pseudo-terminal fails.
-    pub async fn run(mut self, stop: CancellationToken) -> std::io::Result<()> {
+    pub async fn run(mut self, stop: CancellationToken) -> io::Result<()> {
         let start = Instant::now();
         let now = || Millis::try_from(start.elapsed().as_millis()).unwrap_or(Millis::MAX);
         let mut device = boot(Pins::new(self.seen.clone()), now());
-        let (mut reader, mut writer) = tokio::io::split(self.line);
         let mut chunk = [0; 256];
         loop {
             device.hardware.uptime = now();
-            let fault = |fault| std::io::Error::other(std::format!("{fault}"));
-            let wake = start + std::time::Duration::from_millis(device.turn(now()).map_err(fault)?);
+            let fault = |fault| io::Error::other(std::format!("{fault}"));
+            let wake = start + Duration::from_millis(device.turn(now()).map_err(fault)?);
             let Pins { transmitter, .. } = &mut device.hardware;
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                count = reader.read(&mut chunk) => {
+                count = self.line.read(&mut chunk) => {
                     let count = count?;
                     device.hardware.received.extend(chunk.iter().take(count));
                 }
-                count = writer.write(transmitter), if !transmitter.is_empty() => {
+                count = self.line.write(transmitter), if !transmitter.is_empty() => {
                     drop(transmitter.drain(..count?));
                 }
                 Some(deed) = self.deeds.recv() => match deed {
@@ -161,6 +154,44 @@ impl Simulator {
             }
         }
     }
+}
+
+/// The near end of the pseudo-terminal.
+#[derive(Debug)]
+struct Line(AsyncFd<SerialPort>);
+
+impl Line {
+    fn new(mut port: SerialPort) -> io::Result<Self> {
+        port.set_read_timeout(Duration::ZERO)?;
+        port.set_write_timeout(Duration::ZERO)?;
+        AsyncFd::register(port).map(Self)
+    }
+
+    async fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            if let Ok(done) = ready.try_io(|port| at_once(port.get_ref().read(bytes))) {
+                return done;
+            }
+        }
+    }
+
+    async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let mut ready = self.0.writable().await?;
+            if let Ok(done) = ready.try_io(|port| at_once(port.get_ref().write(bytes))) {
+                return done;
+            }
+        }
+    }
+}
+
+/// What could not be done without waiting is to be tried again.
+fn at_once(done: io::Result<usize>) -> io::Result<usize> {
+    done.map_err(|fault| match fault.kind() {
+        io::ErrorKind::TimedOut => io::ErrorKind::WouldBlock.into(),
+        _ => fault,
+    })
 }
 
 /// The board's firmware as it starts.

@@ -1,12 +1,14 @@
 //! Finding and opening the serial port.
 
+use serial2_tokio::SerialPort;
 use std::fmt;
 use std::format;
+use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::string::{String, ToString as _};
-use tokio_serial::{SerialPortBuilderExt as _, SerialStream};
 
 /// Where a board is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,14 +42,26 @@ pub enum PortError {
         /// The port.
         path: PathBuf,
         /// What the system said.
-        source: tokio_serial::Error,
+        source: io::Error,
     },
+    /// Another program has the port.
+    #[error("{}: another program has this port: stop it, or give it another board", .0.display())]
+    Taken(PathBuf),
     /// The port's text in a configuration cannot be read.
     #[error(
         "{0:?}: expected a path such as /dev/serial/by-id/usb-…, or usb:VENDOR:PRODUCT such as usb:2e8a:000a"
     )]
     Malformed(String),
 }
+
+/// Keeps other programs that ask from opening the port.
+#[derive(Debug)]
+pub(super) struct PortLock {
+    _file: File,
+}
+
+/// `O_NONBLOCK` and `O_NOCTTY`: not to wait for a carrier, and not to become this program's terminal.
+const WITHOUT_WAITING: i32 = 0o4400;
 
 impl FromStr for PortChoice {
     type Err = PortError;
@@ -81,12 +95,20 @@ impl fmt::Display for PortChoice {
 }
 
 impl PortChoice {
-    /// Opens the port as it is now. The modem lines are left alone, since on many boards they reset it.
-    pub(super) fn open(&self, baud: u32) -> Result<SerialStream, PortError> {
+    /// Opens the port as it is now, for this program alone. The modem lines are left alone, since on many boards they
+    /// reset it.
+    pub(super) fn open(&self, baud: u32) -> Result<(SerialPort, PortLock), PortError> {
         let path = self.find(Path::new("/sys/class/tty"))?;
-        tokio_serial::new(path.to_string_lossy(), baud)
-            .open_native_async()
-            .map_err(|source| PortError::Open { path, source })
+        let fault = |source| PortError::Open { path: path.clone(), source };
+        let mut options = File::options();
+        let file = options.read(true).custom_flags(WITHOUT_WAITING).open(&path).map_err(fault)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(PortError::Taken(path)),
+            Err(TryLockError::Error(source)) => return Err(fault(source)),
+        }
+        let port = SerialPort::open(&path, baud).map_err(fault)?;
+        Ok((port, PortLock { _file: file }))
     }
 
     /// The device file, given the system's list of serial ports.

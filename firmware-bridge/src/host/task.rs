@@ -6,6 +6,7 @@ use crate::wire::{
     AgentState, Capabilities, Clock, Command, Event, Introduction, Link, LogLevel, LogLine,
     MAX_WINDOW, Message, Millis, Name, Reply, Role, SendError, Step, Timing, Version,
 };
+use serial2_tokio::SerialPort;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::string::ToString as _;
@@ -14,7 +15,6 @@ use std::vec::Vec;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tokio_serial::SerialStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -77,7 +77,7 @@ impl LinkTask {
         let mut pause = first;
         while !stop.is_cancelled() && !self.incoming.is_closed() {
             match self.config.port.open(self.config.baud) {
-                Ok(port) => {
+                Ok((port, _lock)) => {
                     info!(port = %self.config.port, "the board's port is open");
                     pause = first;
                     self.status.send_replace(Status::default());
@@ -122,7 +122,7 @@ impl LinkTask {
     }
 
     /// Speaks to the board until the port fails.
-    async fn serve(&mut self, port: SerialStream, stop: &CancellationToken) {
+    async fn serve(&mut self, port: SerialPort, stop: &CancellationToken) {
         let (mut reader, mut writer) = tokio::io::split(port);
         let mut connection = Connection::new(&self.config, self.now());
         let mut stats_at = Instant::now() + STATS;

@@ -211,7 +211,7 @@ fn stuffing_agrees_at_every_length() {
 
 #[test]
 fn the_header_names_the_same_table() {
-    let header = include_str!("../include/outpost_wire.h");
+    let header = include_str!("../../include/outpost_wire.h");
     assert!(header.contains(&format!("#define OW_VERSION {PROTOCOL_VERSION}\n")));
     assert!(header.contains(&format!("#define OW_SCHEMA 0x{SCHEMA_HASH:08x}u\n")));
     for (name, function) in [("OW_SWITCH", Function::Switch), ("OW_BUZZER", Function::Buzzer)] {
