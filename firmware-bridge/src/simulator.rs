@@ -161,10 +161,14 @@ impl Simulator {
 struct Line(AsyncFd<SerialPort>);
 
 impl Line {
+    #[expect(
+        deprecated,
+        reason = "its unsafe twin asks that the port keeps its descriptor open, which it does while it lives"
+    )]
     fn new(mut port: SerialPort) -> io::Result<Self> {
         port.set_read_timeout(Duration::ZERO)?;
         port.set_write_timeout(Duration::ZERO)?;
-        AsyncFd::register(port).map(Self)
+        AsyncFd::new(port).map(Self)
     }
 
     async fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
