@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use outpost_runtime::device::DeviceChoice;
-use outpost_runtime::{EncoderWeights, EngineOptions};
+use outpost_runtime::{EncoderWeights, EngineOptions, KvFormat};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -46,6 +46,8 @@ pub struct ModelConfig {
     pub threads: Option<usize>,
     /// Bound on prompt and answer together, in tokens. Memory is taken as it is used.
     pub context: usize,
+    /// `bf16` or `int8`.
+    pub kv: Kv,
     /// `auto`, `resident` or `on-demand`.
     pub encoders: Encoders,
     /// Bound on the answer, in tokens.
@@ -62,6 +64,7 @@ impl Default for ModelConfig {
             device: Device::Auto,
             threads: None,
             context: 4096,
+            kv: Kv::Bf16,
             encoders: Encoders::Auto,
             max_new_tokens: 256,
             deadline: Duration::from_mins(1),
@@ -79,6 +82,25 @@ pub enum Device {
     Cpu,
     /// CUDA, or an error.
     Cuda,
+}
+
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Kv {
+    /// As they are computed.
+    Bf16,
+    /// In little more than half the memory.
+    Int8,
+}
+
+impl From<Kv> for KvFormat {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::Bf16 => Self::Bf16,
+            Kv::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// Where the weights of the vision and audio encoders are between runs.
@@ -105,7 +127,8 @@ impl ModelConfig {
             Encoders::Auto | Encoders::Resident => EncoderWeights::Resident,
             Encoders::OnDemand => EncoderWeights::OnDemand,
         };
-        EngineOptions { device, threads: self.threads, context: self.context, encoders }
+        let (threads, context, kv) = (self.threads, self.context, self.kv.into());
+        EngineOptions { device, threads, context, kv, encoders }
     }
 
     fn check(&self, faults: &mut Faults) {

@@ -18,8 +18,8 @@ pub enum MemoryError {
     Model(#[from] outpost_runtime::Error),
     /// It needs more than there is: being killed later says less.
     #[error(
-        "the model needs {:.2} GiB at a context of {context}, and {:.2} are free:{table}\nSet a shorter `model.context`, or import \
-         it with a smaller --quant",
+        "the model needs {:.2} GiB at a context of {context}, and {:.2} are free:{table}\nSet a shorter `model.context` or `model.kv` \
+         to int8, or import it with a smaller --quant",
         gib(*needed),
         gib(*free)
     )]
@@ -45,17 +45,19 @@ pub fn engine_options(dir: &Path, model: &ModelConfig) -> Result<EngineOptions, 
     let (config, manifest) = (Config::read(&dir.join("config.json"))?, Manifest::read(dir)?);
     let plan = Plan::of(&config, ImportOptions { quant: manifest.quant, group: manifest.group });
     let context = model.context.min(config.decoder.max_position_embeddings);
-    if model.encoders == Encoders::Auto && plan.total(context, options.encoders) > free {
+    if model.encoders == Encoders::Auto && plan.total(context, options.kv, options.encoders) > free
+    {
         options.encoders = EncoderWeights::OnDemand;
         tracing::info!("memory is short: the encoders' layers are read when they are needed");
     }
-    let needed = plan.total(context, options.encoders);
+    let needed = plan.total(context, options.kv, options.encoders);
     if needed <= free {
         return Ok(options);
     }
     let row = |part: &str, bytes: u64| format!("\n  {part:<24} {:7.2}", gib(bytes));
     let mut table: String = plan.parts.iter().map(|(part, bytes)| row(part, *bytes)).collect();
-    table += &row("keys and values", plan.cache(context));
+    table += &row("keys and values", plan.cache(context, options.kv));
+    table += &row("embedded prompt", plan.prompt(context));
     if options.encoders == EncoderWeights::OnDemand {
         table += "\n  of the encoders, no more than a layer at a time is counted";
     }

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use crate::answer::Answer;
 use crate::audio::{self, AudioEncoder, AudioProjector};
 use crate::config::Config;
-use crate::decoder::{Decoder, Logits};
+use crate::decoder::{Decoder, KvFormat, Logits};
 use crate::device::{self, DeviceChoice};
 use crate::error::{Error, Result};
 use crate::features::Features;
@@ -38,6 +38,8 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// Bound on prompt and answer together, in tokens; the model's own bound holds as well.
     pub context: usize,
+    /// How keys and values are kept.
+    pub kv: KvFormat,
     /// Where the encoders' weights are between runs.
     pub encoders: EncoderWeights,
 }
@@ -48,6 +50,7 @@ impl Default for EngineOptions {
             device: DeviceChoice::Auto,
             threads: None,
             context: 8192,
+            kv: KvFormat::Bf16,
             encoders: EncoderWeights::Resident,
         }
     }
@@ -96,7 +99,8 @@ impl Engine {
         let hidden = config.decoder.hidden_size;
         Ok(Self {
             grammar: GrammarCompiler::new(&tokenizer)?,
-            decoder: Decoder::load(dir, &config, device::choose(options.device)?)?,
+            decoder: Decoder::load(dir, &config, device::choose(options.device)?)?
+                .with_kv(options.kv),
             audio: config
                 .audio()
                 .map(|audio| AudioEncoder::load(dir, audio, hidden, options.encoders))
@@ -214,7 +218,8 @@ impl Engine {
     pub fn logits(&self, prompt: &Prompt, stop: &Stop) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
         let mut session = Session::new(&self.decoder, self.adapter(prompt)?, self.context)?;
-        self.decoder.forward(&mut session, &self.embed_from(prompt, 0, stop)?, Logits::All)
+        let embeds = self.embed_from(prompt, 0, stop)?;
+        self.decoder.forward_until(&mut session, &embeds, Logits::All, stop)
     }
 
     fn check_context(&self, prompt: &Prompt) -> Result<()> {
@@ -253,7 +258,7 @@ impl Engine {
             cache.keep_prefix(adapter, &keys[..prompt.prefix], &session)?;
             stop.check()?;
         }
-        let logits = self.decoder.forward(&mut session, &embeds, Logits::Last)?;
+        let logits = self.decoder.forward_until(&mut session, &embeds, Logits::Last, stop)?;
         usage.prefill = prefilling.elapsed();
         Ok((session, to_vec(&logits)?))
     }

@@ -62,7 +62,7 @@ pub enum Error {
     Request(String),
     /// The prompt and the answer do not fit into the context.
     #[error(
-        "the prompt has {prompt} tokens and up to {new} more were asked for, but the context is bounded at {limit}: shorten the prompt or raise `context`"
+        "the prompt has {prompt} tokens and up to {new} more were asked for, but the context is bounded at {limit}: shorten the prompt, or raise `context` if the model's own bound is higher"
     )]
     ContextFull {
         /// Tokens of the prompt, media included.

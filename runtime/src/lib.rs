@@ -38,6 +38,7 @@ pub mod tokenizer;
 pub mod vision;
 mod weights;
 
+pub use decoder::KvFormat;
 pub use engine::{Engine, EngineOptions};
 pub use error::{Error, Result, StopReason};
 pub use features::Features;

@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::config::Config;
+use crate::decoder::KvFormat;
 use crate::error::Result;
 use crate::graph::EncoderWeights;
-use crate::import::{ImportOptions, onnx, stored};
+use crate::import::{ImportOptions, Quant, onnx, stored};
 
 /// Code and data of the program, libtorch and the encoders' intermediate results.
 pub const ALLOWANCE: u64 = 400 << 20;
@@ -26,8 +27,10 @@ pub const PRESETS: [(&str, &str); 3] = [
 pub struct Plan {
     /// Name and size of each part.
     pub parts: Vec<(&'static str, u64)>,
-    /// Keys and values of one position.
-    pub position: u64,
+    /// Keys and values of one position, as they are computed and in int8.
+    positions: [u64; 2],
+    /// The embedding of one position: those of a prompt are held while it is read.
+    embedding: u64,
     /// What of the encoders is in layers.
     layers: u64,
     /// The largest of these layers.
@@ -60,23 +63,36 @@ impl Plan {
         parts.extend(encoders.into_iter().filter(|(_, bytes)| *bytes > 0));
         parts.push(("allowance", ALLOWANCE));
         let sizes = &config.decoder;
-        let values = 2 * sizes.num_hidden_layers * sizes.num_key_value_heads * sizes.head_dim();
+        let computed = if options.quant == Quant::F32 { 4 } else { 2 };
         Self {
             parts,
-            position: 2 * values as u64,
+            positions: [KvFormat::Bf16, KvFormat::Int8]
+                .map(|format| format.position(sizes, computed)),
+            embedding: (sizes.hidden_size * computed) as u64,
             layers: layers.values().sum(),
             layer: layers.values().copied().max().unwrap_or(0),
         }
     }
 
     /// Keys and values of a whole context.
-    pub fn cache(&self, context: usize) -> u64 {
-        self.position * context as u64
+    pub fn cache(&self, context: usize, kv: KvFormat) -> u64 {
+        let [plain, int8] = self.positions;
+        let position = match kv {
+            KvFormat::Bf16 => plain,
+            KvFormat::Int8 => int8,
+        };
+        position * context as u64
+    }
+
+    /// The embeddings of a prompt that fills the context.
+    pub fn prompt(&self, context: usize) -> u64 {
+        self.embedding * context as u64
     }
 
     /// Everything, at a context of that many positions.
-    pub fn total(&self, context: usize, encoders: EncoderWeights) -> u64 {
-        let all = self.parts.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.cache(context);
+    pub fn total(&self, context: usize, kv: KvFormat, encoders: EncoderWeights) -> u64 {
+        let parts: u64 = self.parts.iter().map(|(_, bytes)| bytes).sum();
+        let all = parts + self.cache(context, kv) + self.prompt(context);
         match encoders {
             EncoderWeights::Resident => all,
             EncoderWeights::OnDemand => all - self.layers + self.layer,
@@ -96,7 +112,8 @@ mod tests {
     #[test]
     fn every_preset_is_a_config() {
         for (name, _) in PRESETS {
-            let total = plan(name, Quant::Int4).total(4096, EncoderWeights::OnDemand);
+            let total =
+                plan(name, Quant::Int4).total(4096, KvFormat::Bf16, EncoderWeights::OnDemand);
             assert!(total > 1 << 30, "{name}");
         }
     }
@@ -105,18 +122,41 @@ mod tests {
     fn the_text_model_in_bf16_has_two_bytes_for_each_of_its_numbers() {
         // Spec 7: 3,836,021,760 parameters of Phi-4-mini-instruct; the tied head is the embedding.
         let plan = plan("phi-4-mini", Quant::Bf16);
-        assert_eq!(plan.total(0, EncoderWeights::Resident) - ALLOWANCE, 2 * 3_836_021_760);
-        // Spec 1.5: keys and values of a position in bf16.
-        assert_eq!(plan.position, 131_072);
-        assert_eq!(plan.cache(4096), 512 << 20);
+        assert_eq!(
+            plan.total(0, KvFormat::Bf16, EncoderWeights::Resident) - ALLOWANCE,
+            2 * 3_836_021_760
+        );
+    }
+
+    #[test]
+    fn keys_and_values_are_counted_in_either_format() {
+        // Spec 1.5, with a scale of two bytes for every 32 numbers in int8.
+        for quant in [Quant::Bf16, Quant::Int8, Quant::Int4] {
+            let plan = plan("phi-4-multimodal", quant);
+            assert_eq!(plan.cache(4096, KvFormat::Bf16), 512 << 20);
+            assert_eq!(plan.cache(131_072, KvFormat::Bf16), 16 << 30);
+            assert_eq!(plan.cache(1, KvFormat::Int8), 69_632);
+            assert_eq!(
+                plan.total(8192, KvFormat::Bf16, EncoderWeights::Resident)
+                    - plan.total(8192, KvFormat::Int8, EncoderWeights::Resident),
+                8192 * (131_072 - 69_632)
+            );
+        }
+        // Beside weights in f32, what is computed is f32.
+        assert_eq!(plan("phi-4-mini", Quant::F32).cache(4096, KvFormat::Bf16), 1 << 30);
     }
 
     #[test]
     fn four_bits_take_less_than_eight_and_these_less_than_sixteen() {
-        let totals = [Quant::Int4, Quant::Int8, Quant::Bf16, Quant::F32]
-            .map(|quant| plan("phi-4-multimodal", quant).total(4096, EncoderWeights::Resident));
+        let totals = [Quant::Int4, Quant::Int8, Quant::Bf16, Quant::F32].map(|quant| {
+            plan("phi-4-multimodal", quant).total(4096, KvFormat::Bf16, EncoderWeights::Resident)
+        });
         assert!(totals.is_sorted(), "{totals:?}");
-        let on_demand = plan("phi-4-multimodal", Quant::Int4).total(4096, EncoderWeights::OnDemand);
+        let on_demand = plan("phi-4-multimodal", Quant::Int4).total(
+            4096,
+            KvFormat::Bf16,
+            EncoderWeights::OnDemand,
+        );
         // A board of 8 GB has room beside it.
         assert!(on_demand < (45 << 30) / 10, "{on_demand}");
         let unknown = preset("phi-5");

@@ -50,11 +50,13 @@ impl PrefixCache {
             let common = kept.keys.iter().zip(keys).take_while(|(a, b)| a == b).count();
             if kept.adapter == adapter { common.min(keys.len() - 1) } else { 0 }
         };
+        // It goes on or makes room: kept beside a new one, a context would be held twice.
+        let latest = self.latest.take();
         let best =
             (0..self.prefixes.len()).map(|index| (shared(&self.prefixes[index]), index)).max();
-        let latest = self.latest.as_ref().map_or(0, shared);
+        let of_latest = latest.as_ref().map_or(0, shared);
         if let Some((length, index)) = best
-            && length >= latest
+            && length >= of_latest
             && length > 0
         {
             let Some(kept) = self.prefixes.remove(index) else { return Ok(None) };
@@ -62,8 +64,8 @@ impl PrefixCache {
             self.prefixes.push_back(kept);
             return session.map(Some);
         }
-        match &self.latest {
-            Some(kept) if latest > 0 => kept.session.fork(latest).map(Some),
+        match latest {
+            Some(kept) if of_latest > 0 => kept.session.fork(of_latest).map(Some),
             _ => Ok(None),
         }
     }

@@ -25,8 +25,39 @@ pub struct Session {
     kv: KvCache,
     /// The factors that the keys were rotated with.
     regime: Regime,
-    /// Embeddings of all positions, media included, for when the regime changes; none where the bound rules that out.
-    embeds: Option<Vec<Tensor>>,
+    kept: Kept,
+}
+
+/// Embeddings of the first positions, media included, for when the regime changes: a sequence that is computed anew is never
+/// longer than the short regime.
+#[derive(Debug)]
+struct Kept {
+    embeds: Vec<Tensor>,
+    len: usize,
+    /// Positions that are kept at most; 0 where the sequence's bound rules a change out.
+    most: usize,
+}
+
+impl Kept {
+    /// Keeps of some embeddings `[n, hidden]` as many as are still wanted.
+    fn push(&mut self, embeds: &Tensor) -> Result<()> {
+        let n = (embeds.size()[0] as usize).min(self.most - self.len);
+        if n > 0 {
+            self.embeds.push(embeds.f_narrow(0, 0, n as i64)?.f_detach_copy()?);
+            self.len += n;
+        }
+        Ok(())
+    }
+
+    /// A copy of the first `len`.
+    fn fork(&self, len: usize) -> Result<Self> {
+        let len = len.min(self.len);
+        let mut fork = Self { embeds: Vec::new(), len, most: self.most };
+        if len > 0 {
+            fork.embeds.push(Tensor::f_cat(&self.embeds, 0)?.f_narrow(0, 0, len as i64)?);
+        }
+        Ok(fork)
+    }
 }
 
 impl Session {
@@ -47,7 +78,7 @@ impl Session {
             adapter,
             kv: KvCache::new(decoder.kv_shape(), limit),
             regime: Regime::Short,
-            embeds: decoder.crosses(limit).then(Vec::new),
+            kept: Kept { embeds: Vec::new(), len: 0, most: decoder.recomputed(limit) },
         })
     }
 
@@ -72,15 +103,12 @@ impl Session {
     /// [`Error::Torch`] when memory is short.
     pub fn fork(&self, len: usize) -> Result<Self> {
         let len = len.min(self.len());
-        let embeds = match self.embeds.as_deref() {
-            None => None,
-            Some([]) => Some(Vec::new()),
-            // Embeddings are never written to, so one joined copy is a copy.
-            Some(kept) => {
-                Some(vec![Tensor::f_cat(kept, 0)?.f_narrow(0, 0, len as i64)?.f_detach_copy()?])
-            }
-        };
-        Ok(Self { adapter: self.adapter, kv: self.kv.fork(len)?, regime: self.regime, embeds })
+        Ok(Self {
+            adapter: self.adapter,
+            kv: self.kv.fork(len)?,
+            regime: self.regime,
+            kept: self.kept.fork(len)?,
+        })
     }
 
     /// Takes in embeddings `[n, hidden]` of a sequence that now has `regime`, and gives those that must be computed: the same,
@@ -89,14 +117,14 @@ impl Session {
         self.kv.reserve(embeds.size()[0] as usize)?;
         let changed = regime != self.regime && !self.is_empty();
         self.regime = regime;
-        let Some(kept) = &mut self.embeds else { return Ok(embeds.shallow_clone()) };
-        kept.push(embeds.f_detach_copy()?);
         if !changed {
+            self.kept.push(embeds)?;
             return Ok(embeds.shallow_clone());
         }
         self.kv.clear();
-        let whole = Tensor::f_cat(kept, 0)?;
-        *kept = vec![whole.shallow_clone()];
+        let all: Vec<&Tensor> = self.kept.embeds.iter().chain([embeds]).collect();
+        let whole = Tensor::f_cat(&all, 0)?;
+        self.kept.push(embeds)?;
         Ok(whole)
     }
 

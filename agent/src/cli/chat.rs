@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use outpost_runtime::{Engine, PrefixCache, Request, Role, Sampling, Stop, Turn};
 
-use crate::config::ModelConfig;
+use crate::config::{Kv, ModelConfig};
 use crate::memory::engine_options;
 
 /// Talk with a model: one line, one answer. An empty line or the end of input ends the conversation.
@@ -30,11 +30,19 @@ pub(crate) struct Args {
     /// Longest answer, in tokens.
     #[arg(long, default_value_t = 512)]
     max_tokens: usize,
+    /// Bound on the whole conversation, in tokens; none: the daemon's default.
+    #[arg(long)]
+    context: Option<usize>,
+    /// How keys and values are kept.
+    #[arg(long, value_enum, default_value = "bf16")]
+    kv: Kv,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let dir = super::model_dir(args.model.as_deref(), None)?;
-    let engine = Engine::load(&dir, &engine_options(&dir, &ModelConfig::default())?)?;
+    let mut config = ModelConfig { kv: args.kv, ..ModelConfig::default() };
+    config.context = args.context.unwrap_or(config.context);
+    let engine = Engine::load(&dir, &engine_options(&dir, &config)?)?;
     let mut cache = PrefixCache::new();
     let mut request = Request::new(Vec::new());
     request.max_new_tokens = args.max_tokens;

@@ -8,7 +8,9 @@ use outpost_runtime::EncoderWeights::{OnDemand, Resident};
 use outpost_runtime::config::Config;
 use outpost_runtime::import::{self, ImportOptions, Quant};
 use outpost_runtime::plan::{PRESETS, Plan, preset};
+use outpost_runtime::{EncoderWeights, KvFormat};
 
+use crate::config::Kv;
 use crate::memory::{self, gib};
 
 /// Show what a model needs of memory in each number format, by part and by context, and which devices have it.
@@ -23,6 +25,9 @@ pub(crate) struct Args {
     /// Context that must fit, in tokens.
     #[arg(long, default_value_t = 4096)]
     context: usize,
+    /// How keys and values are kept, in what is added up.
+    #[arg(long, value_enum, default_value = "bf16")]
+    kv: Kv,
     /// Weights that share a scale in int4.
     #[arg(long, default_value_t = 32)]
     group: usize,
@@ -44,7 +49,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let devices = devices(args.device.as_deref())?;
     let (name, config) = model(args)?;
     let plans = FORMATS.map(|quant| Plan::of(&config, ImportOptions { quant, group: args.group }));
-    print(&name, &plans, config.decoder.max_position_embeddings, args.context, &devices);
+    let wanted = Wanted { context: args.context, kv: args.kv.into() };
+    print(&name, &plans, config.decoder.max_position_embeddings, wanted, &devices);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -62,13 +68,27 @@ fn model(args: &Args) -> anyhow::Result<(String, Config)> {
     Ok((dir.display().to_string(), import::config(&dir)?))
 }
 
-/// How a model goes into so many GiB.
-fn fit(plan: &Plan, context: usize, memory: f64) -> &'static str {
-    let fits = |encoders| gib(plan.total(context, encoders)) <= memory;
-    match (fits(Resident), fits(OnDemand)) {
-        (true, _) => "fits",
-        (false, true) => "on demand",
-        (false, false) => "-",
+/// What must fit.
+#[derive(Clone, Copy)]
+struct Wanted {
+    context: usize,
+    kv: KvFormat,
+}
+
+impl Wanted {
+    /// Bytes of everything.
+    fn total(self, plan: &Plan, encoders: EncoderWeights) -> u64 {
+        plan.total(self.context, self.kv, encoders)
+    }
+
+    /// How a model goes into so many GiB.
+    fn fit(self, plan: &Plan, memory: f64) -> &'static str {
+        let fits = |encoders| gib(self.total(plan, encoders)) <= memory;
+        match (fits(Resident), fits(OnDemand)) {
+            (true, _) => "fits",
+            (false, true) => "on demand",
+            (false, false) => "-",
+        }
     }
 }
 
@@ -87,8 +107,8 @@ fn devices(name: Option<&str>) -> anyhow::Result<Vec<(String, f64)>> {
 }
 
 #[expect(clippy::print_stdout, reason = "the result")]
-fn print(name: &str, plans: &[Plan; 3], longest: usize, context: usize, devices: &[(String, f64)]) {
-    let small = plans.iter().all(|plan| gib(plan.total(context, Resident)) < 1.0);
+fn print(name: &str, plans: &[Plan; 3], longest: usize, wanted: Wanted, devices: &[(String, f64)]) {
+    let small = plans.iter().all(|plan| gib(wanted.total(plan, Resident)) < 1.0);
     let (unit, scale) = if small { ("MiB", 1024.0) } else { ("GiB", 1.0) };
     let row = |label: &str, size: &dyn Fn(&Plan) -> u64| {
         let sizes: Vec<String> =
@@ -104,14 +124,17 @@ fn print(name: &str, plans: &[Plan; 3], longest: usize, context: usize, devices:
         });
     }
     for length in CONTEXTS.into_iter().filter(|length| *length <= longest) {
-        row(&format!("keys and values at {length}"), &|plan| plan.cache(length));
+        row(&format!("keys and values at {length}"), &|plan| plan.cache(length, KvFormat::Bf16));
+        row("  in int8", &|plan| plan.cache(length, KvFormat::Int8));
     }
-    row(&format!("all, at {context}"), &|plan| plan.total(context, Resident));
-    row("  with encoders on demand", &|plan| plan.total(context, OnDemand));
+    let context = wanted.context;
+    row(&format!("embedded prompt at {context}"), &|plan| plan.prompt(context));
+    row(&format!("all, at {context}"), &|plan| wanted.total(plan, Resident));
+    row("  with encoders on demand", &|plan| wanted.total(plan, OnDemand));
     println!();
     for (device, memory) in devices {
         let fits: Vec<String> =
-            plans.iter().map(|plan| format!("{:>9}", fit(plan, context, *memory))).collect();
+            plans.iter().map(|plan| format!("{:>9}", wanted.fit(plan, *memory))).collect();
         println!("{:<30}{}", format!("{device} ({memory:.1} GiB free)"), fits.join(" "));
     }
 }

@@ -19,28 +19,49 @@ pub(crate) struct Attention {
     head_dim: i64,
 }
 
-/// Which positions a query sees.
-#[derive(Debug)]
-pub(crate) enum Mask {
-    /// One query behind all keys: everything.
-    Nothing,
-    /// As many keys as queries: those up to its own.
-    Causal,
-    /// More keys than queries: `-inf` `[n, keys]` where the key is later.
-    Later(Tensor),
+/// Attention to some of the keys, to be joined with that to the others.
+struct Partial {
+    /// `[kv_heads, heads / kv_heads, n, head_dim]`
+    ys: Tensor,
+    /// Logarithm of the sum of what the softmax is over, `[kv_heads, heads / kv_heads, n]` in f32.
+    weight: Tensor,
 }
 
-impl Mask {
-    /// The mask of `n` queries behind `start` earlier positions.
-    pub(crate) fn new(start: usize, n: usize, kind: Kind, device: Device) -> Result<Self> {
-        match (start, n) {
-            (_, 1) => Ok(Self::Nothing),
-            (0, _) => Ok(Self::Causal),
-            _ => {
-                let shape = [n as i64, (start + n) as i64];
-                let hidden = Tensor::f_full(shape, f64::NEG_INFINITY, (kind, device))?;
-                Ok(Self::Later(hidden.f_triu(start as i64 + 1)?))
-            }
+impl Partial {
+    /// `softmax(q k^T / sqrt(head_dim)) v` for `q` `[kv_heads, g, n, head_dim]` and keys and values
+    /// `[kv_heads, g, m, head_dim]`, without a matrix of the scores. With `causal`, query `i` sees the keys up to `i`.
+    fn of(q: &Tensor, keys: &Tensor, values: &Tensor, causal: bool) -> Self {
+        let none = None::<&Tensor>;
+        let (ys, weight) = if q.device() == Device::Cpu {
+            Tensor::internal_scaled_dot_product_flash_attention_for_cpu(
+                q, keys, values, 0.0, causal, none, None,
+            )
+        } else {
+            let (ys, weight, ..) = Tensor::internal_scaled_dot_product_efficient_attention(
+                q, keys, values, none, true, 0.0, causal, None,
+            );
+            // This kernel rounds the number of its sums up.
+            (ys, weight.narrow(2, 0, q.size()[2]))
+        };
+        Self { ys, weight }
+    }
+
+    /// The same attention, its queries arranged as `[kv_heads, g, n, ..]`.
+    fn arranged(self, g: i64, n: i64) -> Self {
+        let size = self.ys.size();
+        Self {
+            ys: self.ys.reshape([size[0], g, n, size[3]]),
+            weight: self.weight.reshape([size[0], g, n]),
+        }
+    }
+
+    /// Attention to the keys of both, each by its share of the softmax's sum.
+    fn join(self, other: &Self) -> Self {
+        let share = (&other.weight - &self.weight).sigmoid().unsqueeze(-1);
+        let ys = |partial: &Self| partial.ys.to_kind(Kind::Float);
+        Self {
+            ys: ys(&self).lerp_tensor(&ys(other), &share),
+            weight: self.weight.logaddexp(&other.weight),
         }
     }
 }
@@ -70,7 +91,6 @@ impl Attention {
         layer: usize,
         kv: &mut KvCache,
         rotation: &Rotation,
-        mask: &Mask,
         adapter: Adapter,
     ) -> Tensor {
         let n = xs.size()[0];
@@ -82,30 +102,55 @@ impl Attention {
         let qk = rotation.apply(&qkv.narrow(1, 0, self.heads + self.kv_heads));
         let (q, k) = (qk.narrow(1, 0, self.heads), qk.narrow(1, self.heads, self.kv_heads));
         let v = qkv.narrow(1, self.heads + self.kv_heads, self.kv_heads);
-        let (keys, values) = kv.append(layer, &k, &v);
-        let ys = self.attend(&q, &keys.unsqueeze(0), &values.unsqueeze(0), mask);
+        let own = kv.append(layer, &k, &v);
+        let ys = self.attend(&q, kv, layer, &own);
         self.o_proj.forward(&ys, adapter)
     }
 
-    /// `softmax(q k^T / sqrt(head_dim)) v` for queries `[n, heads, head_dim]`: `[n, heads * head_dim]`. Query head `h` reads
-    /// key head `h / (heads / kv_heads)`.
-    fn attend(&self, q: &Tensor, keys: &Tensor, values: &Tensor, mask: &Mask) -> Tensor {
-        let n = q.size()[0];
-        let attention = |q: &Tensor, mask: Option<&Tensor>, causal: bool, grouped: bool| {
-            Tensor::scaled_dot_product_attention(q, keys, values, mask, 0.0, causal, None, grouped)
+    /// `softmax(q k^T / sqrt(head_dim)) v` for queries `[n, heads, head_dim]`, whose own keys and values
+    /// `[kv_heads, n, head_dim]` stand behind those that the cache counts: `[n, heads * head_dim]`. Query head `h` reads key
+    /// head `h / (heads / kv_heads)`.
+    fn attend(&self, q: &Tensor, kv: &KvCache, layer: usize, own: &(Tensor, Tensor)) -> Tensor {
+        let (n, group) = (q.size()[0], self.heads / self.kv_heads);
+        let q = q.transpose(0, 1).reshape([self.kv_heads, group, n, self.head_dim]);
+        // The query heads of a group stand where positions would: earlier keys are neither repeated nor masked.
+        let folded = q.reshape([self.kv_heads, 1, group * n, self.head_dim]);
+        let earlier = |(keys, values): (Tensor, Tensor)| {
+            Partial::of(&folded, &keys.unsqueeze(1), &values.unsqueeze(1), false).arranged(group, n)
         };
-        let q = match mask {
-            // The query heads of a group stand where its positions would: no key is repeated.
-            Mask::Nothing => {
-                let q = q.reshape([1, self.kv_heads, self.heads / self.kv_heads, self.head_dim]);
-                return attention(&q, None, false, false).reshape([1, -1]);
-            }
-            _ => q.transpose(0, 1).unsqueeze(0),
+        let own = || {
+            let each = |xs: &Tensor| xs.unsqueeze(1).expand_as(&q);
+            Partial::of(&q, &each(&own.0), &each(&own.1), true)
         };
-        let ys = match mask {
-            Mask::Later(mask) => attention(&q, Some(mask), false, true),
-            _ => attention(&q, None, true, true),
+        // A single query sees its own key as it sees the others.
+        let (own, seen) = if n == 1 { (None, kv.len() + 1) } else { (Some(own()), kv.len()) };
+        let parts = own.into_iter().chain(kv.read(layer, seen).map(earlier));
+        let Some(all) = parts.reduce(|all, part| all.join(&part)) else { return q };
+        all.ys.permute([2, 0, 1, 3]).reshape([n, -1]).to_kind(q.kind())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(shape: [i64; 4]) -> Tensor {
+        Tensor::randn(shape, (Kind::Float, Device::Cpu))
+    }
+
+    #[test]
+    fn attention_to_parts_of_the_keys_joins_to_attention_to_all() {
+        let (q, keys, values) =
+            (random([2, 3, 5, 32]), random([2, 3, 90, 32]), random([2, 3, 90, 32]));
+        let part = |start: i64, n: i64| {
+            let rows = |xs: &Tensor| xs.narrow(2, start, n);
+            Partial::of(&q, &rows(&keys), &rows(&values), false)
         };
-        ys.transpose(1, 2).reshape([n, -1])
+        let joined = part(0, 64).join(&part(64, 25)).join(&part(89, 1));
+        let scores = q.matmul(&keys.transpose(2, 3)) / 32_f64.sqrt();
+        let expected = scores.softmax(-1, Kind::Float).matmul(&values);
+        assert!((joined.ys - expected).abs().max().double_value(&[]) < 1e-5);
+        let weight = scores.logsumexp(-1, false);
+        assert!((joined.weight - weight).abs().max().double_value(&[]) < 1e-5);
     }
 }

@@ -18,15 +18,17 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use self::attention::{Attention, Mask};
+use self::attention::Attention;
+pub use self::kv_cache::KvFormat;
 pub(crate) use self::kv_cache::{KvCache, KvShape};
 use self::linear::Linear;
 use self::mlp::Mlp;
 use self::norm::RmsNorm;
 pub(crate) use self::rope::Regime;
 use self::rope::{Rope, Rotation};
-use crate::config::Config;
+use crate::config::{Config, DecoderConfig};
 use crate::error::{Error, Result};
+use crate::request::Stop;
 use crate::session::{Adapter, Session};
 use crate::weights::Weights;
 
@@ -48,6 +50,8 @@ pub struct Decoder {
     lm_head: Linear,
     rope: Rope,
     kv_shape: KvShape,
+    /// Positions that go through the layers at a time.
+    chunk: usize,
     vocab_size: usize,
     /// Whether there is a vision adapter, a speech adapter, and how many of the user's own.
     adapters: (bool, bool, usize),
@@ -64,7 +68,6 @@ struct Layer {
 /// What all layers share in a pass over some positions.
 struct Pass {
     rotation: Rotation,
-    mask: Mask,
     adapter: Adapter,
 }
 
@@ -88,16 +91,12 @@ impl Layer {
 
     fn forward(&self, xs: &Tensor, layer: usize, kv: &mut KvCache, pass: &Pass) -> Tensor {
         let ys = self.input_layernorm.forward(xs);
-        let xs =
-            xs + self.self_attn.forward(&ys, layer, kv, &pass.rotation, &pass.mask, pass.adapter);
+        let xs = xs + self.self_attn.forward(&ys, layer, kv, &pass.rotation, pass.adapter);
         &xs + self.mlp.forward(&self.post_attention_layernorm.forward(&xs), pass.adapter)
     }
 }
 
 impl Decoder {
-    /// Positions that go through the layers at a time, which bounds the memory of a long prompt.
-    const CHUNK: usize = 1024;
-
     /// Loads the decoder of a packed directory.
     ///
     /// # Errors
@@ -128,6 +127,7 @@ impl Decoder {
             lm_head,
             rope: Rope::new(sizes),
             kv_shape: KvShape::new(sizes, kind, device),
+            chunk: chunk(sizes, kind),
             vocab_size: sizes.vocab_size,
             adapters: (
                 config.vision_lora.is_some(),
@@ -135,6 +135,13 @@ impl Decoder {
                 config.adapters.len(),
             ),
         })
+    }
+
+    /// The same decoder, whose sessions keep their keys and values in that format.
+    #[must_use]
+    pub fn with_kv(mut self, format: KvFormat) -> Self {
+        self.kv_shape.format = format;
+        self
     }
 
     /// Token embeddings `[n, hidden]`.
@@ -168,6 +175,20 @@ impl Decoder {
     /// [`Error::ContextFull`] beyond the session's bound, [`Error::Torch`] when memory is short; the session must then be
     /// dropped.
     pub fn forward(&self, session: &mut Session, embeds: &Tensor, rows: Logits) -> Result<Tensor> {
+        self.forward_until(session, embeds, rows, &Stop::never())
+    }
+
+    /// As [`Decoder::forward`]; a long prompt can be stopped on the way.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`], and [`Error::Stopped`]; the session must then be dropped.
+    pub fn forward_until(
+        &self,
+        session: &mut Session,
+        embeds: &Tensor,
+        rows: Logits,
+        stop: &Stop,
+    ) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
         let new = embeds.size()[0];
         let regime = self.rope.regime(session.len() + new as usize);
@@ -176,7 +197,8 @@ impl Decoder {
         let wanted = if rows == Logits::All { new } else { 1 };
         let mut last = Vec::new();
         let mut left = embeds.size()[0];
-        for chunk in embeds.f_split(Self::CHUNK as i64, 0)? {
+        for chunk in embeds.f_split(self.chunk as i64, 0)? {
+            stop.check()?;
             let xs = self.hidden(session.kv(), &chunk, regime, adapter)?;
             left -= xs.size()[0];
             let keep = (wanted - left).min(xs.size()[0]);
@@ -199,11 +221,7 @@ impl Decoder {
         let KvShape { kind, device, .. } = self.kv_shape;
         let (start, n) = (kv.len(), embeds.size()[0] as usize);
         kv.reserve(n)?;
-        let pass = Pass {
-            rotation: self.rope.rotation(regime, start, n, kind, device)?,
-            mask: Mask::new(start, n, kind, device)?,
-            adapter,
-        };
+        let pass = Pass { rotation: self.rope.rotation(regime, start, n, kind, device)?, adapter };
         let mut xs = embeds.shallow_clone();
         for (index, layer) in self.layers.iter().enumerate() {
             xs = layer.forward(&xs, index, kv, &pass);
@@ -226,10 +244,25 @@ impl Decoder {
         self.kv_shape
     }
 
-    /// Whether a sequence of that length has changed its regime on the way.
-    pub(crate) fn crosses(&self, length: usize) -> bool {
-        self.rope.regime(length) == Regime::Long
+    /// Positions that may have to be computed anew in a sequence of at most `limit`: those of the short regime, if it can be
+    /// left.
+    pub(crate) fn recomputed(&self, limit: usize) -> usize {
+        match self.rope.regime(limit) {
+            Regime::Short => 0,
+            Regime::Long => self.rope.original(),
+        }
     }
+}
+
+/// Bytes of a layer's intermediate results at a time. A matrix product of some hundred rows is as fast a row as one of
+/// thousands; what more rows at a time would add is memory.
+const ACTIVATIONS: usize = 64 << 20;
+
+/// How many positions go through the layers at a time: as many as [`ACTIVATIONS`] allows for at a layer's widest point, where
+/// gate and up, what an adapter adds to them, and their sum are held at once.
+fn chunk(sizes: &DecoderConfig, kind: Kind) -> usize {
+    let position = 3 * 2 * sizes.intermediate_size * kind.elt_size_in_bytes();
+    (ACTIVATIONS / position).max(1)
 }
 
 #[cfg(test)]

@@ -66,6 +66,11 @@ impl Rope {
         if length > self.original { Regime::Long } else { Regime::Short }
     }
 
+    /// The longest sequence of the short regime.
+    pub(crate) fn original(&self) -> usize {
+        self.original
+    }
+
     /// The tables of `n` positions from `start` on. Angles are computed in f32: bf16 positions break past 256.
     pub(crate) fn rotation(
         &self,

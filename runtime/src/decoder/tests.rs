@@ -1,7 +1,10 @@
 //! The decoder on small random weights: everything that must not depend on how a sequence is cut up.
 
+use std::cell::RefCell;
 use std::path::Path;
 
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use safetensors::tensor::{Dtype, TensorView};
@@ -116,6 +119,13 @@ fn run(decoder: &Decoder, adapter: Adapter, pieces: &[usize]) -> Tensor {
     Tensor::cat(&logits, 0)
 }
 
+/// Logits of the last of `count` positions, which go through the layers `chunk` at a time.
+fn last_logits(decoder: &mut Decoder, count: u32, chunk: usize) -> Tensor {
+    decoder.chunk = chunk;
+    let mut session = Session::new(decoder, Adapter::None, count as usize).unwrap();
+    decoder.forward(&mut session, &decoder.embed(&ids(count)).unwrap(), Logits::Last).unwrap()
+}
+
 fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     ((a - b).abs().max() / b.abs().max()).double_value(&[])
 }
@@ -129,6 +139,112 @@ fn logits_do_not_depend_on_how_the_prompt_is_cut() {
         for pieces in [&[7, 13][..], &[1, 18, 1], &[1; 20]] {
             let difference = largest_difference(&run(&decoder, adapter, pieces), &whole);
             assert!(difference < 1e-4, "{pieces:?}: {difference}");
+        }
+    }
+}
+
+/// Whatever goes through the layers at a time, on either side of the original context and across it.
+#[test]
+fn logits_do_not_depend_on_the_chunk() {
+    let decoder = RefCell::new(load(Quant::F32));
+    let cut_up = (1_usize..30, prop::collection::vec(1_usize..30, 1..4));
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(12));
+    let result = runner.run(&cut_up, |(chunk, pieces)| {
+        let decoder = &mut *decoder.borrow_mut();
+        let count = pieces.iter().sum::<usize>();
+        decoder.chunk = 2 * count;
+        let whole = run(decoder, Adapter::Speech, &[count]);
+        decoder.chunk = chunk;
+        let cut = run(decoder, Adapter::Speech, &pieces);
+        let mut start = 0;
+        for n in &pieces {
+            // Logits of a piece that ended in the short regime are not those of the whole in the long one.
+            if decoder.rope.regime(start + n) == decoder.rope.regime(count) {
+                let rows = |logits: &Tensor| logits.narrow(0, start as i64, *n as i64);
+                let difference = largest_difference(&rows(&cut), &rows(&whole));
+                prop_assert!(difference < 1e-4, "{chunk}, {pieces:?}: {difference}");
+            }
+            start += n;
+        }
+        Ok(())
+    });
+    result.unwrap();
+}
+
+/// Two blocks of keys, and pieces that straddle them: the last piece is a single position.
+#[test]
+fn a_prompt_over_several_blocks_does_not_depend_on_the_chunk() {
+    let count = KvCache::BLOCK as u32 + 60;
+    for (format, bound) in [(KvFormat::Bf16, 1e-4), (KvFormat::Int8, 5e-3)] {
+        let mut decoder = load(Quant::F32).with_kv(format);
+        let whole = last_logits(&mut decoder, count, 2 * KvCache::BLOCK);
+        let cut = last_logits(&mut decoder, count, 361);
+        let difference = largest_difference(&cut, &whole);
+        assert!(difference < bound, "{format:?}: {difference}");
+    }
+}
+
+#[test]
+fn the_chunk_follows_from_the_sizes() {
+    let sizes = |name: &str| crate::plan::preset(name).unwrap().unwrap().decoder;
+    let (small, large) = (sizes("phi-4-multimodal"), sizes("phi-4"));
+    assert!(chunk(&small, Kind::BFloat16) > chunk(&large, Kind::BFloat16));
+    assert!(chunk(&large, Kind::BFloat16) > 128);
+    let widest =
+        |sizes: &DecoderConfig| chunk(sizes, Kind::BFloat16) * 6 * sizes.intermediate_size * 2;
+    assert!(widest(&small) <= ACTIVATIONS && widest(&large) <= ACTIVATIONS);
+}
+
+#[test]
+fn a_long_prompt_can_be_stopped_on_the_way() {
+    let mut decoder = load(Quant::F32);
+    decoder.chunk = 4;
+    let mut session = Session::new(&decoder, Adapter::None, 512).unwrap();
+    let stop = Stop::never();
+    stop.cancel();
+    let embeds = decoder.embed(&ids(20)).unwrap();
+    let fault = decoder.forward_until(&mut session, &embeds, Logits::Last, &stop).unwrap_err();
+    assert!(matches!(fault, Error::Stopped(_)), "{fault}");
+}
+
+/// The likeliest continuation of a prompt, and the logits of every step `[steps, vocab]`.
+fn greedy(decoder: &Decoder, prompt: &[u32], steps: usize) -> (Vec<u32>, Tensor) {
+    let mut session = Session::new(decoder, Adapter::Vision, 512).unwrap();
+    let (mut answer, mut logits, mut next) = (Vec::new(), Vec::new(), prompt.to_vec());
+    for _ in 0..steps {
+        let embeds = decoder.embed(&next).unwrap();
+        let last = decoder.forward(&mut session, &embeds, Logits::Last).unwrap();
+        next = vec![last.argmax(-1, false).int64_value(&[0]) as u32];
+        answer.extend(&next);
+        logits.push(last);
+    }
+    (answer, Tensor::cat(&logits, 0))
+}
+
+/// 8 bits a number: each key and value is off by 1/254 of its group's largest at most, and the errors of many average out. So
+/// an answer can become another only where the likeliest token led by less than twice the bound.
+#[test]
+fn keys_and_values_in_int8_change_an_answer_in_close_calls_only() {
+    let checkpoint =
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/phi4mm/checkpoint"));
+    let dir = tempfile::tempdir().unwrap();
+    let packed = dir.path().join("packed");
+    let bound = 0.03;
+    for quant in [Quant::F32, Quant::Bf16] {
+        import(checkpoint, &packed, &ImportOptions { quant, group: 32 }, &mut |_| ()).unwrap();
+        let config = Config::read(&packed.join("config.json")).unwrap();
+        let open = |format| Decoder::load(&packed, &config, Device::Cpu).unwrap().with_kv(format);
+        let (plain, int8) = (open(KvFormat::Bf16), open(KvFormat::Int8));
+        for first in [3, 40, 99] {
+            let prompt: Vec<u32> = ids(30).iter().map(|id| (id + first) % 256).collect();
+            let (expected, wanted) = greedy(&plain, &prompt, 32);
+            let (found, logits) = greedy(&int8, &prompt, 32);
+            let same = found.iter().zip(&expected).take_while(|(a, b)| a == b).count();
+            // Behind the first difference the two go on from different texts.
+            let steps = |logits: &Tensor| logits.narrow(0, 0, (same as i64 + 1).min(32));
+            let difference = largest_difference(&steps(&logits), &steps(&wanted));
+            eprintln!("{quant}, {first}: {same} tokens are the same, logits within {difference}");
+            assert!(difference < bound, "{quant}, {first}: {difference}");
         }
     }
 }
