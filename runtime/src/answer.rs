@@ -109,7 +109,10 @@ impl<'a> Answer<'a> {
         match self.grammar {
             Some(grammar) if Some(id) == call => self.mode = Mode::Calls(Box::new(grammar.begin())),
             _ => {
-                self.text.extend(self.tokenizer.bytes(id));
+                self.text.extend(match self.new_tokens {
+                    0 => self.tokenizer.first_bytes(id),
+                    _ => self.tokenizer.bytes(id),
+                });
                 self.stream(sink);
             }
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 use toktrie::{TokEnv, TokRxInfo, TokTrie, TokenizerEnv};
 
-use crate::chat_format::ChatFormat;
+use crate::chat_format::{ChatFormat, Piece};
 use crate::error::{Error, Result};
 
 /// Far beyond any vocabulary.
@@ -62,6 +62,8 @@ pub struct Tokenizer {
     specials: Specials,
     /// Bytes of each token; those of added tokens start with [`TokTrie::SPECIAL_TOKEN_MARKER`].
     bytes: Vec<Vec<u8>>,
+    /// Whether text is given a space at its start, as `SentencePiece` does: an answer has it too.
+    leading_space: bool,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -91,14 +93,18 @@ impl Tokenizer {
             let token = token.as_object_mut().ok_or("`added_tokens` holds what is no token")?;
             token.insert("special".into(), Value::Bool(true));
         }
-        let specials = Specials::resolve(added)?;
+        let mut specials = Specials::resolve(added)?;
         check_ids(&json)?;
+        if specials.chat.start.is_empty() {
+            specials.chat.start.extend(beginning(&json).map(Piece::Special));
+        }
+        let leading_space = steps(&json["normalizer"]).any(|step| step["type"] == "Prepend");
         let bytes = llguidance::token_bytes_from_tokenizer_json(&json)
             .map_err(|fault| fault.to_string())?;
         let mut inner: tokenizers::Tokenizer =
             serde_json::from_value(json).map_err(|fault| fault.to_string())?;
         inner.set_encode_special_tokens(true);
-        Ok(Self { inner, specials, bytes })
+        Ok(Self { inner, specials, bytes, leading_space })
     }
 
     /// The special tokens.
@@ -136,6 +142,12 @@ impl Tokenizer {
         }
     }
 
+    /// Bytes of the first token of an answer: without the space that text is given at its start.
+    pub(crate) fn first_bytes(&self, id: u32) -> &[u8] {
+        let bytes = self.bytes(id);
+        if self.leading_space { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes }
+    }
+
     /// Whether a token is plain text.
     pub fn is_text(&self, id: u32) -> bool {
         !self.bytes(id).is_empty()
@@ -153,6 +165,21 @@ impl Tokenizer {
         let trie = TokTrie::from(&info, &self.bytes);
         std::sync::Arc::new(GrammarEnv { trie, inner: self.inner.clone() })
     }
+}
+
+/// The token that a `SentencePiece` family begins every prompt with; with byte-level BPE the chat format says so.
+fn beginning(json: &Value) -> Option<Special> {
+    if json["model"]["byte_fallback"] != true {
+        return None;
+    }
+    let name = json["post_processor"]["single"][0]["SpecialToken"]["id"].as_str()?;
+    let id = json["post_processor"]["special_tokens"][name]["ids"][0].as_u64()?;
+    Some(Special { id: u32::try_from(id).ok()?, lstrip: false, rstrip: false })
+}
+
+/// The steps of a normalizer, which may be a single one.
+fn steps(normalizer: &Value) -> impl Iterator<Item = &Value> {
+    normalizer["normalizers"].as_array().into_iter().flatten().chain([normalizer])
 }
 
 /// Refuses what the grammar engine's table of bytes would not survive: it has a row for every id up to the largest.

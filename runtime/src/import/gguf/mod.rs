@@ -3,6 +3,7 @@
 mod blocks;
 mod model;
 mod reader;
+mod sentencepiece;
 mod tokenizer;
 
 use std::ops::Range;

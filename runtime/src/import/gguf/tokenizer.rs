@@ -1,4 +1,5 @@
-//! Metadata → `tokenizer.json`: byte-level BPE with the way of cutting words that the file names.
+//! Metadata → `tokenizer.json`: byte-level BPE with the way of cutting words that the file names. The other kind of vocabulary
+//! is in `sentencepiece`.
 
 use serde_json::{Value as Json, json};
 
@@ -7,8 +8,9 @@ use super::reader::Value;
 use crate::error::Result;
 
 /// What `tokenizer.ggml.token_type` says of a token that is written by name only.
-const CONTROL: u64 = 3;
-const USER_DEFINED: u64 = 4;
+pub(super) const UNKNOWN: u64 = 2;
+pub(super) const CONTROL: u64 = 3;
+pub(super) const USER_DEFINED: u64 = 4;
 
 /// Words as by GPT-4 and Llama 3: digits in threes.
 const CL100K: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -19,28 +21,29 @@ impl Gguf {
     /// The tokenizer in the layout of the `tokenizers` library.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) when the file has no byte-level BPE, or one that cuts words in an unknown way.
+    /// [`Error::Config`](crate::Error::Config) when the file has neither byte-level BPE nor `SentencePiece`, or one that cuts
+    /// words in an unknown way.
     pub(crate) fn tokenizer(&self) -> Result<String> {
-        let kind = self.text("tokenizer.ggml.model").unwrap_or("(none)");
-        if kind != "gpt2" {
-            return Err(self.fault(format!(
-                "tokenizer.ggml.model is `{kind}`: only byte-level BPE (`gpt2`) can be imported; take the safetensors folder of the model"
-            )));
+        match self.text("tokenizer.ggml.model").unwrap_or("(none)") {
+            "gpt2" => self.byte_level(),
+            "llama" => self.sentencepiece(),
+            kind => Err(self.fault(format!(
+                "tokenizer.ggml.model is `{kind}`: only byte-level BPE (`gpt2`) and SentencePiece (`llama`) can be imported; \
+                 take the safetensors folder of the model"
+            ))),
         }
+    }
+
+    fn byte_level(&self) -> Result<String> {
         let tokens = self.texts("tokenizer.ggml.tokens")?;
         let merges = self.texts("tokenizer.ggml.merges")?;
-        let types = self.array("tokenizer.ggml.token_type")?;
+        let types = token_types(self.array("tokenizer.ggml.token_type")?);
         let vocab: serde_json::Map<String, Json> = tokens
             .iter()
             .zip(0_u64..)
             .map(|(token, id)| ((*token).to_owned(), id.into()))
             .collect();
-        let added: Vec<Json> = tokens
-            .iter()
-            .zip(types)
-            .zip(0_u64..)
-            .filter_map(|((token, kind), id)| added(token, kind, id))
-            .collect();
+        let added = added_tokens(&tokens, &types, &[CONTROL, USER_DEFINED]);
         let cut = self.words()?;
         let level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
         let steps: Vec<Json> = cut.into_iter().chain([level.clone()]).collect();
@@ -79,7 +82,7 @@ impl Gguf {
         })
     }
 
-    fn texts(&self, key: &str) -> Result<Vec<&str>> {
+    pub(super) fn texts(&self, key: &str) -> Result<Vec<&str>> {
         let texts = self.array(key)?.iter().map(|value| match value {
             Value::Text(text) => Ok(text.as_str()),
             other => Err(self.fault(format!("`{key}` holds {other:?}: only texts may be in it"))),
@@ -87,7 +90,7 @@ impl Gguf {
         texts.collect()
     }
 
-    fn array(&self, key: &str) -> Result<&[Value]> {
+    pub(super) fn array(&self, key: &str) -> Result<&[Value]> {
         match self.value(key) {
             Some(Value::Array(values)) => Ok(values),
             _ => Err(self.fault(format!("`{key}` is missing"))),
@@ -95,15 +98,23 @@ impl Gguf {
     }
 }
 
-/// A token that is not made by merges.
-fn added(token: &str, kind: &Value, id: u64) -> Option<Json> {
-    let kind = match kind {
+/// The kinds of tokens; 0 where there is none.
+pub(super) fn token_types(values: &[Value]) -> Vec<u64> {
+    let kind = |value: &Value| match value {
         Value::Unsigned(kind) => *kind,
-        Value::Signed(kind) => u64::try_from(*kind).ok()?,
-        _ => return None,
+        Value::Signed(kind) => u64::try_from(*kind).unwrap_or(0),
+        _ => 0,
     };
-    matches!(kind, CONTROL | USER_DEFINED).then(|| {
-        json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
-               "normalized": false, "special": kind == CONTROL})
-    })
+    values.iter().map(kind).collect()
+}
+
+/// The tokens of some kinds, which are written by name and not made of text.
+pub(super) fn added_tokens(tokens: &[&str], types: &[u64], kinds: &[u64]) -> Vec<Json> {
+    let all = tokens.iter().zip(types).zip(0_u64..);
+    all.filter(|((_, kind), _)| kinds.contains(kind))
+        .map(|((token, kind), id)| {
+            json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                   "normalized": false, "special": *kind != USER_DEFINED})
+        })
+        .collect()
 }
