@@ -123,7 +123,7 @@ pub fn prepare(found: &Found, progress: &mut dyn FnMut(&str)) -> Result<PathBuf,
             if !is_current {
                 progress(&format!("packing the bundled model into {PACKED}, once"));
                 let options = ImportOptions { quant: Quant::Int4, group: GROUP };
-                import(&source, &destination, &options, progress)?;
+                import(&source, &destination, &options, &mut |_| ())?;
             }
             Ok(destination)
         },

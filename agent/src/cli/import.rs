@@ -7,6 +7,8 @@ use std::time::Instant;
 use clap::ValueEnum;
 use outpost_runtime::import::{ImportOptions, Quant, UserAdapter, import_with};
 
+use super::progress::ProgressBar;
+
 /// Pack a checkpoint for use: done once for each model.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -52,7 +54,13 @@ fn adapter(text: &str) -> Result<UserAdapter, String> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let options = ImportOptions { quant: args.quant.into(), group: args.group };
-    import_with(&args.source, &args.lora, &args.destination, &options, &mut super::say)?;
+    let mut bar = ProgressBar::new();
+    let imported =
+        import_with(&args.source, &args.lora, &args.destination, &options, &mut |progress| {
+            bar.show(progress);
+        });
+    bar.clear();
+    imported?;
     super::say(&format!(
         "{} written in {:.1} s",
         args.destination.display(),

@@ -7,6 +7,7 @@ mod eval;
 mod import;
 mod inspect;
 mod plan;
+mod progress;
 mod run;
 mod tasks;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -154,18 +155,30 @@ impl Manifest {
 }
 
 impl Part {
-    pub(crate) fn of(path: &Path) -> Result<Self> {
+    pub(crate) fn of(path: &Path, read: &mut dyn FnMut(u64)) -> Result<Self> {
         let bytes = std::fs::metadata(path).map_err(Error::io(path))?.len();
-        Ok(Self { bytes, sha256: sha256(path)? })
+        Ok(Self { bytes, sha256: sha256_counted(path, read)? })
     }
 }
 
 /// SHA-256 of a file, in hexadecimal.
 pub(crate) fn sha256(path: &Path) -> Result<String> {
+    sha256_counted(path, &mut |_| ())
+}
+
+/// As [`sha256`], telling how many bytes were read since it last told.
+pub(crate) fn sha256_counted(path: &Path, read: &mut dyn FnMut(u64)) -> Result<String> {
     let mut file = File::open(path).map_err(Error::io(path))?;
     let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).map_err(Error::io(path))?;
-    Ok(format!("{:x}", hasher.finalize()))
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer).map_err(Error::io(path))?;
+        if n == 0 {
+            return Ok(format!("{:x}", hasher.finalize()));
+        }
+        hasher.update(&buffer[..n]);
+        read(n as u64);
+    }
 }
 
 #[cfg(test)]
@@ -177,8 +190,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let weights = dir.path().join("decoder.safetensors");
         std::fs::write(&weights, b"12345").unwrap();
-        let parts =
-            BTreeMap::from([("decoder.safetensors".to_owned(), Part::of(&weights).unwrap())]);
+        let parts = BTreeMap::from([(
+            "decoder.safetensors".to_owned(),
+            Part::of(&weights, &mut |_| ()).unwrap(),
+        )]);
         let source = Source { name: "tiny".into(), files: BTreeMap::new() };
         let mut manifest = Manifest {
             format: Manifest::FORMAT,

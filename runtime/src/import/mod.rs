@@ -14,16 +14,18 @@ pub mod onnx;
 mod origin;
 mod packed;
 mod peft;
+mod progress;
 mod quantize;
 pub mod source;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use self::inventory::{Entry, HEADS};
 use self::manifest::{Manifest, Part};
 use self::origin::Origin;
 pub use self::origin::config;
+use self::progress::Meter;
+pub use self::progress::Progress;
 pub use self::quantize::Quant;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -63,7 +65,7 @@ pub fn import(
     src: &Path,
     dst: &Path,
     options: &ImportOptions,
-    progress: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Manifest> {
     import_with(src, &[], dst, options, progress)
 }
@@ -77,7 +79,7 @@ pub fn import_with(
     adapters: &[UserAdapter],
     dst: &Path,
     options: &ImportOptions,
-    progress: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Manifest> {
     if !matches!(options.group, 32 | 64 | 128) {
         return Err(Error::Request(format!("group {} is none of 32, 64, 128", options.group)));
@@ -93,20 +95,13 @@ pub fn import_with(
 
     let staging = Staging::beside(dst)?;
     let dir = staging.path();
-    packed::write_decoder(tensors, &decoder, *options, &dir.join(DECODER_FILE), progress)?;
-    onnx::write_encoders(tensors, &config, dir, progress)?;
+    let meter = &mut Meter::new(packed_bytes(&config, &decoder, *options), progress);
+    packed::write_decoder(tensors, &decoder, *options, &dir.join(DECODER_FILE), meter)?;
+    onnx::write_encoders(tensors, &config, dir, meter)?;
     for (name, text) in &origin.documents {
         write(&dir.join(name), text)?;
     }
-    progress("checking sums");
-    let manifest = Manifest {
-        format: Manifest::FORMAT,
-        quant: options.quant,
-        group: options.group,
-        source: origin.describe()?,
-        licence: origin.licence(),
-        parts: parts(dir)?,
-    };
+    let manifest = describe(&origin, *options, dir, progress)?;
     let path = dir.join(Manifest::FILE);
     let text = serde_json::to_string_pretty(&manifest)
         .map_err(|fault| Error::config(&path, fault.to_string()))?;
@@ -166,13 +161,40 @@ fn check_destination(dst: &Path) -> Result<()> {
     ))
 }
 
-fn parts(dir: &Path) -> Result<BTreeMap<String, Part>> {
-    let mut parts = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
-        let path = entry.map_err(Error::io(dir))?.path();
-        parts.insert(file_name(&path), Part::of(&path)?);
-    }
-    Ok(parts)
+/// Bytes of all weights once packed.
+fn packed_bytes(config: &Config, decoder: &[Entry], options: ImportOptions) -> u64 {
+    let encoders = onnx::running(config);
+    let numbers: usize = encoders.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let decoder: u64 = packed::stored(decoder, options).iter().map(|(_, bytes)| bytes).sum();
+    decoder + (numbers * size_of::<f32>()) as u64
+}
+
+/// Takes the sums of everything that was read and written.
+fn describe(
+    origin: &Origin,
+    options: ImportOptions,
+    dir: &Path,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Manifest> {
+    let entries = std::fs::read_dir(dir).map_err(Error::io(dir))?;
+    let written: Vec<PathBuf> =
+        entries.map(|entry| Ok(entry.map_err(Error::io(dir))?.path())).collect::<Result<_>>()?;
+    let length = |path: &PathBuf| Ok(std::fs::metadata(path).map_err(Error::io(path))?.len());
+    let total = origin.files().iter().chain(&written).map(length).sum::<Result<u64>>()?;
+    let mut meter = Meter::new(total, progress);
+    meter.stage("checking sums");
+    let mut read = |bytes| meter.add(bytes);
+    Ok(Manifest {
+        format: Manifest::FORMAT,
+        quant: options.quant,
+        group: options.group,
+        source: origin.describe(&mut read)?,
+        licence: origin.licence(),
+        parts: written
+            .iter()
+            .map(|path| Ok((file_name(path), Part::of(path, &mut read)?)))
+            .collect::<Result<_>>()?,
+    })
 }
 
 fn file_name(path: &Path) -> String {

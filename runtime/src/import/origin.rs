@@ -130,8 +130,13 @@ impl Origin {
         self.licence.clone()
     }
 
-    /// For the manifest.
-    pub(crate) fn describe(&self) -> Result<Source> {
+    /// Every file that was read.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// For the manifest; tells how many bytes were read since it last told.
+    pub(crate) fn describe(&self, read: &mut dyn FnMut(u64)) -> Result<Source> {
         let hash = |path: &PathBuf| {
             // Files of adapters are named with their folder.
             let name =
@@ -139,7 +144,7 @@ impl Origin {
             let folder = path.parent().map(name).filter(|_| peft::is_file(path));
             let name =
                 folder.map_or_else(|| name(path), |folder| format!("{folder}/{}", name(path)));
-            Ok((name, manifest::sha256(path)?))
+            Ok((name, manifest::sha256_counted(path, read)?))
         };
         Ok(Source {
             name: self.name.clone(),

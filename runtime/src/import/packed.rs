@@ -10,6 +10,7 @@ use serde_json::{Map, json};
 
 use super::ImportOptions;
 use super::inventory::{Entry, Role};
+use super::progress::Meter;
 use super::quantize::{Format, Quant};
 use super::source::TensorSource;
 use crate::error::{Error, Result};
@@ -23,20 +24,15 @@ pub(crate) fn write_decoder(
     entries: &[Entry],
     options: ImportOptions,
     path: &Path,
-    progress: &mut dyn FnMut(&str),
+    meter: &mut Meter<'_>,
 ) -> Result<()> {
     let entries: Vec<&Entry> =
         entries.iter().filter(|entry| is_stored(entry, options.quant)).collect();
     let mut file = BufWriter::new(File::create(path).map_err(Error::io(path))?);
     file.write_all(&header(&entries, options)).map_err(Error::io(path))?;
-    let mut last = "";
     for entry in &entries {
-        let stage = stage(&entry.packed);
-        if stage != last {
-            progress(&format!("decoder: {stage}"));
-            last = stage;
-        }
-        write_entry(source, entry, options, &mut file).map_err(|fault| match fault {
+        meter.stage(&format!("decoder: {}", stage(&entry.packed)));
+        write_entry(source, entry, options, &mut file, meter).map_err(|fault| match fault {
             Fault::Read(fault) => fault,
             Fault::Write(fault) => Error::io(path)(fault),
         })?;
@@ -87,6 +83,7 @@ fn write_entry(
     entry: &Entry,
     options: ImportOptions,
     file: &mut BufWriter<File>,
+    meter: &mut Meter<'_>,
 ) -> Result<(), Fault> {
     let (rows, width, format) = layout(entry, options);
     let block = (BLOCK / width).max(1);
@@ -97,9 +94,12 @@ fn write_entry(
         let range = if entry.shape.len() == 1 { 0..width } else { range };
         let values = entry.rows(source, range).map_err(Fault::Read)?;
         let mut packed = format.pack(&values, width).into_iter();
-        file.write_all(&packed.next().unwrap_or_default()).map_err(Fault::Write)?;
+        let first = packed.next().unwrap_or_default();
+        file.write_all(&first).map_err(Fault::Write)?;
+        meter.add(first.len() as u64);
         late.extend(packed.flatten());
     }
+    meter.add(late.len() as u64);
     file.write_all(&late).map_err(Fault::Write)
 }
 

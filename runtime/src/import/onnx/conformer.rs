@@ -12,7 +12,7 @@ const EPSILON: f32 = 1e-5;
 /// Log-mel frames → rows of one token each (spec 4.5 a, b).
 ///
 /// Input: `mel [1, 1, frames, mels]`. Output: `[tokens, D]`, a token per eight frames begun.
-pub(super) fn subsample(mut g: GraphWriter<'_>, config: &AudioConfig) -> Result<()> {
+pub(super) fn subsample(mut g: GraphWriter<'_>, config: &AudioConfig) -> Result<u64> {
     let (mels, channels) = (config.input_size, config.nemo_conv_settings.conv_channels);
     let mel = g.input("mel", &[Dim::Is(1), Dim::Is(1), Dim::Free("frames"), Dim::Is(mels)]);
 
@@ -45,7 +45,7 @@ pub(super) fn subsample(mut g: GraphWriter<'_>, config: &AudioConfig) -> Result<
 /// What distances add to the scores of every block (spec 4.5 d).
 ///
 /// Input: `distance [T, T]`: row of the relative-bias table for each query and key. Output: `[heads, T, T]`.
-pub(super) fn distance_bias(mut g: GraphWriter<'_>, config: &AudioConfig) -> Result<()> {
+pub(super) fn distance_bias(mut g: GraphWriter<'_>, config: &AudioConfig) -> Result<u64> {
     let heads = config.attention_heads;
     let distance = g.index_input("distance", &[Dim::Free("T"), Dim::Free("T")]);
     let table = format!("{PREFIX}.encoder.relative_attention_bias_layer.bias_values.weight");
@@ -59,7 +59,7 @@ pub(super) fn distance_bias(mut g: GraphWriter<'_>, config: &AudioConfig) -> Res
 /// One block over one segment (spec 4.5 g).
 ///
 /// Inputs: `rows [T, D]`, `bias [heads, T, T]` added to the scores. Output: `[T, D]`.
-pub(super) fn block(mut g: GraphWriter<'_>, config: &AudioConfig, block: usize) -> Result<()> {
+pub(super) fn block(mut g: GraphWriter<'_>, config: &AudioConfig, block: usize) -> Result<u64> {
     let (width, heads) = (config.attention_dim, config.attention_heads);
     let xs = g.input("rows", &[Dim::Free("T"), Dim::Is(width)]);
     let bias = g.input("bias", &[Dim::Is(heads), Dim::Free("T"), Dim::Free("T")]);
@@ -157,7 +157,7 @@ pub(super) fn projector(
     which: &str,
     width: usize,
     hidden: usize,
-) -> Result<()> {
+) -> Result<u64> {
     let xs = g.input("rows", &[Dim::Free("T"), Dim::Is(width)]);
     let xs = super::projector(
         &mut g,

@@ -68,8 +68,8 @@ impl<'a> GraphWriter<'a> {
         name.to_owned()
     }
 
-    /// Makes `value` the output and writes the file.
-    pub(super) fn finish(mut self, value: &Value, shape: &[Dim]) -> Result<()> {
+    /// Makes `value` the output and writes the file; the bytes of its weights.
+    pub(super) fn finish(mut self, value: &Value, shape: &[Dim]) -> Result<u64> {
         self.graph.output.push(described(value, DataType::Float, shape));
         self.data.flush().map_err(Error::io(&self.data_path))?;
         let model = ModelProto {
@@ -80,7 +80,8 @@ impl<'a> GraphWriter<'a> {
             graph: Some(self.graph),
             ..Default::default()
         };
-        std::fs::write(&self.path, model.encode_to_vec()).map_err(Error::io(&self.path))
+        std::fs::write(&self.path, model.encode_to_vec()).map_err(Error::io(&self.path))?;
+        Ok(self.data_length as u64)
     }
 
     /// A tensor of the checkpoint, under its own name.

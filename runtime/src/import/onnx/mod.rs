@@ -19,44 +19,47 @@ use std::path::Path;
 
 use self::graph::{GraphWriter, Value};
 pub use self::inventory::{inventory, layer_of, running};
+use super::progress::Meter;
 use super::source::TensorSource;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::graph::layer_name;
 
-/// Writes the graphs of every encoder that the config names into `dir`, telling each one's name to `progress`.
+/// Writes the graphs of every encoder that the config names into `dir`.
 ///
 /// # Errors
 /// [`Error::Weights`] when a tensor is missing or mis-shaped, [`Error::Io`] when a file cannot be written.
-pub fn write_encoders(
+pub(crate) fn write_encoders(
     source: &dyn TensorSource,
     config: &Config,
     dir: &Path,
-    progress: &mut dyn FnMut(&str),
+    meter: &mut Meter<'_>,
 ) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     let hidden = config.decoder.hidden_size;
-    let mut start = |name: &str| {
-        progress(name);
-        GraphWriter::create(source, dir, name)
+    let mut write = |name: &str, build: &dyn Fn(GraphWriter<'_>) -> Result<u64>| -> Result<()> {
+        meter.stage(name);
+        meter.add(build(GraphWriter::create(source, dir, name)?)?);
+        Ok(())
     };
     if let Some(image) = config.image() {
         let vision = image.tower();
-        siglip::embeddings(start("vision_embeddings")?, &vision)?;
+        write("vision_embeddings", &|g| siglip::embeddings(g, &vision))?;
         for layer in 0..vision.running_layers() {
-            siglip::layer(start(&layer_name("vision_layer", layer))?, &vision, layer)?;
+            write(&layer_name("vision_layer", layer), &|g| siglip::layer(g, &vision, layer))?;
         }
-        siglip::projector(start("vision_projector")?, vision.hidden_size, hidden)?;
+        write("vision_projector", &|g| siglip::projector(g, vision.hidden_size, hidden))?;
     }
     if let Some(audio) = config.audio() {
-        conformer::subsample(start("audio_subsample")?, audio)?;
-        conformer::distance_bias(start("audio_distance_bias")?, audio)?;
+        write("audio_subsample", &|g| conformer::subsample(g, audio))?;
+        write("audio_distance_bias", &|g| conformer::distance_bias(g, audio))?;
         for block in 0..audio.num_blocks {
-            conformer::block(start(&layer_name("audio_layer", block))?, audio, block)?;
+            write(&layer_name("audio_layer", block), &|g| conformer::block(g, audio, block))?;
         }
         for which in ["speech", "vision"] {
-            let graph = start(&format!("audio_projector_{which}"))?;
-            conformer::projector(graph, which, audio.attention_dim, hidden)?;
+            write(&format!("audio_projector_{which}"), &|g| {
+                conformer::projector(g, which, audio.attention_dim, hidden)
+            })?;
         }
     }
     Ok(())

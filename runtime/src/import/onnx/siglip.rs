@@ -10,7 +10,7 @@ pub(super) const PREFIX: &str = "model.embed_tokens_extend.image_embed";
 /// One crop → its patches, each with its place.
 ///
 /// Inputs: `pixels [1, 3, S, S]`, `positions [P]` rows of the position table. Output: `[P, D]`.
-pub(super) fn embeddings(mut g: GraphWriter<'_>, config: &VisionConfig) -> Result<()> {
+pub(super) fn embeddings(mut g: GraphWriter<'_>, config: &VisionConfig) -> Result<u64> {
     let (side, width, patch) = (config.image_size, config.hidden_size, config.patch_size);
     let patches = config.grid().pow(2);
     let pixels = g.input("pixels", &[Dim::Is(1), Dim::Is(3), Dim::Is(side), Dim::Is(side)]);
@@ -31,7 +31,7 @@ pub(super) fn embeddings(mut g: GraphWriter<'_>, config: &VisionConfig) -> Resul
 ///
 /// Inputs: `rows [P, D]`, `key_bias [1, 1, P]` added to the scores (0 for a valid patch, hugely negative for a masked one).
 /// Output: `[P, D]`.
-pub(super) fn layer(mut g: GraphWriter<'_>, config: &VisionConfig, layer: usize) -> Result<()> {
+pub(super) fn layer(mut g: GraphWriter<'_>, config: &VisionConfig, layer: usize) -> Result<u64> {
     let (width, patches) = (config.hidden_size, config.grid().pow(2));
     let xs = g.input("rows", &[Dim::Is(patches), Dim::Is(width)]);
     let key_bias = g.input("key_bias", &[Dim::Is(1), Dim::Is(1), Dim::Is(patches)]);
@@ -71,7 +71,7 @@ fn mlp(g: &mut GraphWriter<'_>, config: &VisionConfig, prefix: &str, xs: &Value)
 ///
 /// Inputs: `pooled [M, D]`, and `order [N]`: which of the pooled rows, of `sub_GN` (row M) and `glb_GN` (row M + 1) comes
 /// where. Output: `[N, H]`.
-pub(super) fn projector(mut g: GraphWriter<'_>, width: usize, hidden: usize) -> Result<()> {
+pub(super) fn projector(mut g: GraphWriter<'_>, width: usize, hidden: usize) -> Result<u64> {
     let pooled = g.input("pooled", &[Dim::Free("M"), Dim::Is(width)]);
     let order = g.index_input("order", &[Dim::Free("N")]);
     let row_end = g.weight(&format!("{PREFIX}.sub_GN"), &[1, 1, 1, width])?;
