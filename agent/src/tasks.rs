@@ -1,5 +1,8 @@
 //! Named tasks of the model card: what is asked with which media. The words for transcription and reading are those that the
-//! bundled model was trained on; the others are plain English, since no trained wording is known.
+//! bundled model was trained on, those for translation the model card's; the others are plain English, since no trained wording
+//! is known.
+
+use std::str::FromStr;
 
 use clap::ValueEnum;
 use outpost_runtime::{Audio, Image, Request, ToolSpec};
@@ -35,6 +38,77 @@ pub enum Task {
     Audio,
 }
 
+/// A language that the model hears and speech is translated into, after the model card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Language {
+    /// After ISO 639-1.
+    code: &'static str,
+    name: &'static str,
+}
+
+/// The spoken languages; the first is on either side of every pair.
+const LANGUAGES: [Language; 8] = [
+    Language { code: "en", name: "English" },
+    Language { code: "zh", name: "Chinese" },
+    Language { code: "de", name: "German" },
+    Language { code: "fr", name: "French" },
+    Language { code: "it", name: "Italian" },
+    Language { code: "ja", name: "Japanese" },
+    Language { code: "es", name: "Spanish" },
+    Language { code: "pt", name: "Portuguese" },
+];
+
+/// Two languages between which the model translates speech.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    from: Language,
+    to: Language,
+}
+
+impl Pair {
+    /// Every pair of the model card: from English, and into it.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let [english, others @ ..] = LANGUAGES;
+        let into = others.map(|to| Self { from: english, to });
+        into.into_iter().chain(others.map(|from| Self { from, to: english }))
+    }
+
+    /// Its name on the command line, such as `en-de`.
+    pub fn name(self) -> String {
+        format!("{}-{}", self.from.code, self.to.code)
+    }
+
+    /// What it does, in a line.
+    pub fn summary(self) -> String {
+        format!("{} to {}", self.from.name, self.to.name)
+    }
+
+    /// What the model is asked to translate into.
+    pub fn language(self) -> &'static str {
+        self.to.name
+    }
+}
+
+impl FromStr for Pair {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::all().find(|pair| pair.name() == name).ok_or_else(|| {
+            let names: Vec<String> = Self::all().map(Self::name).collect();
+            format!("there are {}; for another language, give --to instead", names.join(", "))
+        })
+    }
+}
+
+/// Stands between a transcript and its translation.
+const SEPARATOR: &str = "<sep>";
+
+/// Takes an answer apart into transcript and translation; none where the model gave but one of them.
+pub fn split_transcript(answer: &str) -> Option<(&str, &str)> {
+    let (transcript, translation) = answer.split_once(SEPARATOR)?;
+    Some((transcript.trim(), translation.trim()))
+}
+
 /// What a task is given.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
@@ -46,6 +120,8 @@ pub struct Given {
     pub prompt: Option<String>,
     /// The language to translate into.
     pub language: Option<String>,
+    /// Whether a translation comes with what was said.
+    pub transcript: bool,
 }
 
 /// What a task lacks.
@@ -95,13 +171,7 @@ impl Task {
             }
             Self::Video => "Summarize what happens in the video clip that these frames are from.",
             Self::Transcribe => TRANSCRIBE,
-            Self::Translate => {
-                let language = given.language.as_deref().unwrap_or_default();
-                return given
-                    .prompt
-                    .clone()
-                    .or(Some(format!("Translate the audio to {language}.")));
-            }
+            Self::Translate => return given.prompt.clone().or_else(|| Some(translation(given))),
             Self::Summarize => "Summarize the audio clip.",
             Self::Audio => "Describe what is heard in the audio clip.",
         };
@@ -122,7 +192,7 @@ impl Task {
                 Some("--audio")
             }
             Self::Translate if given.language.is_none() && given.prompt.is_none() => {
-                Some("--to LANGUAGE")
+                Some("--pair or --to LANGUAGE")
             }
             _ => None,
         }
@@ -145,6 +215,19 @@ impl Task {
         let turn = prompting::user(given.images, given.audio, question.as_deref());
         let offered = if self == Self::Call { tools } else { &[] };
         Ok(prompting::command(turn, offered, max_new_tokens))
+    }
+}
+
+/// The model card's words for a translation.
+fn translation(given: &Given) -> String {
+    let language = given.language.as_deref().unwrap_or_default();
+    if given.transcript {
+        format!(
+            "Transcribe the audio to text, and then translate the audio to {language}. Use {SEPARATOR} as a separator between \
+             the original transcript and the translation."
+        )
+    } else {
+        format!("Translate the audio to {language}.")
     }
 }
 
@@ -172,6 +255,7 @@ mod tests {
                 audio: Some(sound()),
                 prompt: Some("What?".into()),
                 language: Some("German".into()),
+                transcript: false,
             };
             let request = task.request(given, &[], 8).unwrap();
             assert!(request.turns[0].parts.len() == 4, "{request:?}");
@@ -180,11 +264,37 @@ mod tests {
     }
 
     #[test]
-    fn a_translation_names_its_language() {
-        let given =
-            Given { audio: Some(sound()), language: Some("French".into()), ..Given::default() };
-        let request = Task::Translate.request(given, &[], 8).unwrap();
-        assert_eq!(request.turns[0].parts[1], Part::Text("Translate the audio to French.".into()));
+    fn a_translation_names_its_language_and_may_come_with_the_transcript() {
+        let asked = |transcript| {
+            let pair: Pair = "en-fr".parse().unwrap();
+            let language = Some(pair.language().to_owned());
+            let given = Given { audio: Some(sound()), language, transcript, ..Given::default() };
+            let request = Task::Translate.request(given, &[], 8).unwrap();
+            match &request.turns[0].parts[..] {
+                [Part::Audio(_), Part::Text(text)] => text.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(asked(false), "Translate the audio to French.");
+        assert_eq!(
+            asked(true),
+            "Transcribe the audio to text, and then translate the audio to French. Use <sep> as a separator between the \
+             original transcript and the translation."
+        );
+        assert_eq!(split_transcript("Hello. <sep> Bonjour."), Some(("Hello.", "Bonjour.")));
+        assert_eq!(split_transcript("Bonjour."), None);
+    }
+
+    #[test]
+    fn there_is_a_pair_for_each_spoken_language_in_both_directions() {
+        let names: Vec<String> = Pair::all().map(Pair::name).collect();
+        assert_eq!(names.len(), 14);
+        for code in ["zh", "de", "fr", "it", "ja", "es", "pt"] {
+            assert!(names.contains(&format!("en-{code}")) && names.contains(&format!("{code}-en")));
+        }
+        assert_eq!("ja-en".parse::<Pair>().unwrap().summary(), "Japanese to English");
+        let fault = "de-fr".parse::<Pair>().unwrap_err();
+        assert!(fault.contains("en-de") && fault.contains("--to"), "{fault}");
     }
 
     #[test]

@@ -9,11 +9,11 @@ use outpost_runtime::media::{read_image, read_wav};
 use outpost_runtime::{Generation, Image, Request, Stop, Usage};
 use serde_json::{Value, json};
 
-use crate::config::{Encoders, ModelConfig};
+use crate::config::{Encoders, Kv, ModelConfig};
 use crate::dispatch::bundled_tools;
 use crate::memory::engine_options;
 use crate::model_thread::{EngineModel, Model as _};
-use crate::tasks::{Given, Task};
+use crate::tasks::{Given, Pair, Task, split_transcript};
 
 /// Ask the model something: text, sound, pictures, or several of them.
 ///
@@ -38,9 +38,15 @@ pub(crate) struct Args {
     /// Frames of the clip that are looked at, at most.
     #[arg(long, default_value_t = 8)]
     frames: usize,
+    /// The languages to translate between, such as `de-en`: `outpost tasks` lists them.
+    #[arg(long, conflicts_with = "to")]
+    pair: Option<Pair>,
     /// The language to translate into.
     #[arg(long)]
     to: Option<String>,
+    /// With a translation, give what was said as well.
+    #[arg(long)]
+    transcript: bool,
     /// Longest answer, in tokens; none: the daemon's default.
     #[arg(long)]
     max_tokens: Option<usize>,
@@ -56,6 +62,9 @@ pub(crate) struct Args {
     /// Bound on prompt and answer together, in tokens; none: the daemon's default.
     #[arg(long)]
     context: Option<usize>,
+    /// How keys and values are kept.
+    #[arg(long, value_enum, default_value = "bf16")]
+    kv: Kv,
     /// Offer no tools.
     #[arg(long)]
     no_tools: bool,
@@ -65,13 +74,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut config = ModelConfig { encoders: args.encoders, ..ModelConfig::default() };
+    let mut config = ModelConfig { encoders: args.encoders, kv: args.kv, ..ModelConfig::default() };
     config.context = args.context.unwrap_or(config.context);
     let request = request(args, args.max_tokens.unwrap_or(config.max_new_tokens))?;
     let dir = super::model_dir(args.model.as_deref(), None)?;
     let mut model = EngineModel::load(&dir, &engine_options(&dir, &config)?)?;
     let generation = model.generate(&request, &Stop::never())?;
-    print(&generation, args.json);
+    print(&generation, args);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -82,12 +91,14 @@ fn request(args: &Args, max_new_tokens: usize) -> anyhow::Result<Request> {
         images.extend(read_frames(clip, args.frames.max(1))?);
     }
     let audio = args.audio.as_deref().map(read_wav).transpose()?;
-    let (prompt, language) = (args.prompt.clone(), args.to.clone());
+    let prompt = args.prompt.clone();
+    let of_pair = args.pair.map(|pair| pair.language().to_owned());
+    let (language, transcript) = (of_pair.or_else(|| args.to.clone()), args.transcript);
     if prompt.is_none() && audio.is_none() && images.is_empty() {
         bail!("nothing to ask: give a prompt, --audio, --image or --video");
     }
     let task = args.task.unwrap_or_else(|| args.natural_task());
-    let given = Given { images, audio, prompt, language };
+    let given = Given { images, audio, prompt, language, transcript };
     let request = task.request(given, &bundled_tools(), max_new_tokens)?;
     Ok(Request { adapter: args.lora.clone(), ..request })
 }
@@ -107,9 +118,19 @@ impl Args {
 }
 
 #[expect(clippy::print_stdout, reason = "the answer")]
-fn print(generation: &Generation, json: bool) {
-    if json {
-        println!("{}", as_json(generation));
+fn print(generation: &Generation, args: &Args) {
+    let parts = split_transcript(&generation.text).filter(|_| args.transcript);
+    if args.json {
+        let mut answer = as_json(generation);
+        if let Some((transcript, translation)) = parts {
+            answer["transcript"] = transcript.into();
+            answer["text"] = translation.into();
+        }
+        println!("{answer}");
+        return;
+    }
+    if let Some((transcript, translation)) = parts {
+        println!("{transcript}\n{translation}");
         return;
     }
     for call in &generation.calls {

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::ValueEnum as _;
 
-use crate::tasks::Task;
+use crate::tasks::{Pair, Task};
 
-/// List the tasks of `outpost ask --task`.
+/// List the tasks of `outpost ask --task`, and the language pairs of its translations.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
@@ -14,6 +14,10 @@ pub(crate) struct Args {}
 pub(crate) fn run(_: &Args) -> ExitCode {
     for task in Task::value_variants() {
         println!("{:<12}{:<34}{}", task.name(), task.media(), task.summary());
+    }
+    println!("\ntranslate --pair PAIR, with --transcript to have what was said as well:");
+    for pair in Pair::all() {
+        println!("  {:<10}{}", pair.name(), pair.summary());
     }
     ExitCode::SUCCESS
 }
