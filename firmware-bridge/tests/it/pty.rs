@@ -1,4 +1,5 @@
 //! The host's task against the simulated board, over a real pseudo-terminal.
+#![cfg(feature = "std")]
 
 use outpost_firmware_bridge::host::{self, Board, BoardError, HostConfig, PortChoice, Status};
 use outpost_firmware_bridge::simulator::{Bench, Deed, Seen, Simulator};
