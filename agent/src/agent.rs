@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use crate::config::{Faults, seconds};
 use crate::dispatch::bundled_tools;
 use crate::event::{Event, Frame, Inbound, Payload, Setting};
+use crate::firmware::hands;
 use crate::pending::Pending;
 use crate::report::{Body, Report, Sink, StateReport};
 use crate::senses::Heard;
@@ -67,10 +68,9 @@ impl AgentConfig {
             faults.add("agent.tool_timeout_seconds", 0, "use more than 0");
         }
         let known = bundled_tools();
-        for name in
-            self.tools.iter().flatten().filter(|name| known.iter().all(|tool| tool.name != **name))
-        {
-            let names: Vec<&str> = known.iter().map(|tool| tool.name.as_str()).collect();
+        let bundled = known.iter().map(|tool| tool.name.as_str());
+        let names: Vec<&str> = bundled.chain(hands::TOOLS).collect();
+        for name in self.tools.iter().flatten().filter(|name| !names.contains(&name.as_str())) {
             faults.add(
                 "agent.tools",
                 format!("{name:?}"),
@@ -240,6 +240,12 @@ impl Agent {
                 self.step(Input::Mute(muted));
             }
             Next::Inbound(Inbound::Set(Setting::Camera(on))) => self.switch_camera(on),
+            Next::Inbound(Inbound::Talk(held)) => {
+                // When it comes up, the microphone tells what was heard.
+                if held && !self.machine.muted() {
+                    self.step(Input::SpeechStarted);
+                }
+            }
             Next::Heard(heard) => self.hear(heard),
             Next::Seen(seen) => self.see(seen),
             Next::Stop | Next::TurnEnded { .. } | Next::Tick => {}

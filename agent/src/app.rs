@@ -15,12 +15,14 @@ use crate::agent::{Agent, Eye, Inputs};
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::event::Inbound;
+use crate::firmware::Firmware;
 use crate::memory::{self, MemoryError};
 use crate::model_thread::{EngineModel, Model, ModelError, ModelThread};
 use crate::mqtt::broker::{Broker, BrokerError};
 use crate::mqtt::client::{self, MqttError, Publisher};
 use crate::prompting;
 use crate::report::Sink;
+use crate::senses::gate::Gate;
 use crate::senses::{self, SenseError};
 use crate::turn::Turns;
 use crate::watch::WatchList;
@@ -106,28 +108,36 @@ impl App {
     /// When a sense cannot be opened or the outbox cannot be used.
     pub fn spawn(self) -> Result<Running, AppError> {
         let Self { config, model, broker } = self;
-        let microphone = senses::start_microphone(&config.microphone)?;
+        let firmware = Firmware::new(&config.firmware);
+        let gate = firmware.as_ref().map_or_else(Gate::open, Firmware::gate);
+        let microphone = senses::start_microphone(&config.microphone, gate)?;
         let camera = senses::start_camera(&config.camera)?;
         let (tracker, stop, farewell) =
             (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let (inbound_out, inbound) = mpsc::channel::<Inbound>(INBOUND_CAPACITY);
         let address = broker.as_ref().map(Broker::address);
+        let told = inbound_out.clone();
         let publisher =
             client::connect(&config.mqtt, address, inbound_out, &tracker, farewell.clone())?;
         let sink: Arc<dyn Sink> = Arc::new(publisher.clone());
+        let hands = firmware.as_ref().map(|firmware| firmware.hands(&config.agent));
+        let sink = match firmware {
+            Some(firmware) => firmware.start(sink, told, (&tracker, farewell.clone())),
+            None => sink,
+        };
 
         let eye = Eye::default();
         let dispatcher = Dispatcher::new(
             sink.clone(),
             eye.clone(),
             model.handle.clone(),
+            hands.clone(),
             config.agent.tool_timeout,
         )?;
-        let watch = WatchList::new(config.watch.clone());
         let turns = Turns::new(
             model.handle.clone(),
-            dispatcher,
-            watch,
+            (dispatcher, hands),
+            WatchList::new(config.watch.clone()),
             sink.clone(),
             (&config.agent, &config.model),
         );

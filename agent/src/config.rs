@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::agent::AgentConfig;
+use crate::firmware::FirmwareConfig;
 use crate::mqtt::MqttConfig;
 use crate::senses::{CameraConfig, MicrophoneConfig};
 use crate::watch::WatchRule;
@@ -28,6 +29,8 @@ pub struct Config {
     pub microphone: MicrophoneConfig,
     /// `[camera]`
     pub camera: CameraConfig,
+    /// `[firmware]`
+    pub firmware: FirmwareConfig,
     /// `[mqtt]`
     pub mqtt: MqttConfig,
     /// `[[watch]]`
@@ -260,6 +263,7 @@ impl Config {
             agent: sections.take("agent"),
             microphone: sections.take("microphone"),
             camera: sections.take("camera"),
+            firmware: sections.take("firmware"),
             mqtt: sections.take("mqtt"),
             watch: sections.take("watch"),
         };
@@ -267,7 +271,7 @@ impl Config {
             faults.add(
                 key,
                 "",
-                "unknown table; known are model, agent, microphone, camera, mqtt and watch",
+                "unknown table; known are model, agent, microphone, camera, firmware, mqtt and watch",
             );
         }
         config.check(&mut faults);
@@ -283,6 +287,7 @@ impl Config {
         self.agent.check(faults);
         self.microphone.check(faults);
         self.camera.check(faults);
+        self.firmware.check(faults);
         self.mqtt.check(faults);
         for (index, rule) in self.watch.iter().enumerate() {
             rule.check(index, faults);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outpost_runtime::{ToolCall, ToolSpec};
-use outpost_tools::builtin::profile;
+use outpost_tools::builtin::{add_board, profile};
 use outpost_tools::devices::Devices;
 use outpost_tools::registry::Duplicate;
 use outpost_tools::tool::BoxFuture;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::agent::Eye;
 use crate::event::{EventId, Origin};
+use crate::firmware::hands::Hands;
 use crate::model_thread::ModelHandle;
 use crate::report::{
     AlertReport, Body, CommandReport, Outcome, Report, ReportId, Sink, TimerReport, ToolReport,
@@ -70,12 +71,14 @@ struct Home {
     sink: Arc<dyn Sink>,
     eye: Eye,
     model: ModelHandle,
+    hands: Option<Hands>,
     max_new_tokens: usize,
     deadline: Duration,
 }
 
 impl Dispatcher {
-    /// A dispatcher for the bundled profile. A tool that takes longer than `timeout` has failed.
+    /// A dispatcher for the bundled profile and the board's channels, if there is a board. A tool that takes longer than
+    /// `timeout` has failed.
     ///
     /// # Errors
     /// When two tools have one name.
@@ -83,10 +86,12 @@ impl Dispatcher {
         sink: Arc<dyn Sink>,
         eye: Eye,
         model: ModelHandle,
+        hands: Option<Hands>,
         timeout: Duration,
     ) -> Result<Self, Duplicate> {
-        let registry = profile(PolicyRules::default(), &Devices::default())?;
-        let home = Home { sink, eye, model, max_new_tokens: 64, deadline: timeout };
+        let mut registry = profile(PolicyRules::default(), &Devices::default())?;
+        add_board(&mut registry)?;
+        let home = Home { sink, eye, model, hands, max_new_tokens: 64, deadline: timeout };
         Ok(Self { registry, home: Arc::new(home), timeout })
     }
 
@@ -214,6 +219,25 @@ impl House for CallHouse {
         if let Some(alert) = &self.alert {
             let alert = AlertReport { message: message.to_owned(), ..alert.clone() };
             self.home.sink.send(Report::now(Body::Alert(alert)));
+        }
+    }
+
+    fn read_sensor<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, ToolError>> {
+        match &self.home.hands {
+            Some(hands) => Box::pin(hands.read_sensor(name)),
+            None => Box::pin(std::future::ready(Err(ToolError::no_board(name)))),
+        }
+    }
+
+    fn set_actuator<'a>(
+        &'a self,
+        name: &'a str,
+        on: bool,
+        percent: Option<u8>,
+    ) -> BoxFuture<'a, Result<(), ToolError>> {
+        match &self.home.hands {
+            Some(hands) => Box::pin(hands.set_actuator(name, on, percent)),
+            None => Box::pin(std::future::ready(Err(ToolError::no_board(name)))),
         }
     }
 }

@@ -109,13 +109,15 @@ pub enum Setting {
     Camera(bool),
 }
 
-/// What arrives from MQTT for the agent.
+/// What arrives from MQTT and from the board for the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inbound {
     /// A question or command.
     Ask(Ask),
     /// A setting was changed.
     Set(Setting),
+    /// The push-to-talk button went down (true) or came up.
+    Talk(bool),
 }
 
 /// Who caused a request: decides its priority and what the tool policy allows.

@@ -7,6 +7,7 @@
 //! # Layout
 //! - [`app`]: builds all of that from a [`config::Config`], starts and drains it.
 //! - [`agent`]: the one `select!`; [`state`], [`pending`], [`watch`], [`senses::endpoint`]: pure, time is an argument.
+//! - [`firmware`]: the board behind the firmware link.
 //! - [`model_thread`]: owns the model, the one panic boundary.
 //! - [`mqtt`]: the contract and the client; nothing else names rumqttc.
 //! - [`cli`]: the subcommands; nothing else prints.
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod event;
+pub mod firmware;
 pub mod memory;
 pub mod model_dir;
 pub mod model_thread;

@@ -12,6 +12,7 @@ use crate::agent::AgentConfig;
 use crate::config::ModelConfig;
 use crate::dispatch::{Cause, Dispatcher};
 use crate::event::{Ask, Event, EventId, Frame, Origin, Payload, Utterance};
+use crate::firmware::hands::Hands;
 use crate::model_thread::{ModelError, ModelHandle};
 use crate::prompting;
 use crate::report::{AnswerReport, Body, CameraReport, Report, Sink, VoiceReport};
@@ -32,6 +33,7 @@ pub struct Turns {
     model: ModelHandle,
     dispatcher: Dispatcher,
     tools: Vec<ToolSpec>,
+    hands: Option<Hands>,
     watch: Mutex<WatchList>,
     sink: Arc<dyn Sink>,
     max_steps: usize,
@@ -49,16 +51,17 @@ struct Conversation {
 }
 
 impl Turns {
-    /// Turns that ask `model` and carry out calls through `dispatcher`.
+    /// Turns that ask `model` and carry out calls through `dispatcher`; what the board can do is offered as it is then.
     pub fn new(
         model: ModelHandle,
-        dispatcher: Dispatcher,
+        (dispatcher, hands): (Dispatcher, Option<Hands>),
         watch: WatchList,
         sink: Arc<dyn Sink>,
         (agent, config): (&AgentConfig, &ModelConfig),
     ) -> Self {
         Self {
             tools: agent.offered(),
+            hands,
             model,
             dispatcher,
             watch: Mutex::new(watch),
@@ -88,6 +91,12 @@ impl Turns {
         self.answer(event, ask, outcome, Duration::ZERO);
     }
 
+    /// The tools to offer now.
+    fn offered(&self) -> Vec<ToolSpec> {
+        let board = self.hands.as_ref().map(Hands::offered).unwrap_or_default();
+        [self.tools.clone(), board].concat()
+    }
+
     async fn voice(
         &self,
         event: EventId,
@@ -97,8 +106,10 @@ impl Turns {
     ) -> bool {
         let audio = utterance.audio.clone();
         let turn = prompting::user(None, Some(audio.clone()), None);
-        let request = prompting::command(turn, &self.tools, self.max_new_tokens);
-        let outcome = self.converse(event, Origin::Voice, request, progress).await;
+        let tools = self.offered();
+        let request = prompting::command(turn, &tools, self.max_new_tokens);
+        let cause = Cause { event, origin: Origin::Voice };
+        let outcome = self.converse(cause, request, &tools, progress).await;
         let latency = Event::age(started);
         let transcript = if self.transcribe { self.transcript(audio).await } else { None };
         let done = outcome.error.is_none();
@@ -130,8 +141,10 @@ impl Turns {
         progress: &mpsc::Sender<Progress>,
     ) -> bool {
         let turn = prompting::user(None, None, Some(&ask.prompt));
-        let request = prompting::command(turn, &self.tools, self.max_new_tokens);
-        let outcome = self.converse(event, Origin::Ask, request, progress).await;
+        let tools = self.offered();
+        let request = prompting::command(turn, &tools, self.max_new_tokens);
+        let cause = Cause { event, origin: Origin::Ask };
+        let outcome = self.converse(cause, request, &tools, progress).await;
         let done = outcome.error.is_none();
         self.answer(event, ask, outcome, Event::age(started));
         done
@@ -179,13 +192,13 @@ impl Turns {
     /// Asks the model and carries out what it calls, until it answers without a call or has had its number of rounds.
     async fn converse(
         &self,
-        event: EventId,
-        origin: Origin,
+        mut cause: Cause,
         mut request: Request,
+        tools: &[ToolSpec],
         progress: &mpsc::Sender<Progress>,
     ) -> Conversation {
         let mut outcome = Conversation::default();
-        let mut cause = Cause { event, origin };
+        let origin = cause.origin;
         for step in 0..=self.max_steps {
             let generation = match self.model.generate(origin, request.clone(), self.deadline).await
             {
@@ -206,7 +219,7 @@ impl Turns {
             let mut results = Vec::new();
             for call in &generation.calls {
                 outcome.calls.push(call.name.clone());
-                let result = self.dispatcher.call(call, cause, &self.tools).await;
+                let result = self.dispatcher.call(call, cause, tools).await;
                 if result.untrusted {
                     cause.origin = Origin::Camera;
                 }

@@ -9,6 +9,8 @@ mod demo;
 #[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
+mod firmware;
+#[cfg(test)]
 mod gguf;
 #[cfg(test)]
 mod import;

@@ -9,6 +9,7 @@ use outpost_runtime::media::read_wav;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::demo_firmware;
 use crate::app::App;
 use crate::config::Config;
 use crate::model_dir;
@@ -29,10 +30,13 @@ pub(crate) struct Args {
     /// A packed model instead of the bundled one.
     #[arg(long)]
     model: Option<PathBuf>,
+    /// With a simulated board: its button opens the microphone, a tool call switches its relay, its LED follows the agent.
+    #[arg(long, conflicts_with = "image")]
+    firmware: bool,
 }
 
 /// The name of the device in topics.
-const DEVICE: &str = "demo";
+pub(super) const DEVICE: &str = "demo";
 /// The sample inputs, below the root of the repository.
 const SAMPLES: &str = "models/nano/samples";
 /// What the sample sign says.
@@ -44,10 +48,17 @@ const QUIET: Duration = Duration::from_secs(3);
 /// Pause after each of the sample commands.
 const GAP: Duration = Duration::from_millis(800);
 
+/// What is said while the simulated board's button is held.
+const COMMAND: &str = "turn_on_the_kitchen_light.wav";
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let inputs = Inputs::find(args)?;
     let dir = super::model_dir(args.model.as_deref(), None)?;
     let runtime = tokio::runtime::Runtime::new().context("starting tokio")?;
+    if args.firmware {
+        let recording = args.audio.clone().map_or_else(|| sample(COMMAND), Ok)?;
+        return runtime.block_on(demo_firmware::show(&recording, &dir));
+    }
+    let inputs = Inputs::find(args)?;
     runtime.block_on(show(&inputs, &dir))
 }
 
@@ -63,21 +74,14 @@ struct Inputs {
 }
 
 /// A report that should arrive.
-struct Expected {
-    topic: &'static str,
+pub(super) struct Expected {
+    pub(super) topic: &'static str,
     /// Fields that its payload must have, nested objects in part.
-    fields: Value,
+    pub(super) fields: Value,
 }
 
 impl Inputs {
     fn find(args: &Args) -> anyhow::Result<Self> {
-        let sample = |name: &str| {
-            let root = model_dir::repository();
-            let root = root.context(
-                "the samples are in the repository: run inside it, or give --audio and --image",
-            );
-            root.map(|root| root.join(SAMPLES).join(name))
-        };
         let audio = args.audio.clone().map_or_else(|| sample(""), Ok)?;
         let image = args.image.clone().map_or_else(|| sample("sign.png"), Ok)?;
         let mut expected = Vec::new();
@@ -124,7 +128,15 @@ impl Inputs {
     }
 }
 
-fn sound_length(path: &Path) -> anyhow::Result<Duration> {
+/// A file of the samples.
+fn sample(name: &str) -> anyhow::Result<PathBuf> {
+    let root = model_dir::repository();
+    let root = root
+        .context("the samples are in the repository: run inside it, or give --audio and --image")?;
+    Ok(root.join(SAMPLES).join(name))
+}
+
+pub(super) fn sound_length(path: &Path) -> anyhow::Result<Duration> {
     if path.is_file() {
         let audio = read_wav(path)?;
         return Ok(
@@ -203,7 +215,7 @@ fn conclude(missing: &[&Expected]) -> ExitCode {
 }
 
 impl Expected {
-    fn is(&self, topic: &str, payload: &Value) -> bool {
+    pub(super) fn is(&self, topic: &str, payload: &Value) -> bool {
         self.topic == topic && includes(payload, &self.fields)
     }
 }
@@ -224,7 +236,7 @@ fn print(at: Duration, topic: &str, received: &Received) {
 }
 
 /// A payload for a person: the fields that matter, most important first.
-fn describe(topic: &str, payload: &Value) -> String {
+pub(super) fn describe(topic: &str, payload: &Value) -> String {
     let Value::Object(fields) = payload else { return plain(payload) };
     let text = |key: &str| fields.get(key).map(plain).unwrap_or_default();
     let time = fields.get("latency_ms").map(|ms| format!("  ({ms} ms)")).unwrap_or_default();

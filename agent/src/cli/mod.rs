@@ -3,7 +3,9 @@
 mod ask;
 mod chat;
 mod demo;
+mod demo_firmware;
 mod eval;
+mod firmware_sim;
 mod import;
 mod inspect;
 mod plan;
@@ -41,6 +43,7 @@ enum Command {
     Chat(chat::Args),
     Demo(demo::Args),
     Eval(eval::Args),
+    FirmwareSim(firmware_sim::Args),
     Import(import::Args),
     Inspect(inspect::Args),
     Plan(plan::Args),
@@ -66,6 +69,7 @@ impl Cli {
             Command::Chat(args) => chat::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Eval(args) => eval::run(&args),
+            Command::FirmwareSim(args) => firmware_sim::run(&args),
             Command::Import(args) => import::run(&args),
             Command::Inspect(args) => inspect::run(&args),
             Command::Plan(args) => plan::run(&args),

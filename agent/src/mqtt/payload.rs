@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::event::{Ask, Inbound};
 use crate::mqtt::client::MAX_PACKET;
 use crate::mqtt::topics::{Incoming, Topics};
-use crate::report::{Body, Outcome, Report, ReportId};
+use crate::report::{BoardReport, Body, Outcome, Report, ReportId};
 
 /// The version of the contract.
 pub const SCHEMA: u32 = 1;
@@ -143,7 +143,25 @@ fn body(body: &Body) -> (String, bool, Value) {
                 "error": answer.error })),
         ),
         Body::Command(command) => (command.path.clone(), command.retain, command.payload.clone()),
+        Body::Board(board) => board_body(board),
+        Body::Input(input) => {
+            ("event/input".into(), false, json!({ "input": input.input, "kind": input.kind }))
+        }
+        Body::Reading(reading) => (
+            format!("sensor/{}", reading.sensor),
+            true,
+            json!({ "value": reading.value, "unit": reading.unit }),
+        ),
     }
+}
+
+fn board_body(board: &BoardReport) -> (String, bool, Value) {
+    let channels: Map<String, Value> =
+        board.channels.iter().map(|(name, function)| (name.clone(), (*function).into())).collect();
+    let channels = if channels.is_empty() { Value::Null } else { channels.into() };
+    let fields = json!({ "state": board.state.as_str(), "firmware": board.firmware,
+        "version": board.version, "channels": channels, "reason": board.reason });
+    ("firmware".into(), true, present(fields))
 }
 
 fn outcome(outcome: &Outcome) -> Value {

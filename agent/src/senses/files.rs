@@ -78,6 +78,11 @@ impl AudioSource for FileMicrophone {
         Ok(true)
     }
 
+    fn skip(&mut self) {
+        std::thread::sleep(PERIOD);
+        self.due = Instant::now();
+    }
+
     fn name(&self) -> String {
         self.playing.name.clone()
     }

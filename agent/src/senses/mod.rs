@@ -4,6 +4,7 @@
 
 pub mod endpoint;
 pub mod files;
+pub mod gate;
 pub mod mailbox;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::config::{Faults, millis};
 use crate::event::{Frame, Utterance};
 use crate::senses::endpoint::{Cut, Endpoint, EndpointConfig};
 use crate::senses::files::{FileCamera, FileMicrophone};
+use crate::senses::gate::Gate;
 use crate::senses::mailbox::{Receiver, Sender, mailbox};
 use outpost_runtime::Audio;
 
@@ -38,6 +40,9 @@ pub trait AudioSource: Send {
     /// # Errors
     /// When the source failed. It may be read again: a device can come back.
     fn read(&mut self, chunk: &mut Vec<f32>) -> Result<bool, SenseError>;
+
+    /// Lets a while pass unheard, since nobody may be heard now. A recording waits in the meantime.
+    fn skip(&mut self);
 
     /// What is being read: a device or file name.
     fn name(&self) -> String;
@@ -171,14 +176,17 @@ pub struct Sense<T> {
     pub thread: JoinHandle<()>,
 }
 
-/// Opens the microphone of a configuration, if there is one, and starts its thread.
+/// Opens the microphone of a configuration, if there is one, and starts its thread. It hears while the gate is open.
 ///
 /// # Errors
 /// When the source cannot be opened.
-pub fn start_microphone(config: &MicrophoneConfig) -> Result<Option<Sense<Heard>>, SenseError> {
+pub fn start_microphone(
+    config: &MicrophoneConfig,
+    gate: Gate,
+) -> Result<Option<Sense<Heard>>, SenseError> {
     let Some(path) = &config.path else { return Ok(None) };
     let source = FileMicrophone::open(path, config.repeat, config.pace, config.gap)?;
-    listen(Box::new(source), config.endpoint.clone()).map(Some)
+    listen(Box::new(source), config.endpoint.clone(), gate).map(Some)
 }
 
 /// Starts the thread that cuts a source into utterances.
@@ -188,12 +196,27 @@ pub fn start_microphone(config: &MicrophoneConfig) -> Result<Option<Sense<Heard>
 pub fn listen(
     mut source: Box<dyn AudioSource>,
     endpoint: EndpointConfig,
+    gate: Gate,
 ) -> Result<Sense<Heard>, SenseError> {
     let (sender, receiver) = mailbox(HEARD_CAPACITY);
     let run = move || {
         let mut chunk = Vec::new();
         let mut cutter = Cutter::new(endpoint, source.rate(), source.name());
+        let mut was_open = true;
         loop {
+            let is_open = gate.is_open();
+            if !is_open {
+                if was_open {
+                    cutter.close(&sender, source.is_live());
+                }
+                if sender.is_closed() {
+                    return;
+                }
+                was_open = false;
+                source.skip();
+                continue;
+            }
+            was_open = true;
             chunk.clear();
             let more = match source.read(&mut chunk) {
                 Ok(more) => more,
@@ -289,6 +312,16 @@ impl Cutter {
     fn push(&mut self, chunk: &[f32], sender: &Sender<Heard>, live: bool) -> bool {
         self.endpoint.push(chunk, &mut self.cuts);
         self.send(sender, live) && !sender.is_closed()
+    }
+
+    /// The button came up: what was said so far is the utterance; if that is none, the agent need not wait for one.
+    fn close(&mut self, sender: &Sender<Heard>, live: bool) {
+        self.endpoint.finish(&mut self.cuts);
+        if self.cuts.is_empty() {
+            self.cuts.push(Cut::Dropped);
+        }
+        self.send(sender, live);
+        self.endpoint = Endpoint::new(self.config.clone(), self.rate);
     }
 
     fn finish(&mut self, sender: &Sender<Heard>, live: bool) {

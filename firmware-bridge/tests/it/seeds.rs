@@ -1,5 +1,6 @@
 //! The fuzz targets' seeds, and what is near them.
 
+#[expect(unreachable_pub, reason = "for the fuzz targets it is a crate of its own")]
 #[path = "../../fuzz/lib.rs"]
 mod fuzz;
 

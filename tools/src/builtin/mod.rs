@@ -2,6 +2,7 @@
 
 mod alert;
 mod blinds;
+mod board;
 mod camera;
 mod lights;
 mod lock;
@@ -35,6 +36,15 @@ pub fn profile(rules: PolicyRules, devices: &Devices) -> Result<Registry, Duplic
     registry.add(camera::ReadCamera)?;
     registry.add(alert::RaiseAlert)?;
     Ok(registry)
+}
+
+/// Adds `read_sensor` and `set_actuator`. What they can reach depends on the board, so they are no part of the profile.
+///
+/// # Errors
+/// [`Duplicate`] when there are tools of these names.
+pub fn add_board(registry: &mut Registry) -> Result<(), Duplicate> {
+    registry.add(board::ReadSensor)?;
+    registry.add(board::SetActuator)
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, Serialize, JsonSchema)]

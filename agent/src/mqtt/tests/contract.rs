@@ -9,8 +9,9 @@ use crate::event::{EventId, Origin};
 use crate::mqtt::payload::{decode, encode, info};
 use crate::mqtt::topics::Topics;
 use crate::report::{
-    AlertReport, AnswerReport, Body, CameraReport, CommandReport, Outcome, Report, ReportId,
-    StateReport, TimerReport, ToolReport, VoiceReport,
+    AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraReport, CommandReport,
+    InputReport, Outcome, ReadingReport, Report, ReportId, StateReport, TimerReport, ToolReport,
+    VoiceReport,
 };
 use crate::state::State;
 
@@ -120,6 +121,15 @@ fn bodies() -> Vec<Body> {
             payload: json!({ "state": "on", "brightness": 40 }),
             retain: false,
         }),
+        Body::Board(BoardReport {
+            state: BoardState::Up,
+            firmware: Some("porch".into()),
+            version: Some("1.0.0".into()),
+            channels: vec![("talk".into(), "button"), ("light/kitchen".into(), "switch")],
+            reason: None,
+        }),
+        Body::Input(InputReport { input: "talk".into(), kind: "pressed" }),
+        Body::Reading(ReadingReport { sensor: "room".into(), value: 21.5, unit: "°C" }),
     ]
 }
 
@@ -138,6 +148,7 @@ fn the_document_shows_what_is_sent() {
         let place = match path.split_once('/') {
             Some(("tool", _)) => "tool/<name>",
             Some(("command", _)) => "command/<device>",
+            Some(("sensor", _)) => "sensor/<name>",
             _ => &path,
         };
         let shown: Vec<_> =

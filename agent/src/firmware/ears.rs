@@ -1,0 +1,153 @@
+//! What the board tells.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outpost_firmware_bridge::host::{Board, Status};
+use outpost_firmware_bridge::wire::{Ask, Function, InputKind, Message, Reading, Version};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::event::{self, Inbound};
+use crate::firmware::follower::transaction;
+use crate::firmware::function_name;
+use crate::report::{BoardReport, BoardState, Body, InputReport, ReadingReport, Report, Sink};
+use crate::senses::gate::Gate;
+
+/// Readings of one channel are reported this far apart at least.
+const READING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Listens to a board.
+pub(super) struct Ears {
+    board: Board,
+    sink: Arc<dyn Sink>,
+    inbound: mpsc::Sender<Inbound>,
+    push_to_talk: Option<String>,
+    gate: Gate,
+    reported: Option<BoardReport>,
+    read: BTreeMap<u8, Instant>,
+}
+
+impl Ears {
+    pub(super) fn new(
+        board: Board,
+        sink: Arc<dyn Sink>,
+        inbound: mpsc::Sender<Inbound>,
+        (push_to_talk, gate): (Option<String>, Gate),
+    ) -> Self {
+        let read = BTreeMap::new();
+        Self { board, sink, inbound, push_to_talk, gate, reported: None, read }
+    }
+
+    /// Runs until told to stop or until the link has ended.
+    pub(super) async fn run(mut self, mut told: mpsc::Receiver<Message>, stop: CancellationToken) {
+        let mut status = self.board.status();
+        loop {
+            let now = status.borrow_and_update().clone();
+            self.report_board(&now).await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                message = told.recv() => match message {
+                    Some(message) => self.hear(message).await,
+                    None => return,
+                },
+                changed = status.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: Message) {
+        match message {
+            Message::Input(input) => {
+                let Some((name, _)) = self.channel(input.channel) else { return };
+                if self.push_to_talk.as_ref() == Some(&name) {
+                    match input.kind {
+                        InputKind::Pressed => self.talk(true).await,
+                        InputKind::Released => self.talk(false).await,
+                        _ => {}
+                    }
+                }
+                let kind = match input.kind {
+                    InputKind::Pressed => "pressed",
+                    InputKind::Released => "released",
+                    InputKind::MotionStarted => "motion_started",
+                    InputKind::MotionEnded => "motion_ended",
+                    InputKind::Woke => "woke",
+                };
+                self.sink.send(Report::now(Body::Input(InputReport { input: name, kind })));
+            }
+            Message::Reading(reading) => self.read(reading),
+            Message::Ask(Ask { request, text }) => {
+                let ask = event::Ask {
+                    transaction: Some(transaction(request)),
+                    prompt: text.as_str().to_owned(),
+                    respond_to: None,
+                };
+                // Where nobody takes it any more, the daemon ends.
+                self.inbound.send(Inbound::Ask(ask)).await.ok();
+            }
+            _ => {}
+        }
+    }
+
+    async fn talk(&self, held: bool) {
+        self.gate.hold(held);
+        self.inbound.send(Inbound::Talk(held)).await.ok();
+    }
+
+    fn read(&mut self, Reading { channel, value, .. }: Reading) {
+        let Some((name, Function::Sensor(quantity))) = self.channel(channel) else { return };
+        let now = Instant::now();
+        if self.read.get(&channel).is_some_and(|last| now - *last < READING_INTERVAL) {
+            return;
+        }
+        self.read.insert(channel, now);
+        let (unit, divisor) = quantity.unit();
+        let value = f64::from(value) / f64::from(divisor);
+        self.sink.send(Report::now(Body::Reading(ReadingReport { sensor: name, value, unit })));
+    }
+
+    fn channel(&self, channel: u8) -> Option<(String, Function)> {
+        let status = self.board.status();
+        let status = status.borrow();
+        let mut known = status.peer.iter().flat_map(|peer| &peer.capabilities);
+        known
+            .find(|known| known.channel == channel)
+            .map(|known| (known.name.as_str().to_owned(), known.function))
+    }
+
+    /// Tells when the board comes, goes or is refused. A button of a board that is gone is not held.
+    async fn report_board(&mut self, status: &Status) {
+        let report = describe(status);
+        if self.reported.as_ref() == Some(&report) {
+            return;
+        }
+        let was_up = self.reported.as_ref().is_some_and(|last| last.state == BoardState::Up);
+        if was_up && self.push_to_talk.is_some() {
+            self.talk(false).await;
+        }
+        self.reported = Some(report.clone());
+        self.sink.send(Report::now(Body::Board(report)));
+    }
+}
+
+fn describe(status: &Status) -> BoardReport {
+    let Some(peer) = &status.peer else {
+        let reason = status.refusal.map(|why| why.to_string()).or_else(|| status.port.clone());
+        let state = if status.refusal.is_some() { BoardState::Refused } else { BoardState::Down };
+        return BoardReport { state, reason, ..BoardReport::default() };
+    };
+    let Version { major, minor, patch } = peer.version;
+    let channels = peer.capabilities.iter();
+    BoardReport {
+        state: BoardState::Up,
+        firmware: Some(peer.firmware.as_str().to_owned()),
+        version: Some(format!("{major}.{minor}.{patch}")),
+        channels: channels
+            .map(|known| (known.name.as_str().to_owned(), function_name(known.function)))
+            .collect(),
+        reason: None,
+    }
+}

@@ -1,0 +1,125 @@
+//! Lets the board follow what the agent reports.
+
+use std::sync::Arc;
+
+use outpost_firmware_bridge::host::Board;
+use outpost_firmware_bridge::wire::{Action, AgentState, Cue};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::firmware::hands::{action, is_actuator};
+use crate::report::{AnswerReport, Body, CommandReport, Report, Sink, StateReport};
+use crate::state::State;
+
+/// Commands of the house that wait for the board at most; beyond that they are dropped, and that is said.
+const ORDERS: usize = 16;
+/// What the transaction of a question of the board begins with; its number follows.
+const TRANSACTION: &str = "board:";
+
+/// The transaction of a question of the board.
+pub(super) fn transaction(request: u8) -> String {
+    format!("{TRANSACTION}{request}")
+}
+
+/// A command of the house for an actuator of the board that bears the device's name.
+#[derive(Debug)]
+pub(super) struct Order {
+    name: String,
+    channel: u8,
+    action: Action,
+}
+
+/// Passes reports on, and shows the board what concerns it.
+#[derive(Debug)]
+pub(super) struct Follower {
+    board: Board,
+    sink: Arc<dyn Sink>,
+    orders: mpsc::Sender<Order>,
+}
+
+impl Follower {
+    pub(super) fn new(board: Board, sink: Arc<dyn Sink>) -> (Self, mpsc::Receiver<Order>) {
+        let (orders, receiver) = mpsc::channel(ORDERS);
+        (Self { board, sink, orders }, receiver)
+    }
+
+    fn obey(&self, command: &CommandReport) {
+        let Some(name) = command.path.strip_prefix("command/") else { return };
+        let Some((channel, function)) =
+            self.board.channel(name).filter(|(_, function)| is_actuator(*function))
+        else {
+            return;
+        };
+        let Some(on) = switched(&command.payload) else { return };
+        let percent = command.payload.get("brightness").and_then(Value::as_u64);
+        let percent = percent.and_then(|percent| u8::try_from(percent).ok());
+        let action = action(function, on, percent);
+        let order = Order { name: name.to_owned(), channel, action };
+        if self.orders.try_send(order).is_err() {
+            warn!(name, "the board is overrun with commands: one was dropped");
+        }
+    }
+}
+
+impl Sink for Follower {
+    fn send(&self, report: Report) {
+        match &report.body {
+            Body::State(state) => self.board.show(shown(state)),
+            Body::Command(command) => self.obey(command),
+            Body::Alert(_) => self.board.cue(Cue::Alert),
+            Body::Voice(voice) => {
+                self.board.cue(if voice.error.is_some() { Cue::Failed } else { Cue::Done });
+            }
+            Body::Answer(AnswerReport { transaction: Some(transaction), text, error, .. }) => {
+                let request = transaction.strip_prefix(TRANSACTION).map(str::parse);
+                if let Some(Ok(request)) = request {
+                    let text = error.as_deref().unwrap_or(text);
+                    self.board.answer(request, error.is_none(), text);
+                }
+            }
+            _ => {}
+        }
+        self.sink.send(report);
+    }
+}
+
+/// Carries out the house's commands, one after the other.
+pub(super) async fn carry_out(
+    board: Board,
+    mut orders: mpsc::Receiver<Order>,
+    stop: CancellationToken,
+) {
+    let work = async {
+        while let Some(Order { name, channel, action }) = orders.recv().await {
+            if let Err(fault) = board.command(channel, action).await {
+                warn!(name, "the board did not carry out a command: {fault}");
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// Whether a device of the house is to be on, for those that can be.
+fn switched(payload: &Value) -> Option<bool> {
+    match payload.get("state").and_then(Value::as_str) {
+        Some("on") => Some(true),
+        Some("off") => Some(false),
+        _ => payload.get("locked").and_then(Value::as_bool),
+    }
+}
+
+fn shown(report: &StateReport) -> AgentState {
+    match report.state {
+        State::Idle => AgentState::Idle,
+        State::Listening => AgentState::Listening,
+        State::Thinking => AgentState::Thinking,
+        State::Acting => AgentState::Acting,
+        State::Muted => AgentState::Muted,
+        State::Error => AgentState::Failed,
+    }
+}

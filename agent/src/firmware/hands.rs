@@ -1,0 +1,119 @@
+//! The board's channels as tools: `read_sensor` and `set_actuator`, with the names that the board gave them.
+
+use outpost_firmware_bridge::host::{Board, BoardError};
+use outpost_firmware_bridge::wire::{Action, Function};
+use outpost_runtime::ToolSpec;
+use outpost_tools::builtin::add_board;
+use outpost_tools::{ErrorKind, PolicyRules, Registry, ToolError};
+
+/// The tools of a board, whichever it is.
+pub const TOOLS: [&str; 2] = ["read_sensor", "set_actuator"];
+
+/// The argument that names the channel, for each of [`TOOLS`].
+const ARGUMENTS: [&str; 2] = ["sensor", "actuator"];
+
+/// Reaches the sensors and actuators of a board.
+#[derive(Debug, Clone)]
+pub struct Hands {
+    board: Board,
+    /// Names of the tools that may be offered; none: all.
+    allowed: Option<Vec<String>>,
+}
+
+impl Hands {
+    pub(super) fn new(board: Board, allowed: Option<Vec<String>>) -> Self {
+        Self { board, allowed }
+    }
+
+    /// The tools that the board as it is now has a channel for, with the names of these channels.
+    pub fn offered(&self) -> Vec<ToolSpec> {
+        let mut registry = Registry::new(PolicyRules::default());
+        if add_board(&mut registry).is_err() {
+            return Vec::new();
+        }
+        let names = [self.names(is_sensor), self.names(is_actuator)];
+        let with_names = registry.specs().zip(ARGUMENTS).zip(names);
+        with_names
+            .filter(|((spec, _), names)| {
+                !names.is_empty()
+                    && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&spec.name))
+            })
+            .map(|((spec, argument), names)| {
+                let mut schema = spec.schema.clone();
+                schema["properties"][argument]["enum"] = names.into();
+                ToolSpec { name: spec.name.clone(), description: spec.description.clone(), schema }
+            })
+            .collect()
+    }
+
+    /// Reads a sensor: its value with its unit.
+    ///
+    /// # Errors
+    /// When there is no such sensor or it does not answer.
+    pub async fn read_sensor(&self, name: &str) -> Result<String, ToolError> {
+        let Some((channel, Function::Sensor(quantity))) = self.board.channel(name) else {
+            return Err(self.no_such("sensor", name, is_sensor));
+        };
+        let value = self.board.command(channel, Action::Read).await.map_err(failed)?;
+        let value = value.ok_or_else(|| failed(BoardError::Failed))?;
+        let (unit, divisor) = quantity.unit();
+        Ok(format!("{} {unit}", f64::from(value) / f64::from(divisor)))
+    }
+
+    /// Switches an actuator.
+    ///
+    /// # Errors
+    /// When there is no such actuator or it does not obey.
+    pub async fn set_actuator(
+        &self,
+        name: &str,
+        on: bool,
+        percent: Option<u8>,
+    ) -> Result<(), ToolError> {
+        let Some((channel, function)) =
+            self.board.channel(name).filter(|(_, function)| is_actuator(*function))
+        else {
+            return Err(self.no_such("actuator", name, is_actuator));
+        };
+        let action = action(function, on, percent);
+        self.board.command(channel, action).await.map(drop).map_err(failed)
+    }
+
+    fn names(&self, is: impl Fn(Function) -> bool) -> Vec<String> {
+        let status = self.board.status();
+        let status = status.borrow();
+        let known = status.peer.iter().flat_map(|peer| &peer.capabilities);
+        known.filter(|known| is(known.function)).map(|known| known.name.as_str().into()).collect()
+    }
+
+    fn no_such(&self, what: &str, name: &str, is: impl Fn(Function) -> bool) -> ToolError {
+        let names = self.names(is);
+        let known = if names.is_empty() { "none now".to_owned() } else { names.join(", ") };
+        ToolError::new(
+            ErrorKind::Failed,
+            format!("the board has no {what} {name:?}; it has {known}"),
+        )
+    }
+}
+
+fn is_sensor(function: Function) -> bool {
+    matches!(function, Function::Sensor(_))
+}
+
+pub(super) fn is_actuator(function: Function) -> bool {
+    matches!(function, Function::Switch | Function::Dimmer | Function::Pin)
+}
+
+/// What an actuator is to do. One that cannot be dimmed is on or off.
+pub(super) fn action(function: Function, on: bool, percent: Option<u8>) -> Action {
+    match (function, on, percent) {
+        (_, false, _) => Action::Off,
+        (Function::Dimmer, true, Some(percent)) => Action::Level(u16::from(percent.min(100)) * 10),
+        (_, true, _) => Action::On,
+    }
+}
+
+fn failed(error: BoardError) -> ToolError {
+    let kind = if error == BoardError::Timeout { ErrorKind::Timeout } else { ErrorKind::Failed };
+    ToolError::new(kind, error.to_string())
+}

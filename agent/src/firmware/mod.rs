@@ -1,0 +1,168 @@
+//! The board behind the firmware link: its inputs become events, its actuators hands, its LED shows what the agent does.
+//!
+//! - [`Firmware`]: opens the link of a configuration and starts all that belongs to it.
+//! - `ears`: what the board tells → reports, questions, push-to-talk.
+//! - [`hands`]: the board's channels as tools.
+//! - `follower`: what the agent reports → the board's LED, its buzzer and the actuators named like devices of the house.
+
+mod ears;
+mod follower;
+pub mod hands;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outpost_firmware_bridge::host::{self, Board, HostConfig, LinkTask, PortChoice};
+use outpost_firmware_bridge::wire::{Check, Function, Message, Quantity};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::agent::AgentConfig;
+use crate::config::{Faults, seconds};
+use crate::event::Inbound;
+use crate::firmware::ears::Ears;
+use crate::firmware::follower::Follower;
+use crate::firmware::hands::Hands;
+use crate::report::Sink;
+use crate::senses::gate::Gate;
+
+/// `[firmware]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FirmwareConfig {
+    /// The board's serial port, a path or `usb:VENDOR:PRODUCT`; none: no board.
+    pub port: Option<String>,
+    /// Bits per second of the line.
+    pub baud: u32,
+    /// The checksum that the firmware uses.
+    pub check: CheckChoice,
+    /// A command that is not answered by then has failed.
+    #[serde(with = "seconds", rename = "timeout_seconds")]
+    pub timeout: Duration,
+    /// The name of the board's button that opens the microphone while it is held; none: the microphone is always open.
+    pub push_to_talk: Option<String>,
+}
+
+impl Default for FirmwareConfig {
+    fn default() -> Self {
+        Self {
+            port: None,
+            baud: 115_200,
+            check: CheckChoice::Crc32,
+            timeout: Duration::from_secs(2),
+            push_to_talk: None,
+        }
+    }
+}
+
+/// How frames are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckChoice {
+    /// Four bytes a frame.
+    Crc32,
+    /// Two bytes a frame.
+    Crc16,
+}
+
+impl FirmwareConfig {
+    pub(crate) fn check(&self, faults: &mut Faults) {
+        if let Some(port) = &self.port
+            && let Err(fault) = port.parse::<PortChoice>()
+        {
+            faults.add("firmware.port", format!("{port:?}"), fault.to_string());
+        }
+        if self.baud < 1200 {
+            faults.add("firmware.baud", self.baud, "use 1200 or more");
+        }
+        if self.timeout.is_zero() {
+            faults.add("firmware.timeout_seconds", 0, "use more than 0");
+        }
+        if self.push_to_talk.is_some() && self.port.is_none() {
+            faults.add(
+                "firmware.push_to_talk",
+                "",
+                "give firmware.port too: without a board there is no button",
+            );
+        }
+    }
+}
+
+/// A board that is not connected yet.
+#[derive(Debug)]
+pub struct Firmware {
+    board: Board,
+    told: mpsc::Receiver<Message>,
+    task: LinkTask,
+    push_to_talk: Option<String>,
+    gate: Gate,
+}
+
+impl Firmware {
+    /// The board of a configuration, if there is one.
+    pub fn new(config: &FirmwareConfig) -> Option<Self> {
+        let port = config.port.as_ref()?.parse().ok()?;
+        let check = match config.check {
+            CheckChoice::Crc32 => Check::Crc32,
+            CheckChoice::Crc16 => Check::Crc16,
+        };
+        let (baud, timeout) = (config.baud, config.timeout);
+        let (board, told, task) = host::connect(HostConfig { port, baud, check, timeout });
+        let push_to_talk = config.push_to_talk.clone();
+        let gate = if push_to_talk.is_some() { Gate::button() } else { Gate::open() };
+        Some(Self { board, told, task, push_to_talk, gate })
+    }
+
+    /// What the button of push-to-talk opens.
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// The board's channels as tools, as far as the configuration offers them.
+    pub fn hands(&self, config: &AgentConfig) -> Hands {
+        Hands::new(self.board.clone(), config.tools.clone())
+    }
+
+    /// Starts the link and what listens to it; gives a sink that lets the board follow what is reported to it.
+    pub fn start(
+        self,
+        sink: Arc<dyn Sink>,
+        inbound: mpsc::Sender<Inbound>,
+        (tracker, stop): (&TaskTracker, CancellationToken),
+    ) -> Arc<dyn Sink> {
+        let Self { board, told, task, push_to_talk, gate } = self;
+        tracker.spawn(task.run(stop.clone()));
+        let (follower, orders) = Follower::new(board.clone(), sink.clone());
+        tracker.spawn(follower::carry_out(board.clone(), orders, stop.clone()));
+        let ears = Ears::new(board, sink, inbound, (push_to_talk, gate));
+        tracker.spawn(ears.run(told, stop));
+        Arc::new(follower)
+    }
+}
+
+/// What a channel is for, as reports name it.
+fn function_name(function: Function) -> &'static str {
+    match function {
+        Function::Sensor(Quantity::Temperature) => "temperature",
+        Function::Sensor(Quantity::Humidity) => "humidity",
+        Function::Sensor(Quantity::Illuminance) => "illuminance",
+        Function::Sensor(Quantity::Pressure) => "pressure",
+        Function::Sensor(Quantity::Distance) => "distance",
+        Function::Sensor(Quantity::Voltage) => "voltage",
+        Function::Sensor(Quantity::Current) => "current",
+        Function::Button => "button",
+        Function::Motion => "motion",
+        Function::Wake => "wake",
+        Function::Switch => "switch",
+        Function::Dimmer => "dimmer",
+        Function::Pin => "pin",
+        Function::Indicator => "indicator",
+        Function::Buzzer => "buzzer",
+        Function::Unknown(_) => "unknown",
+    }
+}

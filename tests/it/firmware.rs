@@ -1,0 +1,128 @@
+//! The agent with a scripted model and a simulated board, over a real pseudo-terminal and the real embedded broker.
+
+use std::time::Duration;
+
+use outpost_agent::config::Config;
+use outpost_firmware_bridge::simulator::{Bench, Deed, Seen, Simulator};
+use outpost_firmware_bridge::wire::AgentState;
+use outpost_tests::daemon::{Daemon, Line, Script};
+use outpost_tests::media::{silence, tone, write_wav};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A simulated board, and a configuration that names it.
+fn board() -> (Config, Bench, TaskTracker) {
+    let (simulator, bench) = Simulator::new().unwrap();
+    let mut config = Config::default();
+    config.firmware.port = Some(simulator.port.display().to_string());
+    let tasks = TaskTracker::new();
+    tasks.spawn(simulator.run(CancellationToken::new()));
+    (config, bench, tasks)
+}
+
+async fn sees(seen: &mut mpsc::Receiver<Seen>, wanted: Seen) {
+    let look = async { while seen.recv().await.unwrap() != wanted {} };
+    tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("never {wanted:?}"));
+}
+
+async fn connected(config: Config, script: &Script) -> Daemon {
+    let mut daemon = Daemon::scripted(config, script).await.unwrap();
+    while daemon.expect("firmware").await["state"] != "up" {}
+    daemon
+}
+
+#[tokio::test]
+async fn a_button_starts_push_to_talk_a_call_switches_the_relay_and_the_led_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound = [silence(0.2), tone(0.8), silence(30.0)].concat();
+    let (mut config, mut bench, _tasks) = board();
+    config.firmware.push_to_talk = Some("talk".into());
+    config.microphone.path = Some(write_wav(&dir.path().join("command.wav"), &sound).unwrap());
+    // Only letting the button go ends what is said.
+    config.microphone.endpoint.hangover = Duration::from_secs(40);
+    config.microphone.endpoint.max_utterance = Duration::from_secs(50);
+    let script = Script::new([
+        Line::Call(vec![("set_light", json!({"room": "kitchen", "state": "on"}))]),
+        Line::Say("Done."),
+    ]);
+    let mut daemon = connected(config, &script).await;
+    sees(&mut bench.seen, Seen::Led(AgentState::Idle)).await;
+
+    bench.deeds.send(Deed::Press).await.unwrap();
+    assert_eq!(daemon.expect("event/input").await["kind"], "pressed");
+    sees(&mut bench.seen, Seen::Led(AgentState::Listening)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    bench.deeds.send(Deed::Release).await.unwrap();
+
+    let voice = daemon.expect("event/voice").await;
+    assert_eq!(voice["calls"], json!(["set_light"]), "{voice}");
+    sees(&mut bench.seen, Seen::Switched("light/kitchen", 1000)).await;
+    sees(&mut bench.seen, Seen::Led(AgentState::Idle)).await;
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn without_the_button_nothing_is_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound = [silence(0.2), tone(0.8), silence(1.5)].concat();
+    let (mut config, bench, _tasks) = board();
+    config.firmware.push_to_talk = Some("talk".into());
+    config.microphone.path = Some(write_wav(&dir.path().join("command.wav"), &sound).unwrap());
+    let mut daemon = connected(config, &Script::new([])).await;
+    bench.deeds.send(Deed::Motion(true)).await.unwrap();
+    let heard = daemon.until_quiet(Duration::from_secs(3)).await;
+    let topics: Vec<&str> = heard
+        .iter()
+        .filter_map(|received| received.topic.strip_prefix("outpost/outpost/"))
+        .collect();
+    assert!(topics.contains(&"event/input"), "{topics:?}");
+    assert!(!topics.contains(&"event/voice"), "{topics:?}");
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn what_the_board_can_do_is_offered_as_tools() {
+    let (config, mut bench, _tasks) = board();
+    let script = Script::new([
+        Line::Call(vec![("read_sensor", json!({"sensor": "room"}))]),
+        Line::Call(vec![("set_actuator", json!({"actuator": "lamp", "on": true, "percent": 40}))]),
+        Line::Say("It is 19 degrees."),
+    ]);
+    let mut daemon = connected(config, &script).await;
+    let reading = daemon.expect("sensor/room").await;
+    assert_eq!((&reading["value"], &reading["unit"]), (&json!(21.5), &json!("°C")));
+    daemon.tell("ask", "how warm is it").await;
+    let read = daemon.expect("tool/read_sensor").await;
+    assert_eq!(read["outcome"]["result"], json!({"ok": true, "text": "21.5 °C"}));
+    // What a tool brought in opens no guarded tool.
+    let refused = daemon.expect("tool/set_actuator").await;
+    assert_eq!(refused["outcome"]["kind"], "refused");
+    assert_eq!(daemon.expect("answer").await["text"], "It is 19 degrees.");
+    let offered = format!("{:?}", script.requests()[0]);
+    for part in ["read_sensor", "set_actuator", "light/kitchen", "lamp", "room"] {
+        assert!(offered.contains(part), "{part} was not offered");
+    }
+    bench.seen.close();
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn the_board_asks_and_is_answered() {
+    let (config, mut bench, _tasks) = board();
+    let script = Script::new([
+        Line::Call(vec![("set_actuator", json!({"actuator": "lamp", "on": true, "percent": 40}))]),
+        Line::Say("Done."),
+    ]);
+    let mut daemon = connected(config, &script).await;
+    bench.deeds.send(Deed::Ask("dim the lamp".into())).await.unwrap();
+    sees(&mut bench.seen, Seen::Switched("lamp", 400)).await;
+    sees(&mut bench.seen, Seen::Answered(true)).await;
+    assert_eq!(daemon.expect("answer").await["text"], "Done.");
+    bench.deeds.send(Deed::Reset).await.unwrap();
+    sees(&mut bench.seen, Seen::Led(AgentState::Idle)).await;
+    assert!(daemon.end().await);
+}

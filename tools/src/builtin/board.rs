@@ -1,0 +1,58 @@
+//! `read_sensor` and `set_actuator`: the channels of the board behind the firmware link.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::tool::{Class, Context, Tool, ToolError, ToolOutcome};
+
+pub(super) struct ReadSensor;
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Sensor {
+    /// Name of the sensor
+    sensor: String,
+}
+
+impl Tool for ReadSensor {
+    type Arguments = Sensor;
+    const NAME: &'static str = "read_sensor";
+    const DESCRIPTION: &'static str = "Read a sensor of the board.";
+
+    async fn call(
+        &self,
+        Sensor { sensor }: Sensor,
+        context: &Context,
+    ) -> Result<ToolOutcome, ToolError> {
+        let value = context.house.read_sensor(&sensor).await?;
+        Ok(ToolOutcome { text: Some(value) })
+    }
+}
+
+pub(super) struct SetActuator;
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Actuator {
+    /// Name of the actuator
+    actuator: String,
+    /// Whether it is to be on
+    on: bool,
+    /// Percent of full power, where it can be dimmed
+    #[schemars(range(min = 0, max = 100))]
+    percent: Option<u8>,
+}
+
+impl Tool for SetActuator {
+    type Arguments = Actuator;
+    const NAME: &'static str = "set_actuator";
+    const DESCRIPTION: &'static str = "Switch an actuator of the board.";
+    const CLASS: Class = Class::Guarded;
+
+    async fn call(
+        &self,
+        Actuator { actuator, on, percent }: Actuator,
+        context: &Context,
+    ) -> Result<ToolOutcome, ToolError> {
+        context.house.set_actuator(&actuator, on, percent).await?;
+        Ok(ToolOutcome::done())
+    }
+}
