@@ -1,8 +1,8 @@
 //! What the fuzz targets do with bytes; a test of the crate does the same with the seeds.
 
 use outpost_firmware_bridge::wire::{
-    Bytes, Capabilities, Check, Cutter, Frame, Introduction, Key, Link, Message, Role,
-    Step, Timing, Version, decode, encode_ack, encode_data, encode_hello,
+    Bytes, Capabilities, Check, Cutter, Frame, Introduction, Key, Link, Message, Role, Step,
+    Timing, Version, decode, encode_ack, encode_data, encode_hello,
 };
 
 /// Any bytes as they come from a line: neither the decoder nor a link may panic, and a frame that was read is written back

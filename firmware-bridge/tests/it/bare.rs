@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Bare targets that firmware is made for, the smallest first.
-const BARE: [&str; 4] =
-    ["thumbv6m-none-eabi", "thumbv7em-none-eabihf", "riscv32imc-unknown-none-elf", "x86_64-unknown-none"];
+const BARE: [&str; 4] = [
+    "thumbv6m-none-eabi",
+    "thumbv7em-none-eabihf",
+    "riscv32imc-unknown-none-elf",
+    "x86_64-unknown-none",
+];
 
 fn output(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
@@ -33,7 +37,9 @@ fn host() -> String {
 fn the_example_firmware_links_without_the_standard_library() {
     let bare: Vec<&str> = BARE.into_iter().filter(|target| is_installed(target)).collect();
     if bare.is_empty() {
-        eprintln!("NOT BUILT for a bare target: no core library of {BARE:?} is installed; built for this machine alone");
+        eprintln!(
+            "NOT BUILT for a bare target: no core library of {BARE:?} is installed; built for this machine alone"
+        );
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = root.join("examples/bare");
