@@ -50,7 +50,12 @@ impl Ears {
             tokio::select! {
                 () = stop.cancelled() => return,
                 message = told.recv() => match message {
-                    Some(message) => self.hear(message).await,
+                    Some(message) => {
+                        // The board is told of before what it tells.
+                        let now = status.borrow_and_update().clone();
+                        self.report_board(&now).await;
+                        self.hear(message).await;
+                    }
                     None => return,
                 },
                 changed = status.changed() => if changed.is_err() { return },

@@ -8,19 +8,19 @@ use crate::tool::{Class, Context, Tool, ToolError, ToolOutcome};
 pub(super) struct ReadSensor;
 
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct Sensor {
+pub(super) struct ReadArguments {
     /// Name of the sensor
     sensor: String,
 }
 
 impl Tool for ReadSensor {
-    type Arguments = Sensor;
+    type Arguments = ReadArguments;
     const NAME: &'static str = "read_sensor";
     const DESCRIPTION: &'static str = "Read a sensor of the board.";
 
     async fn call(
         &self,
-        Sensor { sensor }: Sensor,
+        ReadArguments { sensor }: ReadArguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
         let value = context.house.read_sensor(&sensor).await?;
@@ -31,7 +31,7 @@ impl Tool for ReadSensor {
 pub(super) struct SetActuator;
 
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct Actuator {
+pub(super) struct SetArguments {
     /// Name of the actuator
     actuator: String,
     /// Whether it is to be on
@@ -42,14 +42,14 @@ pub(super) struct Actuator {
 }
 
 impl Tool for SetActuator {
-    type Arguments = Actuator;
+    type Arguments = SetArguments;
     const NAME: &'static str = "set_actuator";
     const DESCRIPTION: &'static str = "Switch an actuator of the board.";
     const CLASS: Class = Class::Guarded;
 
     async fn call(
         &self,
-        Actuator { actuator, on, percent }: Actuator,
+        SetArguments { actuator, on, percent }: SetArguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
         context.house.set_actuator(&actuator, on, percent).await?;
