@@ -115,6 +115,18 @@ def make_gguf():
     factors = {f"rope_factors_{which}.weight": ([16], 0, ones) for which in ("long", "short")}
     phi, embedding = model("phi3")
     write(file, "good-phi3", gguf(phi | {"phi3.rope.scaling.original_context_length": (U32, 2048)}, embedding | factors))
+    pieces = [("<unk>", 2), ("<s>", 3)] + [(f"<0x{byte:02X}>", 6) for byte in range(256)]
+    pieces += [("\u2581", 1), ("a", 1), ("b", 1), ("ab", 1), ("\u2581ab", 1), ("<|im_start|>", 4), ("<|im_end|>", 4)]
+    piece = {
+        "tokenizer.ggml.model": (TEXT, "llama"),
+        "tokenizer.ggml.bos_token_id": (U32, 1),
+        "tokenizer.ggml.tokens": (ARRAY, (TEXT, [token for token, _ in pieces])),
+        "tokenizer.ggml.token_type": (ARRAY, (U32, [kind for _, kind in pieces])),
+        "tokenizer.ggml.scores": (ARRAY, (F32, [-float(place) for place in range(len(pieces))])),
+    }
+    write(file, "good-pieces", gguf(metadata | piece, tensors))
+    long = piece | {"tokenizer.ggml.tokens": (ARRAY, (TEXT, [token if token != "ab" else "ab" * 20_000 for token, _ in pieces]))}
+    write(file, "bad-long-piece", gguf(metadata | long, tensors))
     weight = ([32], 8, bytes(34))
     for name, data in [
         ("empty", b""),

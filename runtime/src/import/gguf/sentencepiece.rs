@@ -15,6 +15,8 @@ use crate::error::Result;
 
 /// What `tokenizer.ggml.token_type` says of a token that text is made of.
 const NORMAL: u64 = 1;
+/// Longest token in bytes: every way of cutting one in two is looked at.
+const LONGEST: usize = 1024;
 /// Stands for a space.
 const SPACE: &str = "\u{2581}";
 
@@ -34,6 +36,10 @@ impl Gguf {
                 types.len(),
                 scores.len()
             )));
+        }
+        if let Some(token) = tokens.iter().find(|token| token.len() > LONGEST) {
+            return Err(self
+                .fault(format!("a token has {} bytes: at most {LONGEST} are taken", token.len())));
         }
         let known = |byte: &u8| tokens.contains(&byte_token(*byte).as_str());
         if let Some(byte) = (0..=u8::MAX).find(|byte| !known(byte)) {
