@@ -54,7 +54,9 @@ impl Cli {
     /// The log filter: what `-v` asks for, or the subcommand's own default.
     pub fn log_filter(&self) -> &'static str {
         match (self.verbose, &self.command) {
-            (0, Command::Run(_)) => "warn,outpost_agent=info,outpost_runtime=info,rumqttd=off",
+            (0, Command::Run(_)) => {
+                "warn,outpost_agent=info,outpost_runtime=info,outpost_firmware_bridge=info,board=info,rumqttd=off"
+            }
             (0, _) => "error,rumqttd=off",
             (1, _) => "warn,outpost_agent=debug,outpost_runtime=debug,rumqttd=off",
             _ => "debug",

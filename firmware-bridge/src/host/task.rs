@@ -4,7 +4,7 @@ use super::board::{Board, BoardError, Outgoing, Status};
 use super::{HostConfig, PortError};
 use crate::wire::{
     AgentState, Capabilities, Clock, Command, Event, Introduction, Link, LogLevel, LogLine,
-    MAX_WINDOW, Message, Millis, Name, Reply, Role, SendError, Step, Timing, Version,
+    MAX_WINDOW, Message, Millis, Name, Reply, Role, SendError, Stats, Step, Timing, Version,
 };
 use serial2_tokio::SerialPort;
 use std::collections::BTreeMap;
@@ -203,7 +203,8 @@ impl LinkTask {
                 self.status.send_replace(status);
             }
             Event::Down { why, lost } => {
-                warn!(lost, "the board is gone: {why}");
+                let Stats { damaged, resent, .. } = connection.link.stats();
+                warn!(lost, resent, damaged, "the board is gone: {why}");
                 connection.clock = None;
                 for (_, reply) in std::mem::take(&mut connection.waiting) {
                     reply.send(Err(BoardError::Lost)).ok();
