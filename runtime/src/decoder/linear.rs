@@ -96,8 +96,9 @@ impl Int8 {
 }
 
 impl Int4 {
-    /// Matrix rows that are laid out at a time: a multiple of every kernel's block, small enough for their 32-bit form.
-    const BLOCK: usize = 4096;
+    /// Matrix rows that are laid out at a time: a multiple of every kernel's block, and few, since in between each code takes 32
+    /// bits.
+    const BLOCK: usize = 512;
 
     fn load(weights: &Weights, name: &str, rows: usize, width: usize) -> Result<Self> {
         let scales = format!("{name}.scale_zero");
@@ -136,8 +137,10 @@ impl Int4 {
 fn cpu_layout(codes: &[u8], rows: usize, width: usize) -> Result<Tensor> {
     let whole = Tensor::f_empty(sizes(&[rows, width / 2]), (Kind::Uint8, Device::Cpu))?;
     for (block, codes) in codes.chunks(Int4::BLOCK * width / 2).enumerate() {
-        let wide: Vec<i32> =
-            codes.iter().flat_map(|byte| [i32::from(byte >> 4), i32::from(byte & 15)]).collect();
+        let mut wide = vec![0_i32; 2 * codes.len()];
+        for ([even, odd], byte) in wide.as_chunks_mut().0.iter_mut().zip(codes) {
+            (*even, *odd) = (i32::from(byte >> 4), i32::from(byte & 15));
+        }
         let part = Tensor::f_from_slice(&wide)?
             .f_view([-1, width as i64])?
             .f_internal_convert_weight_to_int4pack_for_cpu(1)?;
