@@ -19,7 +19,7 @@ from work import folder
 
 CTC = 0.3  # weight of the recogniser's loss
 HEAD_ALONE = 250  # steps
-WEIGHTS = {"espeak": 0.34, "flite": 0.22, "kokoro": 0.44}
+WEIGHTS = {"espeak": 0.42, "flite": 0.28, "kokoro": 0.3}
 
 
 class Trainer(speech_lora.Trainer):
