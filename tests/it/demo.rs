@@ -17,19 +17,15 @@ fn outpost() -> Command {
 }
 
 #[test]
-fn the_demo_prints_every_kind_of_report_and_ends_by_itself() {
+fn the_demo_shows_every_expected_report_and_ends_by_itself() {
     let output = outpost().arg("demo").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     for part in ["status", "online", "event/camera", "event/voice", "tool/", "offline"] {
         assert!(text.contains(part), "no {part} in:\n{text}\n{errors}");
     }
-    // A report that should have come and did not is named, and the exit code says so.
-    assert_eq!(
-        output.status.code(),
-        Some(i32::from(errors.contains("missing:"))),
-        "{text}\n{errors}"
-    );
+    // A report that should have come and did not would be named, and the exit code say so.
+    assert_eq!(output.status.code(), Some(0), "{text}\n{errors}");
 }
 
 #[test]
