@@ -1,6 +1,6 @@
 """Pages that are never drawn: only where their characters stand. They teach the order of reading, many characters for each picture.
 
-A page has up to eight lines of up to 20 characters, of one size and slant, at the resolution of the tiles. What a learner meets
+A page has a few lines of up to 20 characters, of one size and slant, at the resolution of the tiles. What a learner meets
 on signs (one to three lines) is the easy end of it.
 """
 

@@ -248,14 +248,14 @@ def frame_size(rng, grid):
             return w, h
 
 
-def sign_scene(rng, families, grid, effort=1.0, draw=True, size=None, wanted=None):
+def sign_scene(rng, families, grid, effort=1.0, draw=True):
     """A picture with one sign; `effort` in 0..1 scales everything that makes it hard. Without `draw`, only where the
     characters are."""
-    width, height = size or frame_size(rng, grid)
+    width, height = frame_size(rng, grid)
     scale = layout(width, height, BASE, MAX_CROPS)[1][0] / width  # frame pixels to tile pixels
     image = background(rng, width, height) if draw and rng.random() < 0.3 + 0.7 * effort else Image.new("RGB", (width, height), colour(rng))
     while True:
-        text = wanted or texts.text(rng)
+        text = texts.text(rng)
         path = fonts.pick(rng, families)
         if not fonts.has_letters(path) and not text.replace("-", "").isdigit():
             continue
