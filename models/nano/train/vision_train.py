@@ -171,7 +171,8 @@ class Reader:
         """Name -> parameters of everything trained here."""
         projector = {n: p for n, p in self.image.named_parameters() if "img_processor" not in n}
         tower = dict(self.image.img_processor.named_parameters())
-        return dict(adapter=self.adapter, ideal=dict(self.ideal.named_parameters()), projector=projector, tower=tower)
+        head = dict(self.tower.head.named_parameters())
+        return dict(adapter=self.adapter, ideal=dict(self.ideal.named_parameters()), projector=projector, tower=tower, head=head)
 
     @torch.no_grad()
     def borrow_ears(self):
@@ -185,7 +186,7 @@ class Reader:
 
     def save(self, stage, steps):
         self.borrow_ears()
-        kept = {k: {n: p.detach() for n, p in v.items()} for k, v in self.parts().items() if k != "tower" or stage == "tune"}
+        kept = {k: {n: p.detach() for n, p in v.items()} for k, v in self.parts().items() if k not in ("tower", "head") or stage == "tune"}
         torch.save(dict(parts=kept, steps=steps), work() / "tmp.pt")
         (work() / "tmp.pt").rename(work() / f"{stage}.pt")
         state = phi4mm.orig_state(self.model)
@@ -409,8 +410,8 @@ def tune_stage(reader, until, batch, peak):
         return seen | {"no_text": vision_eval.score(reader.read, empty)["exact"]}
 
     parts = reader.parts()
-    groups = [{"params": list(parts[name].values()), "lr": peak} for name in ("adapter", "projector", "tower")]
-    train(reader, "tune", [*groups, {"params": list(reader.tower.head.parameters()), "lr": peak}], step_loss, until, evaluate, every=150)
+    groups = [{"params": list(parts[name].values()), "lr": peak} for name in ("adapter", "projector", "tower", "head")]
+    train(reader, "tune", groups, step_loss, until, evaluate, every=150)
 
 
 def main():
