@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outpost_runtime::{Image, ToolSpec};
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -15,12 +15,19 @@ use crate::config::{Faults, seconds};
 use crate::dispatch::bundled_tools;
 use crate::event::{Event, Frame, Inbound, Payload, Setting};
 use crate::firmware::hands;
+use crate::heartbeat::Pulse;
+use crate::metrics::Counts;
 use crate::pending::Pending;
 use crate::report::{Body, Report, Sink, StateReport};
 use crate::senses::Heard;
 use crate::senses::mailbox::Receiver;
 use crate::state::{Input, Limits, Machine, State};
-use crate::turn::{Progress, Turns};
+use crate::turn::{Ended, Progress, Turns};
+
+/// The loop comes round at least as often.
+const ROUND: Duration = Duration::from_secs(10);
+/// A loop that has not come round by then is stuck.
+const STUCK: Duration = Duration::from_secs(40);
 
 /// `[agent]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -38,6 +45,11 @@ pub struct AgentConfig {
     /// How long the agent waits for the work under way when it is told to end.
     #[serde(with = "seconds", rename = "grace_seconds")]
     pub grace: Duration,
+    /// How often `metrics` is published; 0: never.
+    #[serde(with = "seconds", rename = "metrics_seconds")]
+    pub metrics: Duration,
+    /// How long each state may last.
+    pub limits: Limits,
 }
 
 impl Default for AgentConfig {
@@ -47,7 +59,9 @@ impl Default for AgentConfig {
             max_steps: 3,
             tool_timeout: Duration::from_secs(10),
             transcribe: false,
-            grace: Duration::from_secs(5),
+            grace: Duration::from_secs(2),
+            metrics: Duration::from_mins(1),
+            limits: Limits::default(),
         }
     }
 }
@@ -67,6 +81,7 @@ impl AgentConfig {
         if self.tool_timeout.is_zero() {
             faults.add("agent.tool_timeout_seconds", 0, "use more than 0");
         }
+        self.limits.check(faults);
         let known = bundled_tools();
         let bundled = known.iter().map(|tool| tool.name.as_str());
         let names: Vec<&str> = bundled.chain(hands::TOOLS).collect();
@@ -123,6 +138,7 @@ pub struct Agent {
     inputs: Inputs,
     turns: Arc<Turns>,
     sink: Arc<dyn Sink>,
+    counts: watch::Sender<Counts>,
     eye: Eye,
     machine: Machine,
     pending: Pending,
@@ -137,31 +153,44 @@ pub struct Agent {
 enum Next {
     Stop,
     Progress(Progress),
-    TurnEnded { done: bool },
+    TurnEnded(Ended),
     Inbound(Inbound),
     Heard(Option<Heard>),
     Seen(Option<Frame>),
     Tick,
 }
 
-type Work = Pin<Box<dyn Future<Output = bool> + Send>>;
+/// The turn at work.
+struct Current {
+    event: Event,
+    give_way: CancellationToken,
+    told: mpsc::Receiver<Progress>,
+    work: Pin<Box<dyn Future<Output = Ended> + Send>>,
+}
+
+impl Current {
+    fn is_of_camera(&self) -> bool {
+        matches!(self.event.payload, Payload::Frame(_))
+    }
+}
 
 impl Agent {
-    /// An agent at rest. With `watching`, every new picture is read.
+    /// An agent at rest. With `watching`, every new picture is read. What happens is counted in `counts`.
     pub fn new(
         inputs: Inputs,
         turns: Turns,
-        sink: Arc<dyn Sink>,
+        (sink, counts): (Arc<dyn Sink>, watch::Sender<Counts>),
         eye: Eye,
-        watching: bool,
+        (limits, watching): (Limits, bool),
     ) -> Self {
         Self {
             camera_on: inputs.camera.is_some(),
             inputs,
             turns: Arc::new(turns),
             sink,
+            counts,
             eye,
-            machine: Machine::new(Limits::default(), Instant::now()),
+            machine: Machine::new(limits, Instant::now()),
             pending: Pending::default(),
             watching,
             last_image: None,
@@ -169,62 +198,88 @@ impl Agent {
     }
 
     /// Runs until told to stop; the turn at work then has `grace` to end.
-    pub async fn run(mut self, stop: CancellationToken, grace: Duration) {
-        let (progress, mut told) = mpsc::channel(8);
-        let mut work: Option<Work> = None;
+    pub async fn run(mut self, stop: CancellationToken, grace: Duration, pulse: Pulse) {
+        let mut current: Option<Current> = None;
         self.report_state();
         loop {
-            if work.is_none()
+            pulse.promise(Instant::now() + STUCK);
+            if current.is_none()
                 && self.machine.at_rest()
                 && let Some(event) = self.pending.pop(self.machine.state() == State::Listening)
             {
-                debug!(event = %event.id, "turn starts");
-                let (turns, progress) = (self.turns.clone(), progress.clone());
-                work = Some(Box::pin(async move { turns.handle(event, progress).await }));
-                self.step(Input::TurnStarted);
+                current = Some(self.begin(event));
             }
-            match self.next(&stop, &mut told, &mut work).await {
+            match self.next(&stop, &mut current).await {
                 Next::Stop => break,
-                Next::TurnEnded { done } => {
-                    work = None;
-                    self.step(if done { Input::TurnEnded } else { Input::TurnFailed });
+                Next::TurnEnded(ended) => {
+                    current = None;
+                    self.end(ended);
                 }
                 Next::Tick => {
-                    if self.step(Input::Tick) {
-                        warn!("the turn at work took too long and was dropped");
-                        work = None;
+                    if self.step(Input::Tick)
+                        && let Some(Current { event, .. }) = current.take()
+                    {
+                        self.turns.abandon(event, "it took longer than agent.limits allows");
                     }
                 }
                 next => self.take(next),
             }
+            if self.pending.has_voice()
+                && let Some(turn) = current.as_ref().filter(|turn| turn.is_of_camera())
+            {
+                turn.give_way.cancel();
+            }
         }
-        if let Some(work) = work
+        if let Some(Current { event, work, .. }) = current
             && tokio::time::timeout(grace, work).await.is_err()
         {
             warn!("the turn at work did not end in time and was dropped");
+            self.turns.abandon(event, "the agent ends");
         }
         info!("the agent ends");
     }
 
+    fn begin(&mut self, event: Event) -> Current {
+        debug!(event = %event.id, "turn starts");
+        let (progress, told) = mpsc::channel(8);
+        let (turns, give_way) = (self.turns.clone(), CancellationToken::new());
+        let (of_turn, gives_way) = (event.clone(), give_way.clone());
+        let work = Box::pin(async move { turns.handle(of_turn, progress, gives_way).await });
+        self.counts.send_modify(|counts| counts.begun(&event));
+        self.step(Input::TurnStarted);
+        Current { event, give_way, told, work }
+    }
+
+    fn end(&mut self, ended: Ended) {
+        let input = match ended {
+            Ended::Done => Input::TurnEnded,
+            Ended::Failed => {
+                self.counts.send_modify(|counts| counts.failed += 1);
+                Input::TurnFailed
+            }
+            Ended::GaveWay(event) => {
+                debug!(event = %event.id, "the picture makes way for somebody who spoke");
+                self.counts.send_modify(|counts| counts.gave_way += 1);
+                self.pending.put_back(event);
+                Input::TurnEnded
+            }
+        };
+        self.step(input);
+    }
+
     /// Waits for the next thing to happen.
-    async fn next(
-        &mut self,
-        stop: &CancellationToken,
-        told: &mut mpsc::Receiver<Progress>,
-        work: &mut Option<Work>,
-    ) -> Next {
-        let deadline = self.machine.deadline();
+    async fn next(&mut self, stop: &CancellationToken, current: &mut Option<Current>) -> Next {
+        let round = Instant::now() + ROUND;
+        let tick = self.machine.deadline().map_or(round, |deadline| deadline.min(round));
         let Inputs { microphone, camera, inbound } = &mut self.inputs;
-        // Progress comes before the end of the turn that sent it.
         tokio::select! {
             biased;
             () = stop.cancelled() => Next::Stop,
-            Some(progress) = told.recv() => Next::Progress(progress),
-            done = ready(work) => Next::TurnEnded { done },
+            next = follow(current) => next,
             Some(message) = inbound.recv() => Next::Inbound(message),
             heard = receive(microphone), if self.pending.has_room_for_voice() => Next::Heard(heard),
             seen = receive(camera), if self.pending.has_room_for_frame() => Next::Seen(seen),
-            () = sleep_until(deadline) => Next::Tick,
+            () = tokio::time::sleep_until(tick) => Next::Tick,
         }
     }
 
@@ -248,7 +303,7 @@ impl Agent {
             }
             Next::Heard(heard) => self.hear(heard),
             Next::Seen(seen) => self.see(seen),
-            Next::Stop | Next::TurnEnded { .. } | Next::Tick => {}
+            Next::Stop | Next::TurnEnded(_) | Next::Tick => {}
         }
     }
 
@@ -282,10 +337,8 @@ impl Agent {
 
     /// Puts an event to those that wait.
     fn wait(&mut self, event: Event) {
-        if let Some(refused) = self.pending.push(event)
-            && let Payload::Ask(ask) = refused.payload
-        {
-            self.turns.refuse(refused.id, ask, "busy: too many questions wait already");
+        if let Some(refused) = self.pending.push(event) {
+            self.turns.abandon(refused, "busy: too many questions wait already");
         }
     }
 
@@ -300,8 +353,17 @@ impl Agent {
 
     /// Feeds the state machine; true if the turn at work has to be dropped.
     fn step(&mut self, input: Input) -> bool {
-        let (machine, effects) = self.machine.step(input, Instant::now());
+        let (before, now) = (self.machine.state(), Instant::now());
+        let (machine, effects) = self.machine.step(input, now);
         self.machine = machine;
+        let state = machine.state();
+        if effects.cancel_turn {
+            warn!(state = before.as_str(), "the turn at work took too long and was dropped");
+            self.counts.send_modify(|counts| counts.overdue += 1);
+        }
+        if state != before {
+            self.counts.send_modify(|counts| counts.enter(state));
+        }
         if effects.changed {
             self.report_state();
         }
@@ -310,20 +372,25 @@ impl Agent {
 
     fn report_state(&self) {
         let dropped = |microphone: &Receiver<Heard>| microphone.dropped();
+        let dropped = self.pending.dropped() + self.inputs.microphone.as_ref().map_or(0, dropped);
+        self.counts
+            .send_if_modified(|counts| std::mem::replace(&mut counts.dropped, dropped) != dropped);
         self.sink.send(Report::now(Body::State(StateReport {
             state: self.machine.state(),
             muted: self.machine.muted(),
             camera: self.camera_on,
-            dropped: self.pending.dropped() + self.inputs.microphone.as_ref().map_or(0, dropped),
+            dropped,
         })));
     }
 }
 
-/// The end of the work, if there is any.
-async fn ready(work: &mut Option<Work>) -> bool {
-    match work {
-        Some(work) => work.await,
-        None => std::future::pending().await,
+/// What the turn at work says, and its end, if there is one. What it says comes before the end.
+async fn follow(current: &mut Option<Current>) -> Next {
+    let Some(Current { told, work, .. }) = current else { return std::future::pending().await };
+    tokio::select! {
+        biased;
+        Some(progress) = told.recv() => Next::Progress(progress),
+        ended = work => Next::TurnEnded(ended),
     }
 }
 
@@ -331,13 +398,6 @@ async fn ready(work: &mut Option<Work>) -> bool {
 async fn receive<T>(sense: &mut Option<Receiver<T>>) -> Option<T> {
     match sense {
         Some(sense) => sense.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outpost_tools::registry::Duplicate;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -16,8 +17,11 @@ use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::event::Inbound;
 use crate::firmware::Firmware;
+use crate::firmware::hands::Hands;
+use crate::heartbeat::Heartbeats;
 use crate::memory::{self, MemoryError};
-use crate::model_thread::{EngineModel, Model, ModelError, ModelThread};
+use crate::metrics::{self, Counts, Gauges};
+use crate::model_thread::{EngineModel, Model, ModelError, ModelHandle, ModelThread};
 use crate::mqtt::broker::{Broker, BrokerError};
 use crate::mqtt::client::{self, MqttError, Publisher};
 use crate::prompting;
@@ -31,6 +35,9 @@ use crate::watch::WatchList;
 const MODEL_QUEUE: usize = 16;
 /// Messages from MQTT that wait for the agent at most; then new ones are refused.
 const INBOUND_CAPACITY: usize = 64;
+
+/// How long the end waits for the model at least: a cancelled request stops after a layer.
+const LAST_LAYER: Duration = Duration::from_millis(500);
 
 /// Why the daemon cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +66,8 @@ pub enum AppError {
 #[derive(Debug)]
 pub struct App {
     config: Config,
+    started: Instant,
+    parts: Heartbeats,
     model: ModelThread,
     broker: Option<Broker>,
 }
@@ -89,12 +98,13 @@ impl App {
             model.warm_up(&warm_up)?;
             Ok(model)
         };
-        let model = ModelThread::start(load_warm, MODEL_QUEUE).await?;
+        let (started, parts) = (Instant::now(), Heartbeats::default());
+        let model = ModelThread::start(load_warm, MODEL_QUEUE, parts.part("model")).await?;
         let broker = match config.mqtt.host {
             Some(_) => None,
             None => Some(Broker::start(config.mqtt.listen.unwrap_or(Broker::ANY))?),
         };
-        Ok(Self { config, model, broker })
+        Ok(Self { config, started, parts, model, broker })
     }
 
     /// Where the embedded broker listens, if there is one.
@@ -107,56 +117,85 @@ impl App {
     /// # Errors
     /// When a sense cannot be opened or the outbox cannot be used.
     pub fn spawn(self) -> Result<Running, AppError> {
-        let Self { config, model, broker } = self;
+        let Self { config, started, parts, model, broker } = self;
         let firmware = Firmware::new(&config.firmware);
         let gate = firmware.as_ref().map_or_else(Gate::open, Firmware::gate);
-        let microphone = senses::start_microphone(&config.microphone, gate)?;
-        let camera = senses::start_camera(&config.camera)?;
+        let microphone =
+            senses::start_microphone(&config.microphone, gate, parts.part("microphone"))?;
+        let camera = senses::start_camera(&config.camera, parts.part("camera"))?;
         let (tracker, stop, farewell) =
             (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let (inbound_out, inbound) = mpsc::channel::<Inbound>(INBOUND_CAPACITY);
         let address = broker.as_ref().map(Broker::address);
         let told = inbound_out.clone();
-        let publisher =
-            client::connect(&config.mqtt, address, inbound_out, &tracker, farewell.clone())?;
+        let link = (farewell.clone(), parts.part("mqtt"));
+        let publisher = client::connect(&config.mqtt, address, inbound_out, &tracker, link)?;
         let sink: Arc<dyn Sink> = Arc::new(publisher.clone());
         let hands = firmware.as_ref().map(|firmware| firmware.hands(&config.agent));
         let sink = match firmware {
             Some(firmware) => firmware.start(sink, told, (&tracker, farewell.clone())),
             None => sink,
         };
+        let (counts, counted) = watch::channel(Counts::default());
+        let gauges = Gauges {
+            counts: counted.clone(),
+            model: model.handle.clone(),
+            publisher: publisher.clone(),
+            parts: parts.clone(),
+            started,
+        };
+        tracker.spawn(metrics::publish(gauges, sink.clone(), config.agent.metrics, stop.clone()));
 
         let eye = Eye::default();
-        let dispatcher = Dispatcher::new(
-            sink.clone(),
-            eye.clone(),
-            model.handle.clone(),
-            hands.clone(),
-            config.agent.tool_timeout,
-        )?;
-        let turns = Turns::new(
-            model.handle.clone(),
-            (dispatcher, hands),
-            WatchList::new(config.watch.clone()),
-            sink.clone(),
-            (&config.agent, &config.model),
-        );
+        let turns = turns(&config, &model.handle, sink.clone(), eye.clone(), hands)?;
         let inputs = Inputs {
             microphone: microphone.map(|sense| sense.receiver),
             camera: camera.map(|sense| sense.receiver),
             inbound,
         };
-        let agent = Agent::new(inputs, turns, sink, eye, config.camera.watch);
+        let settings = (config.agent.limits, config.camera.watch);
+        let agent = Agent::new(inputs, turns, (sink, counts), eye, settings);
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
-        let run = agent.run(stop.clone(), config.agent.grace);
+        let run = agent.run(stop.clone(), config.agent.grace / 2, parts.part("agent"));
         tracker.spawn(async move {
             let _guard = guard;
             run.await;
         });
         info!(device = config.mqtt.device, "ready");
-        Ok(Running { tracker, stop, farewell, ended, publisher, model, broker })
+        let is_durable = config.mqtt.outbox.is_some();
+        Ok(Running {
+            tracker,
+            stop,
+            farewell,
+            ended,
+            publisher,
+            is_durable,
+            model,
+            broker,
+            parts,
+            counted,
+        })
     }
+}
+
+fn turns(
+    config: &Config,
+    model: &ModelHandle,
+    sink: Arc<dyn Sink>,
+    eye: Eye,
+    hands: Option<Hands>,
+) -> Result<Turns, Duplicate> {
+    let dispatcher = Dispatcher::new(
+        sink.clone(),
+        eye,
+        model.clone(),
+        hands.clone(),
+        config.agent.tool_timeout,
+    )?;
+    let watch_list = WatchList::new(config.watch.clone());
+    let settings = (&config.agent, &config.model);
+    Ok(Turns::new(model.clone(), (dispatcher, hands), watch_list, sink, settings))
 }
 
 /// A daemon at work.
@@ -168,34 +207,53 @@ pub struct Running {
     /// The agent's loop has ended.
     ended: CancellationToken,
     publisher: Publisher,
+    /// What is left in the outbox outlives the daemon.
+    is_durable: bool,
     model: ModelThread,
     broker: Option<Broker>,
+    parts: Heartbeats,
+    counted: watch::Receiver<Counts>,
 }
 
 impl Running {
+    /// The parts of the daemon, and how they are.
+    pub fn parts(&self) -> &Heartbeats {
+        &self.parts
+    }
+
+    /// What the agent does and has counted.
+    pub fn counts(&self) -> watch::Receiver<Counts> {
+        self.counted.clone()
+    }
+
     /// Where the embedded broker listens, if there is one.
     pub fn broker(&self) -> Option<SocketAddr> {
         self.broker.as_ref().map(Broker::address)
     }
 
-    /// Ends the daemon: first the agent, then, when the reports are out, the connection, then the model. False if reports were
-    /// left in the outbox after `grace`.
+    /// Ends the daemon within `grace` or little more: first the agent, then, when the reports are out, the connection, then the
+    /// model. False if reports are lost with it: the broker does not have them, and the outbox is no file.
     pub async fn drain(self, grace: Duration) -> bool {
+        let end = Instant::now() + grace;
         self.stop.cancel();
-        if tokio::time::timeout(grace, self.ended.cancelled()).await.is_err() {
+        if timeout_at(end, self.ended.cancelled()).await.is_err() {
             warn!("the agent did not end in time");
         }
         self.model.handle.close();
-        let flushed = self.publisher.flushed(grace).await;
+        let left = end.saturating_duration_since(Instant::now());
+        let flushed = self.publisher.flushed(left / 2).await;
         if !flushed {
-            warn!("reports are left in the outbox");
+            warn!(stored = self.is_durable, "the broker does not have all reports");
         }
         self.farewell.cancel();
         self.tracker.close();
-        if tokio::time::timeout(grace, self.tracker.wait()).await.is_err() {
+        if timeout_at(end, self.tracker.wait()).await.is_err() {
             warn!("tasks did not end in time");
         }
-        drop(tokio::task::spawn_blocking(move || self.model.join()).await);
-        flushed
+        let join = tokio::task::spawn_blocking(move || self.model.join());
+        if timeout_at(end.max(Instant::now() + LAST_LAYER), join).await.is_err() {
+            warn!("the model did not end in time");
+        }
+        flushed || self.is_durable
     }
 }

@@ -10,6 +10,7 @@
 //! - [`firmware`]: the board behind the firmware link.
 //! - [`model_thread`]: owns the model, the one panic boundary.
 //! - [`mqtt`]: the contract and the client; nothing else names rumqttc.
+//! - [`heartbeat`], [`metrics`], [`service`]: who makes progress, what was counted, and what the service manager is told.
 //! - [`cli`]: the subcommands; nothing else prints.
 
 pub mod agent;
@@ -19,7 +20,9 @@ pub mod config;
 pub mod dispatch;
 pub mod event;
 pub mod firmware;
+pub mod heartbeat;
 pub mod memory;
+pub mod metrics;
 pub mod model_dir;
 pub mod model_thread;
 pub mod mqtt;
@@ -29,6 +32,7 @@ pub mod prompting;
 pub mod report;
 pub mod score;
 pub mod senses;
+pub mod service;
 pub mod state;
 pub mod tasks;
 pub mod turn;

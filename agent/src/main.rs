@@ -4,12 +4,25 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use outpost_agent::cli::Cli;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// Set by systemd where standard error goes to its journal, which has times and levels of its own.
+const JOURNAL: &str = "JOURNAL_STREAM";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    if std::env::var_os(JOURNAL).is_none() {
+        registry.with(lines).init();
+    } else if let Ok(journal) = tracing_journald::layer() {
+        registry.with(journal).init();
+    } else {
+        registry.with(lines.with_ansi(false).without_time()).init();
+    }
     cli.execute()
 }

@@ -71,8 +71,17 @@ pub fn gib(bytes: u64) -> f64 {
 
 /// Free memory in bytes, with what the kernel would give up for it; none where `/proc/meminfo` does not say.
 pub fn available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    kib(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+/// Memory of this process in bytes; none where `/proc/self/status` does not say.
+pub fn resident() -> Option<u64> {
+    kib(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
+/// The bytes of a line of `/proc` that gives them in kB.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)
 }

@@ -17,6 +17,10 @@ use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::event::Origin;
+use crate::heartbeat::Pulse;
+
+/// A request that is still at work so long after its deadline is stuck.
+const STUCK: Duration = Duration::from_secs(30);
 
 /// What answers requests: the engine, or a script in tests.
 pub trait Model {
@@ -108,6 +112,40 @@ struct Shared {
     capacity: usize,
 }
 
+/// What the model was asked since its start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelStats {
+    /// Requests that wait now.
+    pub waiting: usize,
+    /// Requests answered.
+    pub answered: u64,
+    /// Requests that failed, were cancelled or ran out of time.
+    pub failed: u64,
+    /// Tokens of all answers.
+    pub tokens: u64,
+    /// Time in which they were decoded.
+    pub decode: Duration,
+}
+
+impl ModelStats {
+    /// How fast it decoded, over all answers; none before the first.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        let seconds = self.decode.as_secs_f64();
+        (seconds > 0.0).then(|| (self.tokens as f64 / seconds * 10.0).round() / 10.0)
+    }
+
+    fn count(&mut self, answer: &Result<Generation, ModelError>) {
+        match answer {
+            Ok(generation) => {
+                self.answered += 1;
+                self.tokens += generation.usage.new_tokens as u64;
+                self.decode += generation.usage.decode;
+            }
+            Err(_) => self.failed += 1,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     /// By [`rank`]: the first is served first.
@@ -115,12 +153,14 @@ struct Queue {
     /// Of the job at work.
     current: Option<Stop>,
     closed: bool,
+    stats: ModelStats,
 }
 
 #[derive(Debug)]
 struct Job {
     request: Request,
     stop: Stop,
+    due: Instant,
     reply: oneshot::Sender<Result<Generation, ModelError>>,
 }
 
@@ -187,11 +227,12 @@ impl Shared {
 }
 
 impl ModelThread {
-    /// Starts the thread and loads the model on it; returns once it is loaded. At most `capacity` requests wait.
+    /// Starts the thread and loads the model on it; returns once it is loaded. At most `capacity` requests wait; `pulse` tells
+    /// that requests come to an end.
     ///
     /// # Errors
     /// When the model cannot be loaded or the thread not be started.
-    pub async fn start<L>(load: L, capacity: usize) -> Result<Self, ModelError>
+    pub async fn start<L>(load: L, capacity: usize, pulse: Pulse) -> Result<Self, ModelError>
     where
         L: FnOnce() -> outpost_runtime::Result<Box<dyn Model>> + Send + 'static,
     {
@@ -205,7 +246,7 @@ impl ModelThread {
         let run = move || match guarded(load) {
             Ok(model) => {
                 drop(loaded.send(Ok(())));
-                serve(&shared, model);
+                serve(&shared, model, &pulse);
             }
             Err(error) => drop(loaded.send(Err(error))),
         };
@@ -237,12 +278,19 @@ impl ModelHandle {
         request: Request,
         deadline: Duration,
     ) -> Result<Generation, ModelError> {
-        let stop = Stop::at(Instant::now() + deadline);
+        let due = Instant::now() + deadline;
+        let stop = Stop::at(due);
         let _cancel = CancelOnDrop(stop.clone());
         let (reply, answer) = oneshot::channel();
-        self.0.lock().push(Job { request, stop, reply }, rank(origin), self.0.capacity);
+        self.0.lock().push(Job { request, stop, due, reply }, rank(origin), self.0.capacity);
         self.0.arrived.notify_one();
         answer.await.unwrap_or(Err(ModelError::Gone))
+    }
+
+    /// What it was asked so far.
+    pub fn stats(&self) -> ModelStats {
+        let queue = self.0.lock();
+        ModelStats { waiting: queue.len(), ..queue.stats.clone() }
     }
 
     /// Ends the thread after the job at work, which is cancelled.
@@ -268,8 +316,9 @@ impl Drop for CancelOnDrop {
     }
 }
 
-fn serve(shared: &Shared, mut model: Box<dyn Model>) {
+fn serve(shared: &Shared, mut model: Box<dyn Model>, pulse: &Pulse) {
     while let Some(job) = shared.next() {
+        pulse.promise((job.due + STUCK).into());
         // A job whose deadline passed in the queue costs nothing.
         let answer = match job.stop.check() {
             Ok(()) => guarded(|| model.generate(&job.request, &job.stop)),
@@ -278,6 +327,8 @@ fn serve(shared: &Shared, mut model: Box<dyn Model>) {
         if matches!(answer, Err(ModelError::Internal(_))) {
             model.forget();
         }
+        shared.lock().stats.count(&answer);
+        pulse.rest();
         job.answer(answer);
     }
     info!("the model thread ends");
@@ -308,6 +359,7 @@ mod tests {
     use outpost_runtime::{Error, Finish, Role, StopReason, Turn, Usage};
 
     use super::*;
+    use crate::heartbeat::Heartbeats;
     use crate::prompting::user;
 
     /// Answers with the prompt's text, once the gate lets it.
@@ -353,7 +405,8 @@ mod tests {
         let (open, gate) = mpsc::sync_channel(16);
         let (served, log) = mpsc::sync_channel(16);
         let load = move || Ok(Box::new(Echo { gate, served, forgotten: false }) as Box<dyn Model>);
-        (ModelThread::start(load, capacity).await.expect("loads"), open, log)
+        let pulse = Heartbeats::default().part("model");
+        (ModelThread::start(load, capacity, pulse).await.expect("loads"), open, log)
     }
 
     fn ask(
@@ -422,7 +475,8 @@ mod tests {
         for origin in [Origin::Camera, Origin::Ask, Origin::Ask, Origin::Camera] {
             let (reply, answer) = oneshot::channel();
             let request = Request::new(vec![Turn::text(Role::User, "x")]);
-            queue.push(Job { request, stop: Stop::never(), reply }, rank(origin), 2);
+            let (stop, due) = (Stop::never(), Instant::now());
+            queue.push(Job { request, stop, due, reply }, rank(origin), 2);
             replies.push(answer);
         }
         let busy: Vec<bool> = replies

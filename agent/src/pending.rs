@@ -47,6 +47,16 @@ impl Pending {
         self.voice.pop_front().or_else(|| self.ask.pop_front()).or_else(|| frame.take())
     }
 
+    /// Gives back the picture of a turn that made way, unless a newer one waits.
+    pub fn put_back(&mut self, event: Event) {
+        self.frame.get_or_insert(event);
+    }
+
+    /// Whether somebody who spoke waits.
+    pub fn has_voice(&self) -> bool {
+        !self.voice.is_empty()
+    }
+
     /// Whether another utterance can wait without one being dropped.
     pub fn has_room_for_voice(&self) -> bool {
         self.voice.len() < VOICE_CAPACITY

@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::event::{EventId, Origin};
+use crate::heartbeat::Health;
+use crate::metrics::Counts;
+use crate::model_thread::ModelStats;
 use crate::state::State;
 
 /// Names a tool invocation or an alert; sorts by time.
@@ -80,6 +83,8 @@ pub enum Body {
     Input(InputReport),
     /// A sensor of the board was read; retained.
     Reading(ReadingReport),
+    /// What was counted since the start; retained.
+    Metrics(Box<MetricsReport>),
 }
 
 /// The state of the agent and its settings.
@@ -278,4 +283,21 @@ pub struct ReadingReport {
     pub value: f64,
     /// The unit.
     pub unit: &'static str,
+}
+
+/// What was counted since the start, and how things are now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricsReport {
+    /// Since the start.
+    pub uptime: Duration,
+    /// Of the agent loop.
+    pub counts: Counts,
+    /// Of the model.
+    pub model: ModelStats,
+    /// Reports that wait for the broker.
+    pub outbox: u64,
+    /// Memory of the process, bytes; none where the system does not say.
+    pub resident: Option<u64>,
+    /// Each part of the daemon, and how it is.
+    pub parts: Vec<(&'static str, Health)>,
 }

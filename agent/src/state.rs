@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::time::Instant;
+
+use crate::config::{Faults, seconds};
 
 /// What the agent does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +25,10 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Idle, Self::Listening, Self::Thinking, Self::Acting, Self::Muted, Self::Error];
+
     /// The name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -58,17 +65,36 @@ pub enum Input {
     Tick,
 }
 
-/// How long each state may last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `[agent.limits]`: how long each state may last. There is none for the states at rest, `idle` and `muted`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Speech without an end.
+    #[serde(with = "seconds", rename = "listening_seconds")]
     pub listening: Duration,
     /// One pass of the model.
+    #[serde(with = "seconds", rename = "thinking_seconds")]
     pub thinking: Duration,
     /// One round of tools.
+    #[serde(with = "seconds", rename = "acting_seconds")]
     pub acting: Duration,
     /// The error is shown for this long.
+    #[serde(with = "seconds", rename = "error_seconds")]
     pub error: Duration,
+}
+
+impl Limits {
+    pub(crate) fn check(&self, faults: &mut Faults) {
+        let limits = [
+            ("listening", self.listening),
+            ("thinking", self.thinking),
+            ("acting", self.acting),
+            ("error", self.error),
+        ];
+        for (state, _) in limits.iter().filter(|(_, limit)| limit.is_zero()) {
+            faults.add(format!("agent.limits.{state}_seconds"), 0, "use more than 0");
+        }
+    }
 }
 
 impl Default for Limits {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use outpost_runtime::{Audio, Request, ToolSpec};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::agent::AgentConfig;
 use crate::config::ModelConfig;
@@ -25,6 +26,23 @@ pub enum Progress {
     CallsStarted,
     /// Their results go back to the model.
     CallsEnded,
+}
+
+/// How a turn ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The event was dealt with.
+    Done,
+    /// It could not be dealt with; the reports say why.
+    Failed,
+    /// The turn made way for somebody who spoke: the event can be dealt with later.
+    GaveWay(Event),
+}
+
+impl Ended {
+    fn when(done: bool) -> Self {
+        if done { Self::Done } else { Self::Failed }
+    }
 }
 
 /// Deals with events, one at a time.
@@ -73,22 +91,42 @@ impl Turns {
         }
     }
 
-    /// Deals with an event to its end. False if it could not be dealt with; the reports say why.
-    pub async fn handle(&self, event: Event, progress: mpsc::Sender<Progress>) -> bool {
-        let started = event.at;
-        match event.payload {
+    /// Deals with an event to its end. A picture makes way when it is told to, as long as it was not read.
+    pub async fn handle(
+        &self,
+        event: Event,
+        progress: mpsc::Sender<Progress>,
+        give_way: CancellationToken,
+    ) -> Ended {
+        let (id, started) = (event.id, event.at);
+        match event.payload.clone() {
             Payload::Utterance(utterance) => {
-                self.voice(event.id, utterance, started, &progress).await
+                Ended::when(self.voice(id, utterance, started, &progress).await)
             }
-            Payload::Ask(ask) => self.ask(event.id, ask, started, &progress).await,
-            Payload::Frame(frame) => self.frame(event.id, frame, started).await,
+            Payload::Ask(ask) => Ended::when(self.ask(id, ask, started, &progress).await),
+            Payload::Frame(frame) => {
+                tokio::select! {
+                    biased;
+                    () = give_way.cancelled() => Ended::GaveWay(event),
+                    read = self.read(&frame) => Ended::when(self.frame(id, frame, started, read).await),
+                }
+            }
         }
     }
 
-    /// Tells a question that it cannot be dealt with now.
-    pub fn refuse(&self, event: EventId, ask: Ask, reason: &str) {
+    /// Reports an event that is not dealt with, or no further.
+    pub fn abandon(&self, event: Event, reason: &str) {
         let outcome = Conversation { error: Some(reason.to_owned()), ..Conversation::default() };
-        self.answer(event, ask, outcome, Duration::ZERO);
+        let (id, latency) = (event.id, Event::age(event.at));
+        match event.payload {
+            Payload::Utterance(utterance) => self.heard(id, utterance, None, outcome, latency),
+            Payload::Ask(ask) => self.answer(id, ask, outcome, latency),
+            Payload::Frame(Frame { source, .. }) => {
+                let error = outcome.error;
+                let report = CameraReport { event: id, source, text: None, latency, error };
+                self.sink.send(Report::now(Body::Camera(report)));
+            }
+        }
     }
 
     /// The tools to offer now.
@@ -113,6 +151,18 @@ impl Turns {
         let latency = Event::age(started);
         let transcript = if self.transcribe { self.transcript(audio).await } else { None };
         let done = outcome.error.is_none();
+        self.heard(event, utterance, transcript, outcome, latency);
+        done
+    }
+
+    fn heard(
+        &self,
+        event: EventId,
+        utterance: Utterance,
+        transcript: Option<String>,
+        outcome: Conversation,
+        latency: Duration,
+    ) {
         self.sink.send(Report::now(Body::Voice(VoiceReport {
             event,
             duration: utterance.duration(),
@@ -124,7 +174,6 @@ impl Turns {
             latency,
             error: outcome.error,
         })));
-        done
     }
 
     async fn transcript(&self, audio: Audio) -> Option<String> {
@@ -162,15 +211,18 @@ impl Turns {
         })));
     }
 
-    async fn frame(&self, event: EventId, frame: Frame, started: Timestamp) -> bool {
-        let read = read_text(
-            &self.model,
-            Origin::Camera,
-            frame.clone(),
-            self.max_new_tokens,
-            self.deadline,
-        )
-        .await;
+    async fn read(&self, frame: &Frame) -> Result<Option<String>, ModelError> {
+        let (bound, deadline) = (self.max_new_tokens, self.deadline);
+        read_text(&self.model, Origin::Camera, frame.clone(), bound, deadline).await
+    }
+
+    async fn frame(
+        &self,
+        event: EventId,
+        frame: Frame,
+        started: Timestamp,
+        read: Result<Option<String>, ModelError>,
+    ) -> bool {
         let (text, error) = match read {
             Ok(text) => (text, None),
             Err(error) => (None, Some(error.to_string())),

@@ -199,3 +199,75 @@ async fn a_muted_agent_hears_nothing_and_answers_in_writing() {
     assert!(rest.iter().all(|message| !message.topic.ends_with("event/voice")), "{rest:?}");
     assert!(daemon.end().await);
 }
+
+#[tokio::test]
+async fn somebody_who_speaks_is_served_before_the_picture_under_way_which_is_read_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound = [silence(0.5), tone(1.0), silence(1.0)].concat();
+    let mut config = Config::default();
+    config.microphone.path = Some(write_wav(&dir.path().join("commands.wav"), &sound).unwrap());
+    config.camera.path = Some(write_png(&dir.path().join("sign.png"), 64, 64).unwrap());
+    // The first picture would be read for ever.
+    let script = Script::new([Line::Hang, Line::Say("Done."), Line::Say("EXIT 4")]);
+    let mut daemon = Daemon::scripted(config, &script).await.unwrap();
+    let voice = daemon.expect("event/voice").await;
+    assert_eq!((&voice["text"], voice.get("error")), (&json!("Done."), None));
+    let camera = daemon.expect("event/camera").await;
+    assert_eq!((&camera["text"], camera.get("error")), (&json!("EXIT 4"), None));
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn a_state_that_lasts_too_long_is_left_and_the_asker_is_told() {
+    let mut config = Config::default();
+    config.agent.limits.thinking = Duration::from_millis(200);
+    config.agent.limits.error = Duration::from_millis(50);
+    let script = Script::new([Line::Hang, Line::Say("Done.")]);
+    let mut daemon = Daemon::scripted(config, &script).await.unwrap();
+    daemon.tell("ask", r#"{"prompt": "anything", "transaction": "1"}"#).await;
+    let mut states = Vec::new();
+    while states.last() != Some(&json!("error")) {
+        states.push(daemon.expect("state").await["state"].clone());
+    }
+    assert_eq!(states, ["idle", "thinking", "error"]);
+    let answer = daemon.expect("answer").await;
+    assert_eq!(answer["transaction"], "1");
+    assert!(answer["error"].as_str().unwrap().contains("agent.limits"), "{answer}");
+    assert_eq!(daemon.expect("state").await["state"], "idle");
+    daemon.tell("ask", "anything").await;
+    assert_eq!(daemon.expect("answer").await["text"], "Done.");
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn what_happened_is_counted_in_the_metrics() {
+    let mut config = Config::default();
+    config.agent.metrics = Duration::from_millis(100);
+    let script = Script::new([Line::Say("Done."), Line::Panic]);
+    let mut daemon = Daemon::scripted(config, &script).await.unwrap();
+    for _ in 0..2 {
+        daemon.tell("ask", "anything").await;
+        daemon.expect("answer").await;
+    }
+    let metrics = loop {
+        let metrics = daemon.expect("metrics").await;
+        if metrics["turns"]["failed"] == 1 {
+            break metrics;
+        }
+    };
+    assert_eq!(metrics["turns"]["ask"], 2);
+    assert_eq!(
+        (&metrics["entered"]["thinking"], &metrics["entered"]["error"]),
+        (&json!(2), &json!(1))
+    );
+    assert_eq!(
+        (&metrics["model"]["answered"], &metrics["model"]["failed"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(
+        (&metrics["parts"]["model"], &metrics["parts"]["agent"]),
+        (&json!("waiting"), &json!("working"))
+    );
+    assert!(metrics["memory_mib"].as_u64() > Some(1), "{metrics}");
+    assert!(daemon.end().await);
+}

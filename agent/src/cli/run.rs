@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::config::Config;
+use crate::service::{self, Systemd};
 
 /// Run the agent until it is told to end by SIGINT or SIGTERM.
 #[derive(Debug, clap::Args)]
@@ -24,22 +25,38 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = Config::read(&args.config)?;
     let dir = super::model_dir(args.model.as_deref(), config.model.path.as_deref())?;
     let runtime = tokio::runtime::Runtime::new().context("starting tokio")?;
-    runtime.block_on(serve(config, dir))
+    let code = runtime.block_on(serve(config, dir));
+    // What did not end in time is not waited for.
+    runtime.shutdown_background();
+    code
 }
 
 async fn serve(config: Config, dir: PathBuf) -> anyhow::Result<ExitCode> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut told_to_end = std::pin::pin!(async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    });
     let grace = config.agent.grace;
-    let app = App::build(config, &dir).await?;
+    let app = tokio::select! {
+        app = service::loading(&Systemd, App::build(config, &dir)) => app?,
+        () = &mut told_to_end => return Ok(ExitCode::SUCCESS),
+    };
     if let Some(address) = app.broker() {
         super::say(&format!("embedded MQTT broker on {address}"));
     }
     let running = app.spawn()?;
+    service::ready(&Systemd);
+    let watchdog = sd_notify::watchdog_enabled();
+    let (parts, counts) = (running.parts().clone(), running.counts());
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        () = service::attend(Systemd, watchdog, parts, counts) => {}
+        () = told_to_end => {}
     }
-    let flushed = running.drain(grace).await;
-    Ok(if flushed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    service::stopping(&Systemd);
+    let is_safe = running.drain(grace).await;
+    Ok(if is_safe { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

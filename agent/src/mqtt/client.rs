@@ -16,12 +16,13 @@ use rumqttc::{
 };
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::event::{EventId, Inbound};
+use crate::heartbeat::Pulse;
 use crate::mqtt::MqttConfig;
 use crate::mqtt::payload::{self, Message};
 use crate::mqtt::topics::Topics;
@@ -37,7 +38,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const BACK_OFF: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(250)..=Duration::from_mins(1);
 /// How long the end waits for what is in flight.
-const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(1);
+/// A connection that is silent for longer is stuck: a living one has pings.
+const STUCK: Duration = Duration::from_mins(1);
 
 /// The client cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +84,11 @@ impl Publisher {
         timeout(limit, empty).await.is_ok()
     }
 
+    /// Reports that wait for the broker.
+    pub fn waiting(&self) -> u64 {
+        self.outbox.len().unwrap_or(u64::MAX)
+    }
+
     /// The device's topics.
     pub fn topics(&self) -> &Topics {
         &self.topics
@@ -96,7 +104,7 @@ impl Sink for Publisher {
 }
 
 /// Starts the client; it connects, and connects again, by itself. After `stop` it says `offline` and ends; `tracker` waits for
-/// that.
+/// that. `pulse` tells that it goes on.
 ///
 /// # Errors
 /// When the outbox or the password file cannot be opened.
@@ -105,7 +113,7 @@ pub fn connect(
     embedded: Option<SocketAddr>,
     inbound: mpsc::Sender<Inbound>,
     tracker: &TaskTracker,
-    stop: CancellationToken,
+    (stop, pulse): (CancellationToken, Pulse),
 ) -> Result<Publisher, MqttError> {
     let outbox = Arc::new(Outbox::open(config.outbox.as_deref(), config.outbox_limit)?);
     let topics = Topics::new(&config.device);
@@ -118,6 +126,7 @@ pub fn connect(
         inbound,
         tracker: tracker.clone(),
         stop,
+        pulse,
     };
     tracker.spawn(link.run());
     Ok(publisher)
@@ -159,6 +168,7 @@ struct Link {
     inbound: mpsc::Sender<Inbound>,
     tracker: TaskTracker,
     stop: CancellationToken,
+    pulse: Pulse,
 }
 
 /// A message on its way. Those without a row, such as `online`, are made anew on each connection.
@@ -185,6 +195,7 @@ impl Link {
                 pause = *BACK_OFF.start();
             }
             let Some(fault) = fault else { return };
+            self.pulse.rest();
             warn!(%fault, retry_in = ?pause, "no connection to the MQTT broker");
             tokio::select! {
                 () = sleep(jittered(pause)) => {}
@@ -204,6 +215,7 @@ impl Link {
         let mut connection =
             Connection { client, up: false, in_flight: VecDeque::new(), next_row: 0 };
         loop {
+            self.pulse.promise(Instant::now() + STUCK);
             tokio::select! {
                 event = events_in.recv() => match event {
                     Some(Ok(event)) => self.handle(&mut connection, event),

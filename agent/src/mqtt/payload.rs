@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use crate::event::{Ask, Inbound};
 use crate::mqtt::client::MAX_PACKET;
 use crate::mqtt::topics::{Incoming, Topics};
-use crate::report::{BoardReport, Body, Outcome, Report, ReportId};
+use crate::report::{BoardReport, Body, MetricsReport, Outcome, Report, ReportId};
+use crate::state::State;
 
 /// The version of the contract.
 pub const SCHEMA: u32 = 1;
@@ -152,7 +153,33 @@ fn body(body: &Body) -> (String, bool, Value) {
             true,
             json!({ "value": reading.value, "unit": reading.unit }),
         ),
+        Body::Metrics(metrics) => metrics_body(metrics),
     }
+}
+
+fn metrics_body(metrics: &MetricsReport) -> (String, bool, Value) {
+    let (counts, model) = (&metrics.counts, &metrics.model);
+    let entered = State::ALL.iter().zip(counts.entered);
+    let entered: Map<String, Value> =
+        entered.map(|(state, count)| (state.as_str().into(), count.into())).collect();
+    let parts: Map<String, Value> = metrics
+        .parts
+        .iter()
+        .map(|(name, health)| ((*name).into(), health.as_str().into()))
+        .collect();
+    let fields = json!({
+        "uptime_s": metrics.uptime.as_secs(),
+        "entered": entered,
+        "turns": { "voice": counts.utterances, "ask": counts.asks, "camera": counts.pictures,
+            "failed": counts.failed, "overdue": counts.overdue, "gave_way": counts.gave_way },
+        "dropped": counts.dropped,
+        "model": { "waiting": model.waiting, "answered": model.answered, "failed": model.failed,
+            "tokens": model.tokens, "tokens_per_second": model.tokens_per_second() },
+        "outbox": metrics.outbox,
+        "memory_mib": metrics.resident.map(|bytes| bytes >> 20),
+        "parts": parts,
+    });
+    ("metrics".into(), true, present(fields))
 }
 
 fn board_body(board: &BoardReport) -> (String, bool, Value) {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::event::{Ask, Inbound};
+use crate::heartbeat::Heartbeats;
 use crate::mqtt::MqttConfig;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::client::{MAX_PACKET, Publisher, connect};
@@ -35,8 +36,9 @@ impl Device {
         let config = MqttConfig { device: "desk".into(), outbox, ..MqttConfig::default() };
         let (inbound_out, inbound) = mpsc::channel(2);
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let link = (stop.clone(), Heartbeats::default().part("mqtt"));
         let publisher =
-            connect(&config, Some(wire.address()), inbound_out, &tracker, stop.clone()).unwrap();
+            connect(&config, Some(wire.address()), inbound_out, &tracker, link).unwrap();
         Self { publisher, inbound, tracker, stop }
     }
 

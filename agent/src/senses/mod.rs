@@ -12,10 +12,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::config::{Faults, millis};
 use crate::event::{Frame, Utterance};
+use crate::heartbeat::Pulse;
 use crate::senses::endpoint::{Cut, Endpoint, EndpointConfig};
 use crate::senses::files::{FileCamera, FileMicrophone};
 use crate::senses::gate::Gate;
@@ -29,6 +31,8 @@ const SEEN_CAPACITY: usize = 1;
 
 /// Pause before a microphone that failed is read again.
 const RETRY: Duration = Duration::from_secs(1);
+/// A live source that gives nothing, not even an error, for so long is stuck.
+const STUCK: Duration = Duration::from_mins(1);
 
 /// A source of sound, read by a thread of its own.
 pub trait AudioSource: Send {
@@ -176,17 +180,19 @@ pub struct Sense<T> {
     pub thread: JoinHandle<()>,
 }
 
-/// Opens the microphone of a configuration, if there is one, and starts its thread. It hears while the gate is open.
+/// Opens the microphone of a configuration, if there is one, and starts its thread. It hears while the gate is open; `pulse` tells
+/// that it goes on.
 ///
 /// # Errors
 /// When the source cannot be opened.
 pub fn start_microphone(
     config: &MicrophoneConfig,
     gate: Gate,
+    pulse: Pulse,
 ) -> Result<Option<Sense<Heard>>, SenseError> {
     let Some(path) = &config.path else { return Ok(None) };
     let source = FileMicrophone::open(path, config.repeat, config.pace, config.gap)?;
-    listen(Box::new(source), config.endpoint.clone(), gate).map(Some)
+    listen(Box::new(source), config.endpoint.clone(), gate, pulse).map(Some)
 }
 
 /// Starts the thread that cuts a source into utterances.
@@ -197,6 +203,7 @@ pub fn listen(
     mut source: Box<dyn AudioSource>,
     endpoint: EndpointConfig,
     gate: Gate,
+    pulse: Pulse,
 ) -> Result<Sense<Heard>, SenseError> {
     let (sender, receiver) = mailbox(HEARD_CAPACITY);
     let run = move || {
@@ -204,6 +211,9 @@ pub fn listen(
         let mut cutter = Cutter::new(endpoint, source.rate(), source.name());
         let mut was_open = true;
         loop {
+            if source.is_live() {
+                pulse.promise(Instant::now() + STUCK);
+            }
             let is_open = gate.is_open();
             if !is_open {
                 if was_open {
@@ -247,23 +257,34 @@ pub fn listen(
     start("microphone", receiver, run)
 }
 
-/// Opens the camera of a configuration, if there is one, and starts its thread.
+/// Opens the camera of a configuration, if there is one, and starts its thread; `pulse` tells that it goes on.
 ///
 /// # Errors
 /// When the source cannot be opened.
-pub fn start_camera(config: &CameraConfig) -> Result<Option<Sense<Frame>>, SenseError> {
+pub fn start_camera(
+    config: &CameraConfig,
+    pulse: Pulse,
+) -> Result<Option<Sense<Frame>>, SenseError> {
     let Some(path) = &config.path else { return Ok(None) };
-    watch(Box::new(FileCamera::open(path, config.repeat, config.interval)?)).map(Some)
+    let source = FileCamera::open(path, config.repeat, config.interval)?;
+    watch(Box::new(source), pulse, config.interval + STUCK).map(Some)
 }
 
-/// Starts the thread that takes pictures from a source.
+/// Starts the thread that takes pictures from a source, which is stuck if it is live and gives none for as long as `patience`.
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn watch(mut source: Box<dyn FrameSource>) -> Result<Sense<Frame>, SenseError> {
+pub fn watch(
+    mut source: Box<dyn FrameSource>,
+    pulse: Pulse,
+    patience: Duration,
+) -> Result<Sense<Frame>, SenseError> {
     let (sender, receiver) = mailbox(SEEN_CAPACITY);
     let run = move || {
         while !sender.is_closed() {
+            if source.is_live() {
+                pulse.promise(Instant::now() + patience);
+            }
             match source.read() {
                 Ok(Some(frame)) if source.is_live() => drop(sender.push(frame)),
                 Ok(Some(frame)) => drop(sender.push_waiting(frame)),

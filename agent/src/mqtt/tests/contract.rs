@@ -6,12 +6,15 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::event::{EventId, Origin};
+use crate::heartbeat::Health;
+use crate::metrics::Counts;
+use crate::model_thread::ModelStats;
 use crate::mqtt::payload::{decode, encode, info};
 use crate::mqtt::topics::Topics;
 use crate::report::{
     AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraReport, CommandReport,
-    InputReport, Outcome, ReadingReport, Report, ReportId, StateReport, TimerReport, ToolReport,
-    VoiceReport,
+    InputReport, MetricsReport, Outcome, ReadingReport, Report, ReportId, StateReport, TimerReport,
+    ToolReport, VoiceReport,
 };
 use crate::state::State;
 
@@ -72,6 +75,33 @@ fn calls(cause: EventId) -> [Body; 2] {
     [Body::Tool(done), Body::Tool(refused)]
 }
 
+fn metrics() -> Body {
+    let counts = Counts {
+        entered: [9, 2, 11, 2, 0, 1],
+        utterances: 2,
+        asks: 1,
+        pictures: 8,
+        failed: 1,
+        gave_way: 1,
+        ..Counts::default()
+    };
+    let decode = Duration::from_millis(1500);
+    let model = ModelStats { waiting: 0, answered: 12, failed: 2, tokens: 96, decode };
+    Body::Metrics(Box::new(MetricsReport {
+        uptime: Duration::from_mins(10),
+        counts,
+        model,
+        outbox: 0,
+        resident: Some(612 << 20),
+        parts: vec![
+            ("agent", Health::Working),
+            ("camera", Health::Working),
+            ("model", Health::Waiting),
+            ("mqtt", Health::Working),
+        ],
+    }))
+}
+
 fn bodies() -> Vec<Body> {
     let event = EventId::new();
     let called = vec!["set_light".to_owned()];
@@ -96,6 +126,7 @@ fn bodies() -> Vec<Body> {
             latency: Duration::from_millis(238),
             error: None,
         }),
+        metrics(),
         Body::Timer(TimerReport { call: ReportId::new(), duration: Duration::from_mins(10) }),
         done,
         refused,

@@ -1,0 +1,145 @@
+//! Who makes progress: each part of the daemon promises by when it will be heard of again. Pure: time is an argument.
+//!
+//! A part that waits for work promises nothing. One that lets its time pass is late, and the watchdog is then not fed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+/// What a part promised last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    /// Nothing: it waits for work.
+    Nothing,
+    /// To be heard of again by then.
+    Word(Instant),
+    /// It panicked, and can keep no promise.
+    Broken,
+}
+
+/// How a part is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It waits for work.
+    Waiting,
+    /// It is at work, and has time.
+    Working,
+    /// It should have been heard of by now.
+    Late,
+    /// It panicked.
+    Dead,
+}
+
+impl Health {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Working => "working",
+            Self::Late => "late",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// Whether the part does what it should.
+    pub fn is_well(self) -> bool {
+        matches!(self, Self::Waiting | Self::Working)
+    }
+}
+
+/// All parts of a daemon; clones are the same list.
+#[derive(Debug, Clone, Default)]
+pub struct Heartbeats(Arc<Mutex<BTreeMap<&'static str, Promise>>>);
+
+impl Heartbeats {
+    /// Adds a part, which promises nothing yet. It is listed until its pulse is dropped.
+    pub fn part(&self, name: &'static str) -> Pulse {
+        self.lock().insert(name, Promise::Nothing);
+        Pulse { name, parts: self.clone() }
+    }
+
+    /// How each part is, by name.
+    pub fn health(&self, now: Instant) -> Vec<(&'static str, Health)> {
+        let health = |promise: &Promise| match promise {
+            Promise::Nothing => Health::Waiting,
+            Promise::Word(by) if now <= *by => Health::Working,
+            Promise::Word(_) => Health::Late,
+            Promise::Broken => Health::Dead,
+        };
+        self.lock().iter().map(|(name, promise)| (*name, health(promise))).collect()
+    }
+
+    /// The names of the parts that are late or dead.
+    pub fn stuck(&self, now: Instant) -> Vec<&'static str> {
+        let health = self.health(now);
+        health.into_iter().filter(|(_, health)| !health.is_well()).map(|(name, _)| name).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Promise>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The promises of one part.
+#[derive(Debug)]
+pub struct Pulse {
+    name: &'static str,
+    parts: Heartbeats,
+}
+
+impl Pulse {
+    /// The part is at work, and will be heard of again by then.
+    pub fn promise(&self, by: Instant) {
+        self.parts.lock().insert(self.name, Promise::Word(by));
+    }
+
+    /// The part waits for work.
+    pub fn rest(&self) {
+        self.parts.lock().insert(self.name, Promise::Nothing);
+    }
+}
+
+impl Drop for Pulse {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.parts.lock().insert(self.name, Promise::Broken);
+        } else {
+            self.parts.lock().remove(self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_part_is_late_once_its_promise_has_passed_and_well_again_with_the_next() {
+        let (parts, now) = (Heartbeats::default(), Instant::now());
+        let (model, camera) = (parts.part("model"), parts.part("camera"));
+        assert_eq!(parts.health(now), [("camera", Health::Waiting), ("model", Health::Waiting)]);
+        model.promise(now + Duration::from_secs(10));
+        camera.promise(now + Duration::from_secs(30));
+        assert_eq!(parts.stuck(now + Duration::from_secs(10)), Vec::<&str>::new());
+        assert_eq!(parts.stuck(now + Duration::from_secs(11)), ["model"]);
+        model.rest();
+        assert_eq!(parts.stuck(now + Duration::from_secs(11)), Vec::<&str>::new());
+        assert_eq!(parts.stuck(now + Duration::from_secs(31)), ["camera"]);
+    }
+
+    #[test]
+    fn a_part_that_ends_is_forgotten_and_one_that_panics_is_not() {
+        let (parts, now) = (Heartbeats::default(), Instant::now());
+        drop(parts.part("camera"));
+        let microphone = parts.part("microphone");
+        let thread = std::thread::spawn(move || {
+            let _microphone = microphone;
+            panic!("the sound card is on fire");
+        });
+        assert!(thread.join().is_err());
+        assert_eq!(parts.health(now), [("microphone", Health::Dead)]);
+    }
+}

@@ -1,0 +1,127 @@
+//! What the agent counts, and the report of it that is published from time to time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::event::{Event, Payload};
+use crate::heartbeat::Heartbeats;
+use crate::memory;
+use crate::model_thread::ModelHandle;
+use crate::mqtt::client::Publisher;
+use crate::report::{Body, MetricsReport, Report, Sink};
+use crate::state::State;
+
+/// With more reports than these waiting for the broker, metrics are left out: they would only drive out what matters.
+const OUTBOX_BUSY: u64 = 100;
+
+/// What the agent loop has counted since its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counts {
+    /// What the agent does now.
+    pub state: State,
+    /// How often each state was entered, in the order of [`State::ALL`].
+    pub entered: [u64; State::ALL.len()],
+    /// Turns begun about utterances.
+    pub utterances: u64,
+    /// Turns begun about questions in writing.
+    pub asks: u64,
+    /// Turns begun about pictures.
+    pub pictures: u64,
+    /// Turns that could not be brought to an end.
+    pub failed: u64,
+    /// Turns that took too long and were dropped.
+    pub overdue: u64,
+    /// Pictures that made way for somebody who spoke.
+    pub gave_way: u64,
+    /// Utterances and pictures dropped because the agent was busy.
+    pub dropped: u64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        let entered = [0; State::ALL.len()];
+        let (utterances, asks, pictures) = (0, 0, 0);
+        let (failed, overdue, gave_way, dropped) = (0, 0, 0, 0);
+        let state = State::Idle;
+        Self { state, entered, utterances, asks, pictures, failed, overdue, gave_way, dropped }
+    }
+}
+
+impl Counts {
+    /// A turn begins.
+    pub fn begun(&mut self, event: &Event) {
+        match event.payload {
+            Payload::Utterance(_) => self.utterances += 1,
+            Payload::Ask(_) => self.asks += 1,
+            Payload::Frame(_) => self.pictures += 1,
+        }
+    }
+
+    /// A state is entered.
+    pub fn enter(&mut self, state: State) {
+        self.state = state;
+        let counts = State::ALL.into_iter().zip(&mut self.entered);
+        counts.filter(|(of, _)| *of == state).for_each(|(_, count)| *count += 1);
+    }
+}
+
+/// Where the numbers of a report come from.
+#[derive(Debug)]
+pub struct Gauges {
+    /// The agent loop.
+    pub counts: watch::Receiver<Counts>,
+    /// The model.
+    pub model: ModelHandle,
+    /// The outbox.
+    pub publisher: Publisher,
+    /// All parts.
+    pub parts: Heartbeats,
+    /// When the daemon started.
+    pub started: Instant,
+}
+
+impl Gauges {
+    /// The numbers of this moment.
+    pub fn read(&self, now: Instant) -> MetricsReport {
+        MetricsReport {
+            uptime: now.saturating_duration_since(self.started),
+            counts: self.counts.borrow().clone(),
+            model: self.model.stats(),
+            outbox: self.publisher.waiting(),
+            resident: memory::resident(),
+            parts: self.parts.health(now),
+        }
+    }
+}
+
+/// Publishes the numbers every `every` until `stop`; never where that is 0.
+pub async fn publish(
+    gauges: Gauges,
+    sink: Arc<dyn Sink>,
+    every: Duration,
+    stop: CancellationToken,
+) {
+    if every.is_zero() {
+        return;
+    }
+    let mut due = interval_at(Instant::now() + every, every);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            now = due.tick() => {
+                let report = gauges.read(now);
+                if report.outbox > OUTBOX_BUSY {
+                    debug!(waiting = report.outbox, "no metrics: the broker does not keep up");
+                } else {
+                    sink.send(Report::now(Body::Metrics(Box::new(report))));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The service manager: it is told when the daemon is ready and what it does, and the watchdog is fed as long as all parts of
+//! the daemon make progress. Without a service manager nothing is said.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+use tokio::time::{Instant, interval};
+use tracing::{debug, error, info};
+
+use crate::heartbeat::Heartbeats;
+use crate::metrics::Counts;
+
+/// How often more time is asked for while the model is loaded, and how much.
+const LOADING: Duration = Duration::from_secs(5);
+const EXTENSION: Duration = Duration::from_secs(30);
+/// A model that takes longer to load gets no more time.
+const LOADING_LIMIT: Duration = Duration::from_mins(15);
+/// How often the status is told where there is no watchdog.
+const STATUS: Duration = Duration::from_secs(10);
+
+/// Something that can be told to the service manager.
+pub trait Manager: Send {
+    /// Tells it, if it is there.
+    fn tell(&self, states: &[NotifyState<'_>]);
+}
+
+/// The service manager that started this process: the one behind `$NOTIFY_SOCKET`.
+#[derive(Debug, Clone, Copy)]
+pub struct Systemd;
+
+impl Manager for Systemd {
+    fn tell(&self, states: &[NotifyState<'_>]) {
+        if let Err(fault) = sd_notify::notify(states) {
+            debug!(%fault, "the service manager cannot be told");
+        }
+    }
+}
+
+/// Waits for what takes its time at the start, and asks for more time meanwhile.
+pub async fn loading<T>(manager: &impl Manager, work: impl Future<Output = T>) -> T {
+    let (started, mut due) = (Instant::now(), interval(LOADING));
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            now = due.tick() => if now - started < LOADING_LIMIT {
+                let micros = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
+                let status = format!("loading the model for {} s", (now - started).as_secs());
+                manager.tell(&[NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(micros)]);
+            }
+        }
+    }
+}
+
+/// The daemon is ready.
+pub fn ready(manager: &impl Manager) {
+    manager.tell(&[NotifyState::Ready, NotifyState::Status("ready")]);
+}
+
+/// The daemon ends.
+pub fn stopping(manager: &impl Manager) {
+    manager.tell(&[NotifyState::Stopping, NotifyState::Status("sending what is left")]);
+}
+
+/// Tells the status for ever, and feeds the watchdog, which bites after `watchdog`, while all parts make progress.
+pub async fn attend(
+    manager: impl Manager,
+    watchdog: Option<Duration>,
+    parts: Heartbeats,
+    counts: watch::Receiver<Counts>,
+) {
+    let mut due = interval(watchdog.map_or(STATUS, |limit| limit / 3));
+    let mut was_stuck = Vec::new();
+    loop {
+        let now = due.tick().await;
+        let stuck = parts.stuck(now);
+        if stuck.is_empty() {
+            if !was_stuck.is_empty() {
+                info!("all parts make progress again");
+            }
+            let status = status(&counts.borrow());
+            manager.tell(&[NotifyState::Status(&status), NotifyState::Watchdog]);
+        } else {
+            if stuck != was_stuck {
+                error!(parts = stuck.join(", "), "no progress: the watchdog is not fed");
+            }
+            manager.tell(&[NotifyState::Status(&format!("no progress: {}", stuck.join(", ")))]);
+        }
+        was_stuck = stuck;
+    }
+}
+
+fn status(counts: &Counts) -> String {
+    let Counts { state, utterances, asks, pictures, failed, .. } = counts;
+    let (state, failed) = (state.as_str(), failed + counts.overdue);
+    format!("{state}; heard {utterances}, asked {asks}, looked at {pictures}, failed {failed}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::event::Origin;
+    use crate::model_thread::{Model, ModelThread};
+    use outpost_runtime::{Error, Finish, Generation, Request, Role, Stop, Turn, Usage};
+
+    #[derive(Debug)]
+    struct Log(mpsc::SyncSender<String>);
+
+    impl Manager for Log {
+        fn tell(&self, states: &[NotifyState<'_>]) {
+            let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+            self.0.send(lines.join(" ")).expect("room");
+        }
+    }
+
+    /// A model that hangs in its first layer, and does not look at the deadline, until it is let go.
+    struct Stuck {
+        began: mpsc::SyncSender<()>,
+        gate: mpsc::Receiver<()>,
+    }
+
+    impl Model for Stuck {
+        fn generate(&mut self, _request: &Request, _stop: &Stop) -> Result<Generation, Error> {
+            self.began.send(()).expect("room");
+            self.gate.recv().expect("let go");
+            Ok(Generation {
+                text: "at last".into(),
+                calls: Vec::new(),
+                finish: Finish::EndOfTurn,
+                usage: Usage::default(),
+            })
+        }
+
+        fn warm_up(&mut self, _request: &Request) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn forget(&mut self) {}
+    }
+
+    fn is_fed(log: &mpsc::Receiver<String>) -> bool {
+        log.try_iter().any(|line| line.contains("WATCHDOG=1"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_model_that_hangs_stops_the_watchdog_from_being_fed_until_it_goes_on() {
+        let parts = Heartbeats::default();
+        let ((let_go, gate), (began, has_begun)) = (mpsc::sync_channel(1), mpsc::sync_channel(1));
+        let load = move || Ok(Box::new(Stuck { began, gate }) as Box<dyn Model>);
+        let model = ModelThread::start(load, 4, parts.part("model")).await.expect("started");
+        let (told, log) = mpsc::sync_channel(1000);
+        let (_counts, counted) = watch::channel(Counts::default());
+        let watchdog = Some(Duration::from_secs(30));
+        let request = Request::new(vec![Turn::text(Role::User, "hello")]);
+        let handle = model.handle.clone();
+        let mut answer =
+            std::pin::pin!(handle.generate(Origin::Ask, request, Duration::from_secs(5)));
+        let mut attended = std::pin::pin!(attend(Log(told), watchdog, parts.clone(), counted));
+        let test = async {
+            has_begun.recv().expect("the model was asked");
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            assert!(is_fed(&log), "the request may still come to its end");
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            log.try_iter().for_each(drop);
+            tokio::time::sleep(Duration::from_mins(2)).await;
+            let lines: Vec<String> = log.try_iter().collect();
+            assert!(lines.iter().all(|line| line == "STATUS=no progress: model"), "{lines:?}");
+        };
+        tokio::select! {
+            biased;
+            _ = &mut answer => panic!("it hangs"),
+            () = &mut attended => panic!("nobody stopped it"),
+            () = test => {}
+        }
+        let_go.send(()).expect("the model waits");
+        assert_eq!(answer.await.expect("an answer").text, "at last");
+        assert_eq!(parts.stuck(Instant::now()), Vec::<&str>::new());
+        assert!(tokio::time::timeout(Duration::from_secs(30), attended).await.is_err());
+        assert!(is_fed(&log));
+        model.join();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn loading_asks_for_time_and_for_no_more_than_is_reasonable() {
+        let (told, log) = mpsc::sync_channel(1000);
+        loading(&Log(told), tokio::time::sleep(Duration::from_hours(1))).await;
+        let lines: Vec<String> = log.try_iter().collect();
+        assert!(lines[1].contains("STATUS=loading the model for 5 s"), "{lines:?}");
+        assert!(lines.iter().all(|line| line.contains("EXTEND_TIMEOUT_USEC=30000000")));
+        assert_eq!(lines.len() as u64, LOADING_LIMIT.as_secs() / LOADING.as_secs());
+    }
+}
