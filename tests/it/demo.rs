@@ -5,7 +5,7 @@ use std::process::Command;
 use outpost_tests::root;
 
 /// The program beside this test: `cargo build --workspace --tests` and `cargo nextest run --workspace` build both.
-fn outpost() -> Command {
+pub(crate) fn outpost() -> Command {
     let test = std::env::current_exe().unwrap();
     let folder = test
         .ancestors()

@@ -19,6 +19,8 @@ mod parity;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
+mod service;
+#[cfg(test)]
 mod smollm2;
 #[cfg(test)]
 mod sweep;

@@ -29,7 +29,7 @@ pub(crate) fn run(root: &Path, program: &str, first: &[&str], args: &[&str]) -> 
 }
 
 /// Cargo's target folder: `CARGO_TARGET_DIR` where set.
-fn target(root: &Path) -> PathBuf {
+pub(crate) fn target(root: &Path) -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
 }
 

@@ -5,6 +5,7 @@
 //! - [`mod@test`]: everything that must hold before a change lands
 //! - [`demo`]: the product on sample inputs, and other programs of the workspace
 //! - [`tidy`]: house rules that no compiler checks
+//! - [`vm`]: the agent as a service on an emulated machine
 //! - [`process`]: child processes, and their end when a signal comes
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "tasks talk to whoever runs them")]
@@ -15,6 +16,7 @@ mod setup;
 mod test;
 mod tidy;
 mod tools;
+mod vm;
 
 use anyhow::{Result, bail};
 use std::{
@@ -29,6 +31,7 @@ Usage: cargo xtask TASK
 Tasks:
   setup [--cuda]   install what a build needs; --cuda fetches libtorch with CUDA
   test             run every check that a change must pass
+  test --vm        run the agent as a service on an emulated machine with a sound card and a camera
   demo [ARGS]      build outpost and run `outpost demo ARGS`
   synth [--preset NAME] DIR
                    write a checkpoint of a published model's full shape with random weights
@@ -59,6 +62,7 @@ fn run(args: &[String]) -> Result<()> {
         ["setup"] => setup::run(&root, setup::Flavour::Cpu),
         ["setup", "--cuda"] => setup::run(&root, setup::Flavour::Cuda),
         ["test"] => test::run(&root),
+        ["test", "--vm"] => vm::run(&root),
         ["demo", rest @ ..] => demo::run(&root, "outpost", &["demo"], rest),
         ["synth", rest @ ..] => demo::run(&root, "outpost-synth", &[], rest),
         ["tidy"] => tidy::run(&root),

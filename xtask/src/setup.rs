@@ -5,6 +5,7 @@ mod packages;
 mod weights;
 mod wheels;
 
+pub(crate) use packages::install_missing as install;
 pub(crate) use weights::ensure as weights;
 pub(crate) use wheels::Flavour;
 

@@ -58,6 +58,11 @@ pub(crate) fn ensure() -> Result<()> {
     Ok(())
 }
 
+/// Installs Debian packages that are not there yet.
+pub(crate) fn install_missing(names: &[&'static str]) -> Result<()> {
+    install(&missing_of(names))
+}
+
 /// Installs Debian packages, through sudo unless this is root.
 pub(crate) fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
