@@ -98,7 +98,7 @@ impl Int8 {
 impl Int4 {
     /// Matrix rows that are laid out at a time: a multiple of every kernel's block, and few, since in between each code takes 32
     /// bits.
-    const BLOCK: usize = 512;
+    const BLOCK: usize = 128;
 
     fn load(weights: &Weights, name: &str, rows: usize, width: usize) -> Result<Self> {
         let scales = format!("{name}.scale_zero");

@@ -14,7 +14,9 @@ mod mlp;
 mod norm;
 mod rope;
 
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 
 use tch::{Device, Kind, Tensor};
 
@@ -113,9 +115,7 @@ impl Decoder {
         } else {
             embed_tokens.share()
         };
-        let layers = (0..sizes.num_hidden_layers)
-            .map(|layer| Layer::load(weights, config, &format!("model.layers.{layer}")))
-            .collect::<Result<_>>()?;
+        let layers = load_layers(weights, config)?;
         let kind = match &embed_tokens {
             Linear::Dense(weight) => weight.kind(),
             _ => Kind::BFloat16,
@@ -254,9 +254,29 @@ impl Decoder {
     }
 }
 
+/// All layers. What takes the time is to lay int4 weights out for the CPU's kernel, so several threads share them; few, since each
+/// holds a block of wide codes.
+fn load_layers(weights: &Weights, config: &Config) -> Result<Vec<Layer>> {
+    let count = config.decoder.num_hidden_layers;
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
+    let share = |thread: usize| {
+        let _no_grad = tch::no_grad_guard();
+        (thread * count / threads..(thread + 1) * count / threads)
+            .map(|layer| Layer::load(weights, config, &format!("model.layers.{layer}")))
+            .collect::<Result<Vec<_>>>()
+    };
+    let shares = thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|i| scope.spawn(move || share(i))).collect();
+        let ended =
+            running.into_iter().map(|share| share.join().unwrap_or_else(|p| resume_unwind(p)));
+        ended.collect::<Result<Vec<_>>>()
+    })?;
+    Ok(shares.into_iter().flatten().collect())
+}
+
 /// Bytes of a layer's intermediate results at a time. A matrix product of some hundred rows is as fast a row as one of
 /// thousands; what more rows at a time would add is memory.
-const ACTIVATIONS: usize = 64 << 20;
+const ACTIVATIONS: usize = 32 << 20;
 
 /// How many positions go through the layers at a time: as many as [`ACTIVATIONS`] allows for at a layer's widest point, where
 /// gate and up, what an adapter adds to them, and their sum are held at once.
@@ -265,5 +285,7 @@ fn chunk(sizes: &DecoderConfig, kind: Kind) -> usize {
     (ACTIVATIONS / position).max(1)
 }
 
+#[cfg(test)]
+mod long_context;
 #[cfg(test)]
 mod tests;
