@@ -49,3 +49,24 @@ fn ask_prints_the_calls_as_json() {
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["calls"][0]["name"], "set_lock", "{answer}");
 }
+
+#[test]
+fn the_doctor_names_what_is_wrong_and_how_to_mend_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("outpost.toml");
+    // Nobody listens on port 1 of this machine.
+    std::fs::write(
+        &file,
+        "[mqtt]\nhost = '127.0.0.1'\nport = 1\n[firmware]\nport = '/dev/nothing'\n",
+    )
+    .unwrap();
+    let output = outpost().args(["doctor", "--json", "--config"]).arg(&file).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |area: &str| findings.iter().rfind(|finding| finding["area"] == area).unwrap();
+    for (area, verdict) in [("model", "ok"), ("mqtt", "wrong"), ("serial", "wrong")] {
+        assert_eq!(of(area)["verdict"], verdict, "{findings:#?}");
+    }
+    assert!(of("mqtt")["remedy"].as_str().unwrap().contains("mqtt.host"));
+    assert!(findings.iter().any(|finding| finding["area"] == "sound"), "{findings:#?}");
+}

@@ -151,7 +151,8 @@ fn boot(folder: &Path) -> Result<()> {
     machine.args(["-smp", "2", "-m", "1536", "-nodefaults", "-display", "none", "-no-reboot"]);
     machine.args(["-chardev", &console, "-serial", "chardev:console"]);
     machine.arg("-kernel").arg(folder.join("vmlinuz")).arg("-initrd").arg(folder.join("initrd"));
-    machine.args(["-append", "root=/dev/vda console=ttyS0 panic=-1 quiet systemd.show_status=no"]);
+    machine
+        .args(["-append", "root=/dev/vda rw console=ttyS0 panic=-1 quiet systemd.show_status=no"]);
     machine.args(["-drive", &disk("base.ext4", "snapshot=on")]);
     machine.args(["-drive", &disk("outpost.ext4", "readonly=on")]);
     process::run(&mut machine)

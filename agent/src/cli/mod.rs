@@ -4,6 +4,7 @@ mod ask;
 mod chat;
 mod demo;
 mod demo_firmware;
+mod doctor;
 mod eval;
 mod firmware_sim;
 mod import;
@@ -42,6 +43,7 @@ enum Command {
     Ask(ask::Args),
     Chat(chat::Args),
     Demo(demo::Args),
+    Doctor(doctor::Args),
     Eval(eval::Args),
     FirmwareSim(firmware_sim::Args),
     Import(import::Args),
@@ -70,6 +72,7 @@ impl Cli {
             Command::Ask(args) => ask::run(&args),
             Command::Chat(args) => chat::run(&args),
             Command::Demo(args) => demo::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Eval(args) => eval::run(&args),
             Command::FirmwareSim(args) => firmware_sim::run(&args),
             Command::Import(args) => import::run(&args),

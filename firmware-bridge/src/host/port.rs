@@ -111,8 +111,11 @@ impl PortChoice {
         Ok((port, PortLock { _file: file }))
     }
 
-    /// The device file, given the system's list of serial ports.
-    fn find(&self, ports: &Path) -> Result<PathBuf, PortError> {
+    /// The device file, given the system's list of serial ports, which is `/sys/class/tty`.
+    ///
+    /// # Errors
+    /// When no USB device of the id is plugged in.
+    pub fn find(&self, ports: &Path) -> Result<PathBuf, PortError> {
         match self {
             Self::Path(path) => Ok(path.clone()),
             Self::Usb(id) => {

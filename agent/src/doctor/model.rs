@@ -1,0 +1,87 @@
+//! The model, the memory it needs, and what it computes on.
+
+use std::path::Path;
+
+use outpost_runtime::device;
+use outpost_runtime::import::manifest::Manifest;
+
+use crate::config::ModelConfig;
+use crate::doctor::Finding;
+use crate::memory::{self, gib};
+use crate::model_dir::{self, Found};
+
+const AREA: &str = "model";
+
+/// Looks at the model that `outpost run` would load.
+pub(super) fn examine(config: &ModelConfig, flag: Option<&Path>) -> Vec<Finding> {
+    let mut findings = vec![gpu(config)];
+    match model_dir::find(flag, config.path.as_deref()) {
+        Ok(Found::Packed(dir)) => findings.extend(packed(&dir, config)),
+        Ok(Found::Bundled(_)) => findings
+            .push(Finding::ok(AREA, "the bundled one, which is packed when it is first used")),
+        Err(fault) => findings.push(Finding::wrong(
+            AREA,
+            fault.to_string(),
+            "pack a checkpoint with `outpost import`, and name its folder in model.path",
+        )),
+    }
+    findings
+}
+
+fn packed(dir: &Path, config: &ModelConfig) -> Vec<Finding> {
+    let again = "pack the checkpoint again with `outpost import`";
+    let manifest = match Manifest::read(dir) {
+        Ok(manifest) => manifest,
+        Err(fault) => return vec![Finding::wrong(AREA, fault.to_string(), again)],
+    };
+    let length = |name: &str| std::fs::metadata(dir.join(name)).map(|about| about.len()).ok();
+    let is_damaged = |part: &str, bytes: u64| length(part) != Some(bytes);
+    let damaged = manifest.parts.iter().find(|(name, part)| is_damaged(name, part.bytes));
+    let model = if let Some((name, _)) = damaged {
+        let found = format!("{}: {name} is missing or cut short", dir.display());
+        Finding::wrong(AREA, found, again)
+    } else {
+        let (from, quant) = (&manifest.source.name, manifest.quant);
+        Finding::ok(AREA, format!("{}: {from}, {quant:?}", dir.display()))
+    };
+    let memory = match memory::engine_options(dir, config) {
+        Ok(_) => Finding::ok("memory", format!("the model fits; {} are free", free())),
+        Err(fault) => Finding::wrong(
+            "memory",
+            fault.to_string(),
+            "`outpost plan` shows what each choice of model.context, model.kv and model.encoders needs",
+        ),
+    };
+    vec![model, memory]
+}
+
+fn free() -> String {
+    memory::available()
+        .map_or_else(|| "unknown amounts".into(), |free| format!("{:.2} GiB", gib(free)))
+}
+
+fn gpu(config: &ModelConfig) -> Finding {
+    match device::choose(config.engine_options().device) {
+        Ok(device) => Finding::ok("gpu", format!("the decoder runs on {device:?}")),
+        Err(fault) => Finding::wrong(
+            "gpu",
+            fault.to_string(),
+            "see that the user may open the GPU (groups video and render) and that libtorch is the one with CUDA",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn a_folder_without_a_model_is_wrong_and_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let findings = examine(&ModelConfig::default(), Some(folder.path()));
+        let model = findings.iter().find(|finding| finding.area == AREA).unwrap();
+        assert_eq!(model.verdict, Verdict::Wrong);
+        assert!(model.remedy.as_ref().unwrap().contains("outpost import"), "{model:?}");
+    }
+}
