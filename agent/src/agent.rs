@@ -1,10 +1,10 @@
 //! The agent loop: one `select!` that waits for what happens, and one dispatch that feeds it to the state machine.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use outpost_runtime::{Image, ToolSpec};
+use outpost_runtime::ToolSpec;
 use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ use crate::metrics::Counts;
 use crate::pending::Pending;
 use crate::report::{Body, Report, Sink, StateReport};
 use crate::senses::Heard;
+use crate::senses::camera::eye::Eye;
 use crate::senses::mailbox::Receiver;
 use crate::state::{Input, Limits, Machine, State};
 use crate::turn::{Ended, Progress, Turns};
@@ -95,32 +96,6 @@ impl AgentConfig {
     }
 }
 
-/// The latest picture of the camera, for the agent loop to set and `read_camera` to look at.
-#[derive(Debug, Clone, Default)]
-pub struct Eye(Arc<Mutex<Sight>>);
-
-#[derive(Debug, Default)]
-struct Sight {
-    closed: bool,
-    frame: Option<Frame>,
-}
-
-impl Eye {
-    /// The latest picture; none before the first one, and none while the camera is switched off.
-    pub fn look(&self) -> Option<Frame> {
-        let sight = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if sight.closed { None } else { sight.frame.clone() }
-    }
-
-    fn see(&self, frame: Frame) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).frame = Some(frame);
-    }
-
-    fn close(&self, closed: bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).closed = closed;
-    }
-}
-
 /// Where events come from.
 #[derive(Debug)]
 pub struct Inputs {
@@ -144,9 +119,6 @@ pub struct Agent {
     pending: Pending,
     /// Whether pictures are looked at.
     camera_on: bool,
-    /// Whether pictures are read as they come.
-    watching: bool,
-    last_image: Option<Image>,
 }
 
 /// One thing that happened in the loop.
@@ -175,13 +147,13 @@ impl Current {
 }
 
 impl Agent {
-    /// An agent at rest. With `watching`, every new picture is read. What happens is counted in `counts`.
+    /// An agent at rest, which closes `eye` while the camera is switched off. What happens is counted in `counts`.
     pub fn new(
         inputs: Inputs,
         turns: Turns,
         (sink, counts): (Arc<dyn Sink>, watch::Sender<Counts>),
         eye: Eye,
-        (limits, watching): (Limits, bool),
+        limits: Limits,
     ) -> Self {
         Self {
             camera_on: inputs.camera.is_some(),
@@ -192,8 +164,6 @@ impl Agent {
             eye,
             machine: Machine::new(limits, Instant::now()),
             pending: Pending::default(),
-            watching,
-            last_image: None,
         }
     }
 
@@ -295,6 +265,7 @@ impl Agent {
                 self.step(Input::Mute(muted));
             }
             Next::Inbound(Inbound::Set(Setting::Camera(on))) => self.switch_camera(on),
+            Next::Inbound(Inbound::Evidence(name)) => self.turns.show_evidence(&name),
             Next::Inbound(Inbound::Talk(held)) => {
                 // When it comes up, the microphone tells what was heard.
                 if held && !self.machine.muted() {
@@ -327,12 +298,7 @@ impl Agent {
         if !self.camera_on {
             return;
         }
-        self.eye.see(frame.clone());
-        let is_new =
-            self.last_image.replace(frame.image.clone()).is_none_or(|last| last != frame.image);
-        if self.watching && is_new {
-            self.wait(Event::now(Payload::Frame(frame)));
-        }
+        self.wait(Event::now(Payload::Frame(frame)));
     }
 
     /// Puts an event to those that wait.
@@ -345,7 +311,6 @@ impl Agent {
     fn switch_camera(&mut self, on: bool) {
         if self.camera_on != on {
             self.camera_on = on;
-            self.last_image = None;
             self.eye.close(!on);
             self.report_state();
         }

@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::agent::{Agent, Eye, Inputs};
+use crate::agent::{Agent, Inputs};
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::event::Inbound;
+use crate::evidence::{Evidence, EvidenceError};
 use crate::firmware::Firmware;
 use crate::firmware::hands::Hands;
 use crate::heartbeat::Heartbeats;
@@ -26,10 +27,14 @@ use crate::mqtt::broker::{Broker, BrokerError};
 use crate::mqtt::client::{self, MqttError, Publisher};
 use crate::prompting;
 use crate::report::Sink;
+use crate::senses::camera::counters::Counters;
+use crate::senses::camera::eye::Eye;
+use crate::senses::camera::watcher::Shared;
 use crate::senses::gate::Gate;
-use crate::senses::{self, SenseError};
+use crate::senses::{self, SenseError, camera};
+use crate::sight::Sight;
 use crate::turn::Turns;
-use crate::watch::WatchList;
+use crate::watch::{RuleError, WatchList};
 
 /// Requests that wait for the model at most.
 const MODEL_QUEUE: usize = 16;
@@ -57,6 +62,12 @@ pub enum AppError {
     /// The microphone or the camera.
     #[error(transparent)]
     Sense(#[from] SenseError),
+    /// The watch list.
+    #[error(transparent)]
+    Watch(#[from] RuleError),
+    /// The folder for evidence.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
     /// The tools.
     #[error(transparent)]
     Tools(#[from] Duplicate),
@@ -122,7 +133,6 @@ impl App {
         let gate = firmware.as_ref().map_or_else(Gate::open, Firmware::gate);
         let microphone =
             senses::start_microphone(&config.microphone, gate, parts.part("microphone"))?;
-        let camera = senses::start_camera(&config.camera, parts.part("camera"))?;
         let (tracker, stop, farewell) =
             (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let (inbound_out, inbound) = mpsc::channel::<Inbound>(INBOUND_CAPACITY);
@@ -147,14 +157,16 @@ impl App {
         tracker.spawn(metrics::publish(gauges, sink.clone(), config.agent.metrics, stop.clone()));
 
         let eye = Eye::default();
-        let turns = turns(&config, &model.handle, sink.clone(), eye.clone(), hands)?;
+        let counters = Arc::<Counters>::default();
+        let seeing = Shared { eye: eye.clone(), counters: counters.clone(), sink: sink.clone() };
+        let camera = camera::start(&config.camera, seeing, parts.part("camera"))?;
+        let turns = turns(&config, &model.handle, sink.clone(), (eye.clone(), counters), hands)?;
         let inputs = Inputs {
             microphone: microphone.map(|sense| sense.receiver),
             camera: camera.map(|sense| sense.receiver),
             inbound,
         };
-        let settings = (config.agent.limits, config.camera.watch);
-        let agent = Agent::new(inputs, turns, (sink, counts), eye, settings);
+        let agent = Agent::new(inputs, turns, (sink, counts), eye, config.agent.limits);
         let ended = CancellationToken::new();
         let guard = ended.clone().drop_guard();
         let run = agent.run(stop.clone(), config.agent.grace / 2, parts.part("agent"));
@@ -183,9 +195,16 @@ fn turns(
     config: &Config,
     model: &ModelHandle,
     sink: Arc<dyn Sink>,
-    eye: Eye,
+    (eye, counters): (Eye, Arc<Counters>),
     hands: Option<Hands>,
-) -> Result<Turns, Duplicate> {
+) -> Result<Turns, AppError> {
+    let sight = Sight::new(
+        model.clone(),
+        (eye.clone(), counters, &config.camera),
+        (WatchList::new(config.watch.clone())?, Evidence::open(&config.evidence)?),
+        sink.clone(),
+        &config.model,
+    );
     let dispatcher = Dispatcher::new(
         sink.clone(),
         eye,
@@ -193,9 +212,8 @@ fn turns(
         hands.clone(),
         config.agent.tool_timeout,
     )?;
-    let watch_list = WatchList::new(config.watch.clone());
     let settings = (&config.agent, &config.model);
-    Ok(Turns::new(model.clone(), (dispatcher, hands), watch_list, sink, settings))
+    Ok(Turns::new(model.clone(), (dispatcher, hands), sight, sink, settings))
 }
 
 /// A daemon at work.

@@ -13,9 +13,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::agent::AgentConfig;
+use crate::evidence::EvidenceConfig;
 use crate::firmware::FirmwareConfig;
 use crate::mqtt::MqttConfig;
-use crate::senses::{CameraConfig, MicrophoneConfig};
+use crate::senses::MicrophoneConfig;
+use crate::senses::camera::config::CameraConfig;
 use crate::watch::WatchRule;
 
 /// Everything that can be configured.
@@ -33,6 +35,8 @@ pub struct Config {
     pub firmware: FirmwareConfig,
     /// `[mqtt]`
     pub mqtt: MqttConfig,
+    /// `[evidence]`
+    pub evidence: EvidenceConfig,
     /// `[[watch]]`
     pub watch: Vec<WatchRule>,
 }
@@ -238,6 +242,7 @@ impl Config {
             &mut config.model.path,
             &mut config.microphone.path,
             &mut config.camera.path,
+            &mut config.evidence.folder,
             &mut mqtt.password_file,
             &mut mqtt.outbox,
         ];
@@ -265,13 +270,14 @@ impl Config {
             camera: sections.take("camera"),
             firmware: sections.take("firmware"),
             mqtt: sections.take("mqtt"),
+            evidence: sections.take("evidence"),
             watch: sections.take("watch"),
         };
         for key in table.keys() {
             faults.add(
                 key,
                 "",
-                "unknown table; known are model, agent, microphone, camera, firmware, mqtt and watch",
+                "unknown table; known are model, agent, microphone, camera, firmware, mqtt, evidence and watch",
             );
         }
         config.check(&mut faults);
@@ -289,6 +295,7 @@ impl Config {
         self.camera.check(faults);
         self.firmware.check(faults);
         self.mqtt.check(faults);
+        self.evidence.check(faults);
         for (index, rule) in self.watch.iter().enumerate() {
             rule.check(index, faults);
         }

@@ -13,14 +13,14 @@ use outpost_tools::{Context, ErrorKind, House, PolicyRules, Registry, ToolError}
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::agent::Eye;
 use crate::event::{EventId, Origin};
 use crate::firmware::hands::Hands;
 use crate::model_thread::ModelHandle;
 use crate::report::{
     AlertReport, Body, CommandReport, Outcome, Report, ReportId, Sink, TimerReport, ToolReport,
 };
-use crate::turn::read_text;
+use crate::senses::camera::eye::Eye;
+use crate::sight::read_text;
 use crate::watch::Match;
 
 /// The tools of the bundled profile, as the model is told of them.
@@ -116,8 +116,8 @@ impl Dispatcher {
         self.run(&call.name, call.arguments.clone(), cause, (origin, refused, None)).await
     }
 
-    /// Raises an alert for a rule of the watch list. A situation that goes on updates its alert.
-    pub async fn raise_alert(&self, event: EventId, found: Match, text: &str) {
+    /// Raises an alert for a rule of the watch list, and gives it back. A situation that goes on updates its alert.
+    pub async fn raise_alert(&self, event: EventId, found: Match, text: &str) -> AlertReport {
         let message = if found.message.is_empty() {
             format!("{}: {text}", found.rule)
         } else {
@@ -127,13 +127,15 @@ impl Dispatcher {
             alert: found.alert,
             cause: event,
             rule: found.rule,
+            severity: found.severity,
             message: message.clone(),
             text: text.to_owned(),
             count: found.count,
+            evidence: Vec::new(),
         };
         if found.count > 1 {
-            self.home.sink.send(Report::now(Body::Alert(alert)));
-            return;
+            self.home.sink.send(Report::now(Body::Alert(alert.clone())));
+            return alert;
         }
         let arguments = Map::from_iter([("message".to_owned(), Value::String(message))]);
         let cause = Cause { event, origin: Origin::Camera };
@@ -141,9 +143,10 @@ impl Dispatcher {
             "raise_alert",
             arguments,
             cause,
-            (outpost_tools::Origin::Agent, None, Some(alert)),
+            (outpost_tools::Origin::Agent, None, Some(alert.clone())),
         )
         .await;
+        alert
     }
 
     async fn run(

@@ -87,6 +87,17 @@ pub struct Frame {
     pub image: Image,
     /// Where it came from: a device or file name.
     pub source: String,
+    /// Which of the camera's pictures it is; 0 before the eye has seen it.
+    pub number: u64,
+    /// A few pictures from before it, the oldest first.
+    pub before: Vec<Image>,
+}
+
+impl Frame {
+    /// A picture that nobody has seen yet.
+    pub fn new(image: Image, source: String) -> Self {
+        Self { image, source, number: 0, before: Vec::new() }
+    }
 }
 
 /// A question or command in writing.
@@ -112,6 +123,8 @@ pub enum Setting {
 /// What arrives from MQTT and from the board for the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inbound {
+    /// The pictures of an alert are wanted, by its id.
+    Evidence(String),
     /// A question or command.
     Ask(Ask),
     /// A setting was changed.

@@ -104,7 +104,7 @@ mod tests {
 
     fn frame() -> Event {
         let image = Image { width: 1, height: 1, rgb: vec![0; 3].into() };
-        Event::now(Payload::Frame(Frame { image, source: "sign.png".into() }))
+        Event::now(Payload::Frame(Frame::new(image, "sign.png".into())))
     }
 
     #[test]

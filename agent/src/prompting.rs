@@ -39,6 +39,12 @@ pub fn read_image(image: Image, max_new_tokens: usize) -> Request {
     Request { max_new_tokens, ..Request::new(vec![user(Some(image), None, Some(READ_IMAGE))]) }
 }
 
+/// Asks a question about a picture that yes or no answers.
+pub fn yes_or_no(image: Image, question: &str, max_new_tokens: usize) -> Request {
+    let question = format!("{} Answer yes or no.", question.trim());
+    Request { max_new_tokens, ..Request::new(vec![user(Some(image), None, Some(&question))]) }
+}
+
 /// Adds the calls that the model made and what came of them, one response for each.
 pub fn respond(
     request: &mut Request,

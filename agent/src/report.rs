@@ -12,6 +12,7 @@ use crate::heartbeat::Health;
 use crate::metrics::Counts;
 use crate::model_thread::ModelStats;
 use crate::state::State;
+use crate::watch::Severity;
 
 /// Names a tool invocation or an alert; sorts by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,12 +68,16 @@ pub enum Body {
     Voice(VoiceReport),
     /// The camera saw something.
     Camera(CameraReport),
+    /// The camera came or went; retained.
+    Sight(SightReport),
     /// A timer rang.
     Timer(TimerReport),
     /// A tool was called.
     Tool(ToolReport),
     /// Something needs a person's attention.
     Alert(AlertReport),
+    /// A picture that was kept of an alert, on request.
+    Evidence(EvidenceReport),
     /// The answer to an `ask`.
     Answer(AnswerReport),
     /// A command to a device of the home, made by a tool.
@@ -132,10 +137,54 @@ pub struct CameraReport {
     pub source: String,
     /// The text read, none where the picture has none.
     pub text: Option<String>,
+    /// How many pictures of the scene were read.
+    pub readings: usize,
+    /// Readings that were thrown away, since others did not agree; an empty one found no text.
+    pub rejected: Vec<String>,
+    /// What the watch list asked of the picture, and what the model answered.
+    pub answers: Vec<(String, String)>,
     /// From the picture to the text.
     pub latency: Duration,
     /// What went wrong, if anything.
     pub error: Option<String>,
+}
+
+impl CameraReport {
+    /// Of a picture that was not read.
+    pub fn failed(event: EventId, source: String, latency: Duration, error: String) -> Self {
+        let (text, readings, rejected, answers) = (None, 0, Vec::new(), Vec::new());
+        Self { event, source, text, readings, rejected, answers, latency, error: Some(error) }
+    }
+}
+
+/// Whether there are pictures from the camera.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CameraState {
+    /// There are.
+    Up,
+    /// There are none for now.
+    Lost,
+}
+
+impl CameraState {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// The camera came or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SightReport {
+    /// Whether there are pictures.
+    pub state: CameraState,
+    /// The device or file.
+    pub source: String,
+    /// Why there are none, and how to mend it.
+    pub reason: Option<String>,
 }
 
 /// A timer that rang.
@@ -189,12 +238,25 @@ pub struct AlertReport {
     pub cause: EventId,
     /// The rule of the watch list.
     pub rule: String,
+    /// How grave the rule takes it to be.
+    pub severity: Severity,
     /// What the rule says of it.
     pub message: String,
-    /// The text that was read.
+    /// The text that was read, or the answer to the rule's question.
     pub text: String,
     /// How often it was seen in this situation.
     pub count: u64,
+    /// The pictures that were kept of it, once they are: names to ask for.
+    pub evidence: Vec<String>,
+}
+
+/// A picture that was kept of an alert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvidenceReport {
+    /// Its name.
+    pub name: String,
+    /// The picture.
+    pub jpeg: Vec<u8>,
 }
 
 /// The answer to an `ask`.

@@ -1,23 +1,22 @@
 //! One turn: an event, what the model makes of it, the tools it calls, and the reports of all that.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use outpost_runtime::{Audio, Request, ToolSpec};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::AgentConfig;
 use crate::config::ModelConfig;
 use crate::dispatch::{Cause, Dispatcher};
-use crate::event::{Ask, Event, EventId, Frame, Origin, Payload, Utterance};
+use crate::event::{Ask, Event, EventId, Origin, Payload, Utterance};
 use crate::firmware::hands::Hands;
-use crate::model_thread::{ModelError, ModelHandle};
+use crate::model_thread::ModelHandle;
 use crate::prompting;
 use crate::report::{AnswerReport, Body, CameraReport, Report, Sink, VoiceReport};
-use crate::watch::WatchList;
+use crate::sight::Sight;
 
 /// What the agent loop is told while a turn is at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +51,7 @@ pub struct Turns {
     dispatcher: Dispatcher,
     tools: Vec<ToolSpec>,
     hands: Option<Hands>,
-    watch: Mutex<WatchList>,
+    sight: Sight,
     sink: Arc<dyn Sink>,
     max_steps: usize,
     transcribe: bool,
@@ -73,7 +72,7 @@ impl Turns {
     pub fn new(
         model: ModelHandle,
         (dispatcher, hands): (Dispatcher, Option<Hands>),
-        watch: WatchList,
+        sight: Sight,
         sink: Arc<dyn Sink>,
         (agent, config): (&AgentConfig, &ModelConfig),
     ) -> Self {
@@ -82,7 +81,7 @@ impl Turns {
             hands,
             model,
             dispatcher,
-            watch: Mutex::new(watch),
+            sight,
             sink,
             max_steps: agent.max_steps,
             transcribe: agent.transcribe,
@@ -108,7 +107,10 @@ impl Turns {
                 tokio::select! {
                     biased;
                     () = give_way.cancelled() => Ended::GaveWay(event),
-                    read = self.read(&frame) => Ended::when(self.frame(id, frame, started, read).await),
+                    read = self.sight.read(&frame) => {
+                        let about = (id, started);
+                        Ended::when(self.sight.report(about, &frame, read, &self.dispatcher, &give_way).await)
+                    }
                 }
             }
         }
@@ -121,11 +123,18 @@ impl Turns {
         match event.payload {
             Payload::Utterance(utterance) => self.heard(id, utterance, None, outcome, latency),
             Payload::Ask(ask) => self.answer(id, ask, outcome, latency),
-            Payload::Frame(Frame { source, .. }) => {
-                let error = outcome.error;
-                let report = CameraReport { event: id, source, text: None, latency, error };
+            Payload::Frame(frame) => {
+                let report = CameraReport::failed(id, frame.source, latency, reason.to_owned());
                 self.sink.send(Report::now(Body::Camera(report)));
             }
+        }
+    }
+
+    /// Publishes a picture that was kept of an alert, or says why there is none.
+    pub fn show_evidence(&self, name: &str) {
+        if let Err(error) = self.sight.show(name) {
+            let ask = Ask { transaction: None, prompt: String::new(), respond_to: None };
+            self.abandon(Event::now(Payload::Ask(ask)), &error.to_string());
         }
     }
 
@@ -211,36 +220,6 @@ impl Turns {
         })));
     }
 
-    async fn read(&self, frame: &Frame) -> Result<Option<String>, ModelError> {
-        let (bound, deadline) = (self.max_new_tokens, self.deadline);
-        read_text(&self.model, Origin::Camera, frame.clone(), bound, deadline).await
-    }
-
-    async fn frame(
-        &self,
-        event: EventId,
-        frame: Frame,
-        started: Timestamp,
-        read: Result<Option<String>, ModelError>,
-    ) -> bool {
-        let (text, error) = match read {
-            Ok(text) => (text, None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        let done = error.is_none();
-        let latency = Event::age(started);
-        let source = frame.source;
-        let report = CameraReport { event, source, text: text.clone(), latency, error };
-        self.sink.send(Report::now(Body::Camera(report)));
-        let Some(text) = text else { return done };
-        let now = Instant::now();
-        let matches = self.watch.lock().unwrap_or_else(PoisonError::into_inner).read(&text, now);
-        for found in matches {
-            self.dispatcher.raise_alert(event, found, &text).await;
-        }
-        done
-    }
-
     /// Asks the model and carries out what it calls, until it answers without a call or has had its number of rounds.
     async fn converse(
         &self,
@@ -291,20 +270,4 @@ async fn tell(progress: &mpsc::Sender<Progress>, what: Progress) {
     if progress.send(what).await.is_ok() {
         tokio::task::yield_now().await;
     }
-}
-
-/// The text in a picture; none where there is none.
-///
-/// # Errors
-/// When the model does not answer.
-pub async fn read_text(
-    model: &ModelHandle,
-    origin: Origin,
-    frame: Frame,
-    max_new_tokens: usize,
-    deadline: Duration,
-) -> Result<Option<String>, ModelError> {
-    let request = prompting::read_image(frame.image, max_new_tokens);
-    let generation = model.generate(origin, request, deadline).await?;
-    Ok(prompting::text_read(&generation.text).map(str::to_owned))
 }

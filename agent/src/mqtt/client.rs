@@ -326,7 +326,7 @@ impl Link {
                     Err(refused) => {
                         let transaction = match refused.into_inner() {
                             Inbound::Ask(ask) => ask.transaction,
-                            Inbound::Set(_) | Inbound::Talk(_) => None,
+                            Inbound::Set(_) | Inbound::Talk(_) | Inbound::Evidence(_) => None,
                         };
                         (transaction, "the agent is busy: try again later".to_owned())
                     }

@@ -11,7 +11,10 @@ use serde_json::{Map, Value, json};
 use crate::event::{Ask, Inbound};
 use crate::mqtt::client::MAX_PACKET;
 use crate::mqtt::topics::{Incoming, Topics};
-use crate::report::{BoardReport, Body, MetricsReport, Outcome, Report, ReportId};
+use crate::report::{
+    AlertReport, BoardReport, Body, CameraReport, EvidenceReport, MetricsReport, Outcome, Report,
+    ReportId,
+};
 use crate::state::State;
 
 /// The version of the contract.
@@ -71,6 +74,9 @@ pub enum PayloadError {
 /// The topic and the JSON of a report.
 pub fn encode(report: &Report, topics: &Topics) -> Message {
     let (path, retain, body) = body(&report.body);
+    if let Body::Evidence(EvidenceReport { jpeg, .. }) = &report.body {
+        return Message { topic: topics.below(&path), payload: jpeg.clone(), retain };
+    }
     message(topics.below(&path), retain, (report.at, report.id), body)
 }
 
@@ -110,14 +116,15 @@ fn body(body: &Body) -> (String, bool, Value) {
                 "transcript": voice.transcript, "text": voice.text, "calls": voice.calls,
                 "latency_ms": millis(voice.latency), "error": voice.error })),
         ),
-        Body::Camera(camera) => (
-            "event/camera".into(),
-            false,
+        Body::Camera(camera) => camera_body(camera),
+        Body::Sight(sight) => (
+            "camera".into(),
+            true,
             present(
-                json!({ "event": camera.event.to_string(), "source": camera.source, "text": camera.text,
-                "latency_ms": millis(camera.latency), "error": camera.error }),
+                json!({ "state": sight.state.as_str(), "source": sight.source, "reason": sight.reason }),
             ),
         ),
+        Body::Evidence(evidence) => (format!("evidence/{}", evidence.name), false, Value::Null),
         Body::Timer(timer) => (
             "event/timer".into(),
             false,
@@ -130,12 +137,7 @@ fn body(body: &Body) -> (String, bool, Value) {
                 "name": tool.name, "arguments": tool.arguments, "outcome": outcome(&tool.outcome),
                 "latency_ms": millis(tool.latency) }),
         ),
-        Body::Alert(alert) => (
-            "alert".into(),
-            false,
-            json!({ "alert": alert.alert.to_string(), "cause": alert.cause.to_string(), "rule": alert.rule,
-                "message": alert.message, "text": alert.text, "count": alert.count }),
-        ),
+        Body::Alert(alert) => alert_body(alert),
         Body::Answer(answer) => (
             "answer".into(),
             false,
@@ -182,6 +184,21 @@ fn metrics_body(metrics: &MetricsReport) -> (String, bool, Value) {
     ("metrics".into(), true, present(fields))
 }
 
+fn camera_body(camera: &CameraReport) -> (String, bool, Value) {
+    let fields = json!({ "event": camera.event.to_string(), "source": camera.source,
+        "text": camera.text, "readings": camera.readings, "rejected": filled(&camera.rejected),
+        "answers": answers(&camera.answers), "latency_ms": millis(camera.latency),
+        "error": camera.error });
+    ("event/camera".into(), false, present(fields))
+}
+
+fn alert_body(alert: &AlertReport) -> (String, bool, Value) {
+    let fields = json!({ "alert": alert.alert.to_string(), "cause": alert.cause.to_string(),
+        "rule": alert.rule, "severity": alert.severity.as_str(), "message": alert.message,
+        "text": alert.text, "count": alert.count, "evidence": filled(&alert.evidence) });
+    ("alert".into(), false, present(fields))
+}
+
 fn board_body(board: &BoardReport) -> (String, bool, Value) {
     let channels: Map<String, Value> =
         board.channels.iter().map(|(name, function)| (name.clone(), (*function).into())).collect();
@@ -198,6 +215,17 @@ fn outcome(outcome: &Outcome) -> Value {
             json!({ "status": "failed", "kind": kind, "message": message })
         }
     }
+}
+
+/// A list, or nothing where it is empty.
+fn filled(list: &[String]) -> Option<&[String]> {
+    (!list.is_empty()).then_some(list)
+}
+
+/// Questions of the watch list with their answers, by rule.
+fn answers(answers: &[(String, String)]) -> Option<Map<String, Value>> {
+    let fields = answers.iter().map(|(rule, answer)| (rule.clone(), answer.clone().into()));
+    (!answers.is_empty()).then(|| fields.collect())
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -240,6 +268,11 @@ pub fn decode(
         .trim();
     match incoming {
         Incoming::Ask => ask(text).map(|ask| Some(Inbound::Ask(ask))).map_err(malformed),
+        Incoming::Evidence => crate::evidence::is_name(text)
+            .then(|| Some(Inbound::Evidence(text.to_owned())))
+            .ok_or_else(|| {
+                malformed("expected the id of an alert, or a name of its evidence".into())
+            }),
         Incoming::Set(setting) => switch(text)
             .map(|on| Some(Inbound::Set(setting(on))))
             .ok_or_else(|| malformed("expected ON or OFF".into())),

@@ -15,6 +15,8 @@ pub enum Incoming {
     Ask,
     /// A setting: builds it from on or off.
     Set(fn(bool) -> Setting),
+    /// A picture that was kept is wanted.
+    Evidence,
 }
 
 impl Topics {
@@ -39,14 +41,15 @@ impl Topics {
     }
 
     /// What the agent subscribes to.
-    pub fn subscriptions(&self) -> [String; 2] {
-        [self.below("ask"), self.below("set/+")]
+    pub fn subscriptions(&self) -> [String; 3] {
+        [self.below("ask"), self.below("set/+"), self.below("get/evidence")]
     }
 
     /// What a topic that arrived is for; none where it is nothing of ours.
     pub fn incoming(&self, topic: &str) -> Option<Incoming> {
         match topic.strip_prefix(&self.base)?.strip_prefix('/')? {
             "ask" => Some(Incoming::Ask),
+            "get/evidence" => Some(Incoming::Evidence),
             "set/mute" => Some(Incoming::Set(Setting::Mute)),
             "set/camera" => Some(Incoming::Set(Setting::Camera)),
             _ => None,

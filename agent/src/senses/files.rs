@@ -127,7 +127,11 @@ impl FrameSource for FileCamera {
             _ => read_image(&path)?,
         };
         self.shown = Some((path.clone(), image.clone()));
-        Ok(Some(Frame { image, source: file_name(&path) }))
+        Ok(Some(Frame::new(image, file_name(&path))))
+    }
+
+    fn name(&self) -> String {
+        self.shown.as_ref().map_or_else(String::new, |(path, _)| file_name(path))
     }
 
     fn is_live(&self) -> bool {

@@ -1,7 +1,8 @@
 //! What the device hears and sees. Each source has one OS thread, which blocks on it and hands over through a bounded queue.
 //!
-//! [`AudioSource`] and [`FrameSource`] are what a back end implements: [`files`] does now, sound cards and cameras can.
+//! [`AudioSource`] and [`FrameSource`] are what a back end implements: [`files`] has both, [`camera`] a capture device.
 
+pub mod camera;
 pub mod endpoint;
 pub mod files;
 pub mod gate;
@@ -19,15 +20,13 @@ use crate::config::{Faults, millis};
 use crate::event::{Frame, Utterance};
 use crate::heartbeat::Pulse;
 use crate::senses::endpoint::{Cut, Endpoint, EndpointConfig};
-use crate::senses::files::{FileCamera, FileMicrophone};
+use crate::senses::files::FileMicrophone;
 use crate::senses::gate::Gate;
 use crate::senses::mailbox::{Receiver, Sender, mailbox};
 use outpost_runtime::Audio;
 
 /// Utterances that wait for the agent at most; a live microphone then drops the oldest.
 const HEARD_CAPACITY: usize = 32;
-/// Pictures that wait for the agent at most: only the latest is of interest.
-const SEEN_CAPACITY: usize = 1;
 
 /// Pause before a microphone that failed is read again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -63,6 +62,17 @@ pub trait FrameSource: Send {
     /// When the source failed. It may be read again: a device can come back.
     fn read(&mut self) -> Result<Option<Frame>, SenseError>;
 
+    /// Lets a picture pass unseen, since nobody may look now; false at the end of the source.
+    ///
+    /// # Errors
+    /// As [`FrameSource::read`].
+    fn skip(&mut self) -> Result<bool, SenseError> {
+        self.read().map(|frame| frame.is_some())
+    }
+
+    /// What is being read: a device or file name.
+    fn name(&self) -> String;
+
     /// Whether pictures are lost when they are not read in time.
     fn is_live(&self) -> bool;
 }
@@ -81,6 +91,9 @@ pub enum SenseError {
         /// What is wrong and what would do.
         reason: String,
     },
+    /// The capture device.
+    #[error(transparent)]
+    Camera(#[from] camera::raw::CameraError),
     /// The thread of the source could not be started.
     #[error("starting the thread of a sense: {0}")]
     Thread(#[source] std::io::Error),
@@ -129,35 +142,6 @@ pub enum Pace {
     Realtime,
     /// As fast as it is understood.
     Fast,
-}
-
-/// `[camera]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CameraConfig {
-    /// A picture or a folder of them, shown in the order of their names; none: no camera.
-    pub path: Option<PathBuf>,
-    /// Whether to begin anew at the end.
-    pub repeat: bool,
-    /// Time from one picture to the next.
-    #[serde(with = "millis", rename = "interval_ms")]
-    pub interval: Duration,
-    /// Whether new pictures are read as they come; else only `read_camera` reads them.
-    pub watch: bool,
-}
-
-impl Default for CameraConfig {
-    fn default() -> Self {
-        Self { path: None, repeat: true, interval: Duration::from_secs(1), watch: true }
-    }
-}
-
-impl CameraConfig {
-    pub(crate) fn check(&self, faults: &mut Faults) {
-        if self.interval.is_zero() {
-            faults.add("camera.interval_ms", 0, "use 1 or more");
-        }
-    }
 }
 
 /// What the microphone's thread tells the agent.
@@ -255,48 +239,6 @@ pub fn listen(
         }
     };
     start("microphone", receiver, run)
-}
-
-/// Opens the camera of a configuration, if there is one, and starts its thread; `pulse` tells that it goes on.
-///
-/// # Errors
-/// When the source cannot be opened.
-pub fn start_camera(
-    config: &CameraConfig,
-    pulse: Pulse,
-) -> Result<Option<Sense<Frame>>, SenseError> {
-    let Some(path) = &config.path else { return Ok(None) };
-    let source = FileCamera::open(path, config.repeat, config.interval)?;
-    watch(Box::new(source), pulse, config.interval + STUCK).map(Some)
-}
-
-/// Starts the thread that takes pictures from a source, which is stuck if it is live and gives none for as long as `patience`.
-///
-/// # Errors
-/// When the thread cannot be started.
-pub fn watch(
-    mut source: Box<dyn FrameSource>,
-    pulse: Pulse,
-    patience: Duration,
-) -> Result<Sense<Frame>, SenseError> {
-    let (sender, receiver) = mailbox(SEEN_CAPACITY);
-    let run = move || {
-        while !sender.is_closed() {
-            if source.is_live() {
-                pulse.promise(Instant::now() + patience);
-            }
-            match source.read() {
-                Ok(Some(frame)) if source.is_live() => drop(sender.push(frame)),
-                Ok(Some(frame)) => drop(sender.push_waiting(frame)),
-                Ok(None) => {
-                    info!("the camera's source has ended");
-                    return;
-                }
-                Err(error) => warn!(%error, "the camera cannot be read"),
-            }
-        }
-    };
-    start("camera", receiver, run)
 }
 
 fn start<T>(

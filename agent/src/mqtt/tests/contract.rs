@@ -12,11 +12,12 @@ use crate::model_thread::ModelStats;
 use crate::mqtt::payload::{decode, encode, info};
 use crate::mqtt::topics::Topics;
 use crate::report::{
-    AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraReport, CommandReport,
-    InputReport, MetricsReport, Outcome, ReadingReport, Report, ReportId, StateReport, TimerReport,
-    ToolReport, VoiceReport,
+    AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraReport, CameraState,
+    CommandReport, InputReport, MetricsReport, Outcome, ReadingReport, Report, ReportId,
+    SightReport, StateReport, TimerReport, ToolReport, VoiceReport,
 };
 use crate::state::State;
+use crate::watch::Severity;
 
 const DOCUMENT: &str = include_str!("../../../../docs/mqtt.md");
 /// Fields that differ from message to message.
@@ -102,6 +103,37 @@ fn metrics() -> Body {
     }))
 }
 
+/// What the camera has to say.
+fn sights(event: EventId) -> Vec<Body> {
+    vec![
+        Body::Camera(CameraReport {
+            event,
+            source: "sign.png".into(),
+            text: Some("EXIT 4".into()),
+            readings: 3,
+            rejected: vec!["EX1T A".into()],
+            answers: vec![("gate".into(), "no".into())],
+            latency: Duration::from_millis(238),
+            error: None,
+        }),
+        Body::Sight(SightReport {
+            state: CameraState::Lost,
+            source: "/dev/video0".into(),
+            reason: Some("/dev/video0: unplugged".into()),
+        }),
+        Body::Alert(AlertReport {
+            alert: ReportId::new(),
+            cause: event,
+            rule: "exit".into(),
+            severity: Severity::Warning,
+            message: "The way out is in sight.".into(),
+            text: "EXIT 4".into(),
+            count: 1,
+            evidence: vec!["019ab0c4-717a-7392-a0b1-c2d3e4f50617".into()],
+        }),
+    ]
+}
+
 fn bodies() -> Vec<Body> {
     let event = EventId::new();
     let called = vec!["set_light".to_owned()];
@@ -119,25 +151,10 @@ fn bodies() -> Vec<Body> {
             latency: Duration::from_millis(412),
             error: None,
         }),
-        Body::Camera(CameraReport {
-            event,
-            source: "sign.png".into(),
-            text: Some("EXIT 4".into()),
-            latency: Duration::from_millis(238),
-            error: None,
-        }),
         metrics(),
         Body::Timer(TimerReport { call: ReportId::new(), duration: Duration::from_mins(10) }),
         done,
         refused,
-        Body::Alert(AlertReport {
-            alert: ReportId::new(),
-            cause: event,
-            rule: "exit".into(),
-            message: "The way out is in sight.".into(),
-            text: "EXIT 4".into(),
-            count: 1,
-        }),
         Body::Answer(AnswerReport {
             event,
             transaction: Some("42".into()),
@@ -169,8 +186,11 @@ fn the_document_shows_what_is_sent() {
     let topics = Topics::new("desk");
     let examples = examples();
     let mut sent: BTreeMap<String, Vec<Map<String, Value>>> = BTreeMap::new();
-    let messages =
-        bodies().into_iter().map(|body| encode(&Report::now(body), &topics)).chain([info(&topics)]);
+    let messages = bodies()
+        .into_iter()
+        .chain(sights(EventId::new()))
+        .map(|body| encode(&Report::now(body), &topics))
+        .chain([info(&topics)]);
     for message in messages {
         let path = message.topic.strip_prefix("outpost/desk/").expect("below the base").to_owned();
         sent.entry(path).or_default().push(without_changing(&message.payload));

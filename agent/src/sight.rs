@@ -1,0 +1,258 @@
+//! A look through the camera: what is read there, how many readings agree, and what the watch list makes of it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{Timestamp, Zoned};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::config::ModelConfig;
+use crate::dispatch::Dispatcher;
+use crate::event::{Event, EventId, Frame, Origin};
+use crate::evidence::{Evidence, EvidenceError};
+use crate::model_thread::{ModelError, ModelHandle};
+use crate::prompting;
+use crate::report::{AlertReport, Body, CameraReport, EvidenceReport, Report, Sink};
+use crate::senses::camera::config::CameraConfig;
+use crate::senses::camera::counters::Counters;
+use crate::senses::camera::eye::Eye;
+use crate::watch::agreement::{Agreement, AgreementConfig, Verdict};
+use crate::watch::{Answer, Match, Now, WatchList};
+
+/// How long the next picture of the same scene is waited for.
+const NEXT_PICTURE: Duration = Duration::from_secs(3);
+
+/// Looks at what the camera's gate lets through.
+#[derive(Debug)]
+pub struct Sight {
+    model: ModelHandle,
+    eye: Eye,
+    counters: Arc<Counters>,
+    agreement: AgreementConfig,
+    watch: Mutex<WatchList>,
+    evidence: Option<Evidence>,
+    sink: Arc<dyn Sink>,
+    max_new_tokens: usize,
+    deadline: Duration,
+}
+
+/// What is asked of a picture.
+enum Query<'a> {
+    /// Its text.
+    Text,
+    /// Yes or no.
+    Question(&'a str),
+}
+
+/// What several pictures of a scene say.
+#[derive(Debug)]
+pub struct Seen {
+    /// What enough of them agree on.
+    said: Option<String>,
+    readings: usize,
+    rejected: Vec<String>,
+}
+
+impl Sight {
+    /// Looks that ask `model`, and see further pictures of a scene through `eye`.
+    pub fn new(
+        model: ModelHandle,
+        (eye, counters, camera): (Eye, Arc<Counters>, &CameraConfig),
+        (watch, evidence): (WatchList, Option<Evidence>),
+        sink: Arc<dyn Sink>,
+        config: &ModelConfig,
+    ) -> Self {
+        Self {
+            model,
+            eye,
+            counters,
+            agreement: camera.agreement(),
+            watch: Mutex::new(watch),
+            evidence,
+            sink,
+            max_new_tokens: config.max_new_tokens,
+            deadline: config.deadline,
+        }
+    }
+
+    /// Reads a scene: picture after picture, until enough readings agree.
+    ///
+    /// # Errors
+    /// When the model does not answer.
+    pub async fn read(&self, frame: &Frame) -> Result<Seen, ModelError> {
+        self.agree(frame, &Query::Text).await
+    }
+
+    /// Reports what was read, raises alerts and asks the questions that are due, unless it is told to give way. False where the
+    /// model did not answer.
+    pub async fn report(
+        &self,
+        (event, started): (EventId, Timestamp),
+        frame: &Frame,
+        read: Result<Seen, ModelError>,
+        dispatcher: &Dispatcher,
+        give_way: &CancellationToken,
+    ) -> bool {
+        let (source, latency) = (frame.source.clone(), Event::age(started));
+        let Seen { said: text, readings, rejected } = match read {
+            Ok(seen) => seen,
+            Err(error) => {
+                let report = CameraReport::failed(event, source, latency, error.to_string());
+                self.sink.send(Report::now(Body::Camera(report)));
+                return false;
+            }
+        };
+        // Readings that do not agree say nothing about whether a text is still there.
+        let known = text.is_some() || rejected.is_empty();
+        let (answers, error) = (Vec::new(), None);
+        let report =
+            CameraReport { event, source, text, readings, rejected, answers, latency, error };
+        self.sink.send(Report::now(Body::Camera(report.clone())));
+        if known {
+            let matches = self.watch().read(report.text.as_deref(), now());
+            for found in matches {
+                let text = report.text.as_deref().unwrap_or_default();
+                self.alert(event, found, text, frame, dispatcher).await;
+            }
+        }
+        self.questions(report, frame, dispatcher, give_way).await
+    }
+
+    /// Asks what the watch list wants to know of the picture; the event is reported again with the answers.
+    async fn questions(
+        &self,
+        mut report: CameraReport,
+        frame: &Frame,
+        dispatcher: &Dispatcher,
+        give_way: &CancellationToken,
+    ) -> bool {
+        let questions = self.watch().questions(now());
+        for question in &questions {
+            let query = Query::Question(&question.question);
+            let seen = tokio::select! {
+                biased;
+                () = give_way.cancelled() => break,
+                seen = self.agree(frame, &query) => seen,
+            };
+            let said = match seen {
+                Ok(seen) => seen.said.unwrap_or_else(|| "unclear".to_owned()),
+                Err(error) => {
+                    warn!(%error, rule = question.name, "a question of the watch list has no answer");
+                    return false;
+                }
+            };
+            let found = self.watch().answer(question, Answer::read(&said), now());
+            if let Some(found) = found {
+                self.alert(report.event, found, &said, frame, dispatcher).await;
+            }
+            report.answers.push((question.name.clone(), said));
+        }
+        if !report.answers.is_empty() {
+            self.sink.send(Report::now(Body::Camera(report)));
+        }
+        true
+    }
+
+    /// Says it at once; then keeps the pictures, and says it again under the same id with their names.
+    async fn alert(
+        &self,
+        event: EventId,
+        found: Match,
+        text: &str,
+        frame: &Frame,
+        dispatcher: &Dispatcher,
+    ) {
+        let first = found.count == 1;
+        let alert = dispatcher.raise_alert(event, found, text).await;
+        let Some(evidence) = self.evidence.clone().filter(|_| first) else { return };
+        let (id, frame) = (alert.alert, frame.clone());
+        let keep = move || evidence.save(id, &frame.image, &frame.before);
+        match tokio::task::spawn_blocking(keep).await {
+            Ok(Ok(evidence)) => {
+                self.sink.send(Report::now(Body::Alert(AlertReport { evidence, ..alert })));
+            }
+            Ok(Err(error)) => warn!(%error, "an alert has no evidence"),
+            Err(error) => warn!(%error, "an alert has no evidence"),
+        }
+    }
+
+    /// Asks the same of picture after picture until enough answers agree.
+    async fn agree(&self, first: &Frame, query: &Query<'_>) -> Result<Seen, ModelError> {
+        let mut agreement = Agreement::new(self.agreement);
+        let mut frame = first.clone();
+        let verdict = loop {
+            let verdict = agreement.add(self.ask(&frame, query).await?);
+            self.counters.readings.add(1);
+            if verdict != Verdict::Undecided {
+                break verdict;
+            }
+            match self.eye.newer(frame.number, NEXT_PICTURE).await {
+                Some(newer) => frame = newer,
+                None => break agreement.finish(),
+            }
+        };
+        let rejected = agreement.rejected(&verdict);
+        self.counters.rejected.add(rejected.len() as u64);
+        let said = if let Verdict::Agreed(text) = verdict { text } else { None };
+        Ok(Seen { said, readings: agreement.count(), rejected })
+    }
+
+    async fn ask(&self, frame: &Frame, query: &Query<'_>) -> Result<Option<String>, ModelError> {
+        let question = match query {
+            Query::Text => {
+                let (max_new_tokens, deadline) = (self.max_new_tokens, self.deadline);
+                return read_text(
+                    &self.model,
+                    Origin::Camera,
+                    frame.clone(),
+                    max_new_tokens,
+                    deadline,
+                )
+                .await;
+            }
+            Query::Question(question) => question,
+        };
+        let request = prompting::yes_or_no(frame.image.clone(), question, self.max_new_tokens);
+        let generation = self.model.generate(Origin::Camera, request, self.deadline).await?;
+        let answer = generation.text.trim();
+        let plain = Answer::read(answer).map(|answer| answer.as_str().to_owned());
+        Ok(plain.or_else(|| (!answer.is_empty()).then(|| answer.to_owned())))
+    }
+
+    /// Publishes a picture that was kept.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn show(&self, name: &str) -> Result<(), EvidenceError> {
+        let jpeg = self.evidence.as_ref().ok_or(EvidenceError::Off)?.load(name)?;
+        let report = EvidenceReport { name: name.to_owned(), jpeg };
+        self.sink.send(Report::now(Body::Evidence(report)));
+        Ok(())
+    }
+
+    fn watch(&self) -> MutexGuard<'_, WatchList> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn now() -> Now {
+    Now { instant: Instant::now(), local: Zoned::now().datetime() }
+}
+
+/// The text in a picture; none where there is none.
+///
+/// # Errors
+/// When the model does not answer.
+pub async fn read_text(
+    model: &ModelHandle,
+    origin: Origin,
+    frame: Frame,
+    max_new_tokens: usize,
+    deadline: Duration,
+) -> Result<Option<String>, ModelError> {
+    let request = prompting::read_image(frame.image, max_new_tokens);
+    let generation = model.generate(origin, request, deadline).await?;
+    Ok(prompting::text_read(&generation.text).map(str::to_owned))
+}

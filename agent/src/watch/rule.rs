@@ -1,0 +1,195 @@
+//! `[[watch]]`: one rule, as it is written.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::config::{Faults, seconds};
+use crate::watch::pattern::Pattern;
+use crate::watch::schedule::{Day, Schedule};
+
+/// What to watch for, and what to do about it. Letters' case and the amount of white space do not matter.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WatchRule {
+    /// Names the rule in alerts.
+    pub name: String,
+    /// The whole text.
+    pub exact: Option<String>,
+    /// A part of the text.
+    pub contains: Option<String>,
+    /// The whole text, with `*` for any characters and `?` for one.
+    pub wildcard: Option<String>,
+    /// A regular expression that fits somewhere in the text.
+    pub regex: Option<String>,
+    /// The whole text, or as many words of it, give or take a few letters.
+    pub fuzzy: Option<String>,
+    /// How many letters `fuzzy` may be off.
+    pub distance: usize,
+    /// A question about the picture instead of a text, which the model answers with yes or no.
+    pub ask: Option<String>,
+    /// The answer that raises the alert.
+    pub expect: Answer,
+    /// From one time that `ask` is asked to the next at least.
+    #[serde(with = "seconds", rename = "every_seconds")]
+    pub every: Duration,
+    /// What the alert says.
+    pub message: String,
+    /// How grave it is.
+    pub severity: Severity,
+    /// Only on these days of the week; none: on all.
+    pub days: Option<Vec<Day>>,
+    /// Only at these hours of the local time, such as `22:00-06:00`; none: at all.
+    pub hours: Option<String>,
+    /// The same situation is over when the text was away for this long; then it raises a new alert.
+    #[serde(with = "seconds", rename = "cooldown_seconds")]
+    pub cooldown: Duration,
+}
+
+impl Default for WatchRule {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            exact: None,
+            contains: None,
+            wildcard: None,
+            regex: None,
+            fuzzy: None,
+            distance: 1,
+            ask: None,
+            expect: Answer::Yes,
+            every: Duration::from_secs(30),
+            message: String::new(),
+            severity: Severity::Warning,
+            days: None,
+            hours: None,
+            cooldown: Duration::from_mins(1),
+        }
+    }
+}
+
+/// How grave a situation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Somebody should look at it.
+    Warning,
+    /// Somebody has to act.
+    Critical,
+}
+
+impl Severity {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// An answer to a question of the watch list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// It is so.
+    Yes,
+    /// It is not.
+    No,
+}
+
+impl Answer {
+    /// The name in configurations and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+        }
+    }
+
+    /// The answer that a text begins with; none where it is neither.
+    pub fn read(text: &str) -> Option<Self> {
+        let first = text.split(|c: char| !c.is_alphabetic()).find(|word| !word.is_empty())?;
+        [Self::Yes, Self::No].into_iter().find(|answer| first.eq_ignore_ascii_case(answer.as_str()))
+    }
+}
+
+/// A rule that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RuleError {
+    /// No pattern, or more than one.
+    #[error("give one of exact, contains, wildcard, regex, fuzzy or ask")]
+    NotOne,
+    /// A pattern with nothing in it.
+    #[error("an empty pattern would fit every picture")]
+    Empty,
+    /// No regular expression.
+    #[error("regex: {0}")]
+    Regex(Box<regex::Error>),
+    /// No hours.
+    #[error("hours = {0:?}: write them as \"22:00-06:00\"")]
+    Hours(String),
+}
+
+/// What makes a rule fit.
+#[derive(Debug, Clone)]
+pub(super) enum Condition {
+    /// A text that was read.
+    Text(Pattern),
+    /// The answer to a question.
+    Ask { question: String, expect: Answer },
+}
+
+impl WatchRule {
+    /// What makes it fit.
+    pub(super) fn condition(&self) -> Result<Condition, RuleError> {
+        let texts =
+            [&self.exact, &self.contains, &self.wildcard, &self.regex, &self.fuzzy, &self.ask];
+        let given: Vec<&String> = texts.into_iter().flatten().collect();
+        match given[..] {
+            [one] if one.trim().is_empty() => return Err(RuleError::Empty),
+            [_] => {}
+            _ => return Err(RuleError::NotOne),
+        }
+        let pattern = if let Some(text) = &self.exact {
+            Pattern::exact(text)
+        } else if let Some(text) = &self.contains {
+            Pattern::contains(text)
+        } else if let Some(text) = &self.wildcard {
+            Pattern::wildcard(text)
+        } else if let Some(text) = &self.regex {
+            Pattern::regex(text).map_err(|fault| RuleError::Regex(Box::new(fault)))?
+        } else if let Some(text) = &self.fuzzy {
+            Pattern::fuzzy(text, self.distance)
+        } else {
+            let question = self.ask.clone().unwrap_or_default();
+            return Ok(Condition::Ask { question, expect: self.expect });
+        };
+        Ok(Condition::Text(pattern))
+    }
+
+    /// When it holds.
+    pub(super) fn schedule(&self) -> Result<Schedule, RuleError> {
+        let wrong = || RuleError::Hours(self.hours.clone().unwrap_or_default());
+        Schedule::new(self.days.as_deref(), self.hours.as_deref()).ok_or_else(wrong)
+    }
+
+    pub(crate) fn check(&self, index: usize, faults: &mut Faults) {
+        let key = format!("watch[{index}]");
+        if self.name.is_empty() {
+            faults.add(format!("{key}.name"), "\"\"", "give the rule a name: alerts carry it");
+        }
+        if let Err(fault) = self.condition() {
+            faults.add(&key, "", fault.to_string());
+        }
+        if let Err(fault) = self.schedule() {
+            faults.add(&key, "", fault.to_string());
+        }
+        if self.days.as_ref().is_some_and(Vec::is_empty) {
+            faults.add(format!("{key}.days"), "[]", "leave it out for all days");
+        }
+    }
+}
