@@ -147,7 +147,9 @@ impl App {
             None => sink,
         };
         let (counts, counted) = watch::channel(Counts::default());
+        let counters = Arc::<Counters>::default();
         let gauges = Gauges {
+            camera: counters.clone(),
             counts: counted.clone(),
             model: model.handle.clone(),
             publisher: publisher.clone(),
@@ -157,7 +159,6 @@ impl App {
         tracker.spawn(metrics::publish(gauges, sink.clone(), config.agent.metrics, stop.clone()));
 
         let eye = Eye::default();
-        let counters = Arc::<Counters>::default();
         let seeing = Shared { eye: eye.clone(), counters: counters.clone(), sink: sink.clone() };
         let camera = camera::start(&config.camera, seeing, parts.part("camera"))?;
         let turns = turns(&config, &model.handle, sink.clone(), (eye.clone(), counters), hands)?;

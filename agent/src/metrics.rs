@@ -14,6 +14,7 @@ use crate::memory;
 use crate::model_thread::ModelHandle;
 use crate::mqtt::client::Publisher;
 use crate::report::{Body, MetricsReport, Report, Sink};
+use crate::senses::camera::counters::Counters;
 use crate::state::State;
 
 /// With more reports than these waiting for the broker, metrics are left out: they would only drive out what matters.
@@ -79,6 +80,8 @@ pub struct Gauges {
     pub model: ModelHandle,
     /// The outbox.
     pub publisher: Publisher,
+    /// The camera.
+    pub camera: Arc<Counters>,
     /// All parts.
     pub parts: Heartbeats,
     /// When the daemon started.
@@ -94,6 +97,7 @@ impl Gauges {
             model: self.model.stats(),
             outbox: self.publisher.waiting(),
             resident: memory::resident(),
+            camera: self.camera.snapshot(),
             parts: self.parts.health(now),
         }
     }

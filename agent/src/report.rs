@@ -11,6 +11,7 @@ use crate::event::{EventId, Origin};
 use crate::heartbeat::Health;
 use crate::metrics::Counts;
 use crate::model_thread::ModelStats;
+use crate::senses::camera::counters::CameraMetrics;
 use crate::state::State;
 use crate::watch::Severity;
 
@@ -360,6 +361,8 @@ pub struct MetricsReport {
     pub outbox: u64,
     /// Memory of the process, bytes; none where the system does not say.
     pub resident: Option<u64>,
+    /// Of the camera.
+    pub camera: CameraMetrics,
     /// Each part of the daemon, and how it is.
     pub parts: Vec<(&'static str, Health)>,
 }

@@ -5,6 +5,8 @@ mod agent;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod camera;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod end_to_end;

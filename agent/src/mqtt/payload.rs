@@ -160,7 +160,7 @@ fn body(body: &Body) -> (String, bool, Value) {
 }
 
 fn metrics_body(metrics: &MetricsReport) -> (String, bool, Value) {
-    let (counts, model) = (&metrics.counts, &metrics.model);
+    let (counts, model, camera) = (&metrics.counts, &metrics.model, &metrics.camera);
     let entered = State::ALL.iter().zip(counts.entered);
     let entered: Map<String, Value> =
         entered.map(|(state, count)| (state.as_str().into(), count.into())).collect();
@@ -177,6 +177,9 @@ fn metrics_body(metrics: &MetricsReport) -> (String, bool, Value) {
         "dropped": counts.dropped,
         "model": { "waiting": model.waiting, "answered": model.answered, "failed": model.failed,
             "tokens": model.tokens, "tokens_per_second": model.tokens_per_second() },
+        "camera": { "frames": camera.frames, "skipped": camera.skipped, "damaged": camera.damaged,
+            "still": camera.still, "held": camera.held, "looks": camera.looks, "lost": camera.lost,
+            "readings": camera.readings, "rejected": camera.rejected },
         "outbox": metrics.outbox,
         "memory_mib": metrics.resident.map(|bytes| bytes >> 20),
         "parts": parts,

@@ -16,6 +16,7 @@ use crate::report::{
     CommandReport, InputReport, MetricsReport, Outcome, ReadingReport, Report, ReportId,
     SightReport, StateReport, TimerReport, ToolReport, VoiceReport,
 };
+use crate::senses::camera::counters::CameraMetrics;
 use crate::state::State;
 use crate::watch::Severity;
 
@@ -94,6 +95,7 @@ fn metrics() -> Body {
         model,
         outbox: 0,
         resident: Some(612 << 20),
+        camera: CameraMetrics { frames: 3000, skipped: 5, still: 2980, held: 12, looks: 8, readings: 17, rejected: 1, ..CameraMetrics::default() },
         parts: vec![
             ("agent", Health::Working),
             ("camera", Health::Working),

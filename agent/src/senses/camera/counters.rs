@@ -21,13 +21,13 @@ impl Counter {
 /// The camera's counters, shared by its thread and those who read what it saw.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Pictures that the device sent.
+    /// Pictures taken.
     pub frames: Counter,
-    /// Of these, let pass unseen since they came faster than `camera.fps`.
+    /// Pictures of a device let pass unseen: to warm up, or since they came faster than `camera.fps`.
     pub skipped: Counter,
-    /// Of these, damaged.
+    /// Pictures of a device that were damaged.
     pub damaged: Counter,
-    /// Pictures that the gate held back, since the scene was as before.
+    /// Pictures taken that the gate held back, since the scene was as before.
     pub still: Counter,
     /// Pictures that the gate held back for another reason: blank, a change of light, in motion, too soon.
     pub held: Counter,
@@ -44,13 +44,13 @@ pub struct Counters {
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CameraMetrics {
-    /// Pictures that the device sent.
+    /// Pictures taken.
     pub frames: u64,
-    /// Of these, let pass unseen since they came faster than `camera.fps`.
+    /// Pictures of a device let pass unseen: to warm up, or since they came faster than `camera.fps`.
     pub skipped: u64,
-    /// Of these, damaged.
+    /// Pictures of a device that were damaged.
     pub damaged: u64,
-    /// Pictures that the gate held back, since the scene was as before.
+    /// Pictures taken that the gate held back, since the scene was as before.
     pub still: u64,
     /// Pictures that the gate held back for another reason.
     pub held: u64,

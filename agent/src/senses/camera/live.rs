@@ -59,12 +59,8 @@ impl LiveCamera {
         let mut damaged = 0;
         loop {
             let raw = stream.raw.next()?;
-            self.counters.frames.add(1);
-            if stream.cold > 0 {
-                stream.cold -= 1;
-                continue;
-            }
-            if !self.pace.is_due(Instant::now()) {
+            if stream.cold > 0 || !self.pace.is_due(Instant::now()) {
+                stream.cold = stream.cold.saturating_sub(1);
                 self.counters.skipped.add(1);
                 continue;
             }

@@ -18,6 +18,8 @@ pub mod v4l2;
 pub mod watcher;
 
 #[cfg(test)]
+mod cost;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;

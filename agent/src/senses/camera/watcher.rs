@@ -96,6 +96,7 @@ impl Watcher {
     /// Takes a picture; gives it back where the model is to look at it.
     pub fn see(&mut self, mut frame: Frame, now: Instant) -> Option<Frame> {
         self.say(CameraState::Up, &frame.source, None);
+        self.shared.counters.frames.add(1);
         frame.image = blacken(frame.image, &self.privacy);
         if let Some(region) = self.region {
             frame.image = region.crop(&frame.image);

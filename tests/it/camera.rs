@@ -1,0 +1,129 @@
+//! The camera from end to end with a scripted model: readings that agree, alerts with evidence, questions, a device that is not
+//! there.
+
+use std::path::Path;
+use std::time::Duration;
+
+use outpost_agent::config::Config;
+use outpost_agent::watch::{Severity, WatchRule};
+use outpost_runtime::media::read_image;
+use outpost_tests::daemon::{Daemon, Line, Script};
+use outpost_tests::media::write_png;
+use serde_json::json;
+
+/// A camera that shows one picture all the time, read twice or three times.
+fn watching(folder: &Path, rule: WatchRule) -> Config {
+    let mut config = Config::default();
+    config.camera.path = Some(write_png(&folder.join("sign.png"), 64, 48).unwrap());
+    config.camera.interval = Duration::from_millis(20);
+    config.camera.reading.agree = Some(2);
+    config.camera.reading.of = Some(3);
+    config.watch = vec![rule];
+    config
+}
+
+#[tokio::test]
+async fn a_text_is_believed_when_two_readings_agree_and_what_was_rejected_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule = WatchRule {
+        name: "exit".into(),
+        regex: Some(r"^exit \d$".into()),
+        severity: Severity::Info,
+        ..WatchRule::default()
+    };
+    let script = Script::new([Line::Say("C00D"), Line::Say("EXIT 4"), Line::Say("EXIT 4")]);
+    let mut daemon = Daemon::scripted(watching(dir.path(), rule), &script).await.unwrap();
+    let read = daemon.expect("event/camera").await;
+    assert_eq!(
+        (&read["text"], &read["readings"], &read["rejected"]),
+        (&json!("EXIT 4"), &json!(3), &json!(["C00D"]))
+    );
+    let alert = daemon.expect("alert").await;
+    assert_eq!((&alert["severity"], &alert["text"]), (&json!("info"), &json!("EXIT 4")));
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn readings_that_do_not_agree_raise_no_alarm() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule =
+        WatchRule { name: "fire".into(), contains: Some("FIRE".into()), ..WatchRule::default() };
+    let script = Script::new([Line::Say("FIRE"), Line::Say("HYDRANT"), Line::Say("NO TEXT")]);
+    let mut daemon = Daemon::scripted(watching(dir.path(), rule), &script).await.unwrap();
+    let read = daemon.expect("event/camera").await;
+    assert_eq!(read["rejected"], json!(["FIRE", "HYDRANT", ""]));
+    assert!(read.get("text").is_none(), "{read}");
+    let rest = daemon.until_quiet(Duration::from_millis(300)).await;
+    assert!(rest.iter().all(|message| !message.topic.ends_with("alert")), "{rest:?}");
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn an_alert_is_sent_at_once_and_again_with_its_evidence_which_can_be_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule =
+        WatchRule { name: "fire".into(), fuzzy: Some("FIRE".into()), ..WatchRule::default() };
+    let mut config = watching(dir.path(), rule);
+    config.evidence.folder = Some(dir.path().join("kept"));
+    let script = Script::new([Line::Say("F1RE"), Line::Say("F1RE")]);
+    let mut daemon = Daemon::scripted(config, &script).await.unwrap();
+    let first = daemon.expect("alert").await;
+    assert!(first.get("evidence").is_none(), "{first}");
+    let again = daemon.expect("alert").await;
+    assert_eq!((&again["alert"], &again["count"]), (&first["alert"], &json!(1)));
+    let name = again["evidence"][0].as_str().unwrap().to_owned();
+    let picture = read_image(&dir.path().join("kept").join(&name).with_extension("jpg")).unwrap();
+    assert_eq!((picture.width, picture.height), (64, 48));
+
+    daemon.tell("get/evidence", &name).await;
+    let jpeg = daemon.expect(&format!("evidence/{name}")).await;
+    assert!(jpeg.as_str().unwrap().contains("JFIF"), "{jpeg}");
+    daemon.tell("get/evidence", "nothing-of-this-name").await;
+    let answer = daemon.expect("answer").await;
+    assert!(answer["error"].as_str().unwrap().contains("no evidence"), "{answer}");
+    daemon.tell("get/evidence", "../../etc/passwd").await;
+    let answer = daemon.expect("answer").await;
+    assert!(answer["error"].as_str().unwrap().contains("the id of an alert"), "{answer}");
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn a_question_of_the_watch_list_is_asked_of_the_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule = WatchRule {
+        name: "gate".into(),
+        ask: Some("Is the gate open?".into()),
+        severity: Severity::Critical,
+        ..WatchRule::default()
+    };
+    let script = Script::new([
+        Line::Say("NO TEXT"),
+        Line::Say("NO TEXT"),
+        Line::Say("Yes, it is open."),
+        Line::Say("yes"),
+    ]);
+    let mut daemon = Daemon::scripted(watching(dir.path(), rule), &script).await.unwrap();
+    let first = daemon.expect("event/camera").await;
+    let alert = daemon.expect("alert").await;
+    assert_eq!((&alert["severity"], &alert["text"]), (&json!("critical"), &json!("yes")));
+    let enriched = daemon.expect("event/camera").await;
+    assert_eq!(enriched["event"], first["event"]);
+    assert_eq!(enriched["answers"], json!({"gate": "yes"}));
+    assert!(format!("{:?}", script.requests()[2].turns).contains("Is the gate open?"));
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn a_camera_that_is_not_there_is_told_and_does_not_stop_the_rest() {
+    let mut config = Config::default();
+    config.camera.device = Some("/dev/v4l/by-id/no-such-camera".into());
+    let script = Script::new([Line::Say("Done.")]);
+    let mut daemon = Daemon::scripted(config, &script).await.unwrap();
+    let camera = daemon.expect("camera").await;
+    assert_eq!(camera["state"], "lost");
+    let reason = camera["reason"].as_str().unwrap();
+    assert!(reason.contains("no-such-camera") && reason.contains("outpost doctor"), "{reason}");
+    daemon.tell("ask", "anything").await;
+    assert_eq!(daemon.expect("answer").await["text"], "Done.");
+    assert!(daemon.end().await);
+}
