@@ -3,6 +3,7 @@
 //! One part of the machine a file. Each takes the root of the file system, so that its tests can make one up.
 
 mod broker;
+mod camera;
 mod model;
 mod serial;
 mod sound;
@@ -57,6 +58,7 @@ impl Finding {
 pub async fn examine(config: &Config, model: Option<&Path>) -> Vec<Finding> {
     let root = Path::new("/");
     let mut findings = sound::examine(root);
+    findings.extend(camera::examine(root, config.camera.device.as_deref()));
     findings.extend(serial::examine(root, config.firmware.port.as_deref()));
     findings.extend(model::examine(&config.model, model));
     findings.push(broker::examine(&config.mqtt).await);

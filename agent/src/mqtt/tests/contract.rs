@@ -95,7 +95,16 @@ fn metrics() -> Body {
         model,
         outbox: 0,
         resident: Some(612 << 20),
-        camera: CameraMetrics { frames: 3000, skipped: 5, still: 2980, held: 12, looks: 8, readings: 17, rejected: 1, ..CameraMetrics::default() },
+        camera: CameraMetrics {
+            frames: 3000,
+            skipped: 5,
+            still: 2980,
+            held: 12,
+            looks: 8,
+            readings: 17,
+            rejected: 1,
+            ..CameraMetrics::default()
+        },
         parts: vec![
             ("agent", Health::Working),
             ("camera", Health::Working),

@@ -1,5 +1,7 @@
 //! Which of a camera's modes to use. Pure.
 
+use std::fmt;
+
 use crate::senses::camera::pixels::PixelFormat;
 
 /// What a camera offers.
@@ -13,6 +15,13 @@ pub struct Mode {
     pub height: u32,
     /// Most pictures a second; none where the camera does not say.
     pub fps: Option<f64>,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}x{}", self.format, self.width, self.height)?;
+        self.fps.map_or(Ok(()), |fps| write!(f, " {fps:.0}/s"))
+    }
 }
 
 /// What is wanted of it.

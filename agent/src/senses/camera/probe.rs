@@ -23,16 +23,14 @@ pub struct Probe {
     pub modes: Vec<Mode>,
     /// Why it cannot be used, and how to mend it; none where it can.
     pub problem: Option<String>,
-    /// Whether it gives no pictures at all: the second device of most USB cameras, which is for metadata.
+    /// Whether it gives pictures at all: the second device of most USB cameras is for metadata.
     pub is_camera: bool,
+    /// Whether another program, which may be the agent, has it.
+    pub is_busy: bool,
 }
 
-/// Looks at every video device, without disturbing one that is in use.
-pub fn probe() -> Vec<Probe> {
-    probe_below(Path::new("/"))
-}
-
-fn probe_below(root: &Path) -> Vec<Probe> {
+/// Looks at every video device below the root of a file system, without disturbing one that is in use.
+pub fn probe(root: &Path) -> Vec<Probe> {
     let stable = stable_names(root);
     let entries = fs::read_dir(root.join("dev")).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> =
@@ -57,6 +55,7 @@ fn one(root: &Path, path: &Path, stable: &BTreeMap<PathBuf, Vec<String>>) -> Pro
     };
     Probe {
         is_camera: !matches!(problem, Some(CameraError::Unfit { .. })),
+        is_busy: matches!(problem, Some(CameraError::Busy { .. })),
         problem: problem.map(|error| error.to_string()),
         stable: stable.get(path).cloned().unwrap_or_default(),
         path: device,
@@ -111,7 +110,7 @@ mod tests {
         fs::write(root.join("sys/class/video4linux/video2/name"), "Desk Cam\n").unwrap();
         let link = root.join("dev/v4l/by-id/usb-Desk_Cam-video-index0");
         std::os::unix::fs::symlink("../../video2", &link).unwrap();
-        let found = probe_below(&root);
+        let found = probe(&root);
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(
             (found[0].name.as_str(), &found[0].stable),

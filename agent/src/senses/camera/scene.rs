@@ -183,9 +183,10 @@ impl Scene {
 
     /// Nothing happens: the background follows the light of the day, and after a while the scene counts as calm.
     fn rest(&mut self, thumb: &Thumb, then: Instant, now: Instant) {
-        self.moving_since = None;
         let calm_since = *self.calm_since.get_or_insert(now);
+        // What swings is as it was now and then, and moves all the same.
         if now >= calm_since + self.config.interval.max(self.config.settle) {
+            self.moving_since = None;
             self.restless = 0;
         }
         if let Some(background) = &mut self.background {
