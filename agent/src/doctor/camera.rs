@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use crate::doctor::{Finding, Verdict};
+use crate::senses::camera::negotiate::Mode;
+use crate::senses::camera::pixels::PixelFormat;
 use crate::senses::camera::probe::{Probe, probe};
 
 const AREA: &str = "camera";
@@ -41,8 +43,9 @@ fn about(camera: &Probe, configured: Option<&str>) -> Finding {
     let found = format!("{path}  {}", camera.name);
     match &camera.problem {
         None => {
-            let modes: Vec<String> = camera.modes.iter().map(ToString::to_string).collect();
-            Finding::ok(AREA, format!("{found}: {}", modes.join(", ")))
+            let formats = PixelFormat::ALL.map(|format| sizes(camera, format));
+            let formats: Vec<String> = formats.into_iter().flatten().collect();
+            Finding::ok(AREA, format!("{found}: {}", formats.join(", ")))
         }
         Some(problem) => {
             let wrong = configured.is_some_and(|name| is(camera, name)) && !camera.is_busy;
@@ -55,6 +58,14 @@ fn about(camera: &Probe, configured: Option<&str>) -> Finding {
             Finding { area: AREA, verdict, found, remedy: Some(remedy) }
         }
     }
+}
+
+/// A format with the smallest and the largest size in which the camera offers it, and the rates there.
+fn sizes(camera: &Probe, format: PixelFormat) -> Option<String> {
+    let modes = || camera.modes.iter().filter(move |mode| mode.format == format);
+    let pixels = |mode: &&Mode| mode.width * mode.height;
+    let (least, most) = (modes().min_by_key(pixels)?, modes().max_by_key(pixels)?);
+    Some(if least == most { least.to_string() } else { format!("{least} to {most}") })
 }
 
 #[cfg(test)]
@@ -86,7 +97,15 @@ mod tests {
         camera.is_busy = false;
         assert_eq!(about(&camera, Some("/dev/video0")).verdict, Verdict::Wrong);
         camera.problem = None;
-        let found = about(&camera, None).found;
-        assert!(found.starts_with("/dev/v4l/by-id/usb-Desk_Cam-video-index0  Desk Cam"), "{found}");
+        let mode = |format, width, height| Mode { format, width, height, fps: Some(30.0) };
+        camera.modes = vec![
+            mode(PixelFormat::Mjpg, 1920, 1080),
+            mode(PixelFormat::Yuyv, 640, 480),
+            mode(PixelFormat::Mjpg, 640, 480),
+        ];
+        assert_eq!(
+            about(&camera, None).found,
+            "/dev/v4l/by-id/usb-Desk_Cam-video-index0  Desk Cam: YUYV 640x480 30/s, MJPG 640x480 30/s to MJPG 1920x1080 30/s"
+        );
     }
 }
