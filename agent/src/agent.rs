@@ -230,7 +230,7 @@ impl Agent {
             Ended::GaveWay(event) => {
                 debug!(event = %event.id, "the picture makes way for somebody who spoke");
                 self.counts.send_modify(|counts| counts.gave_way += 1);
-                self.pending.put_back(event);
+                self.pending.put_back(*event);
                 Input::TurnEnded
             }
         };

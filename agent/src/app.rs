@@ -38,8 +38,8 @@ use crate::watch::{RuleError, WatchList};
 
 /// Requests that wait for the model at most.
 const MODEL_QUEUE: usize = 16;
-/// Messages from MQTT that wait for the agent at most; then new ones are refused.
-const INBOUND_CAPACITY: usize = 64;
+/// Messages from MQTT that wait for the agent at most; then new ones are refused. Each may hold media.
+const INBOUND_CAPACITY: usize = 16;
 
 /// How long the end waits for the model at least: a cancelled request stops after a layer.
 const LAST_LAYER: Duration = Duration::from_millis(500);

@@ -237,16 +237,13 @@ impl Config {
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let mut config = Self::parse(&text, &path.display().to_string())?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mqtt = &mut config.mqtt;
         let paths = [
             &mut config.model.path,
             &mut config.microphone.path,
             &mut config.camera.path,
             &mut config.evidence.folder,
-            &mut mqtt.password_file,
-            &mut mqtt.outbox,
         ];
-        for path in paths.into_iter().flatten() {
+        for path in paths.into_iter().chain(config.mqtt.paths()).flatten() {
             *path = folder.join(&*path);
         }
         Ok(config)

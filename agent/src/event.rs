@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use outpost_runtime::{Audio, Image};
 use uuid::Uuid;
 
+use crate::tasks::Task;
+
 /// Names an event; sorts by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId(Uuid);
@@ -100,15 +102,34 @@ impl Frame {
     }
 }
 
-/// A question or command in writing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A question or command in writing, or in media that came with a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ask {
     /// Goes back with the answer, so that the asker knows it.
     pub transaction: Option<String>,
-    /// What is asked.
+    /// What is asked; may be empty where media ask.
     pub prompt: String,
-    /// Where the answer goes besides the `answer` topic: the MQTT 5 response topic, if the asker set one.
-    pub respond_to: Option<String>,
+    /// What to do with the media; none: what they suggest.
+    pub task: Option<Task>,
+    /// The language to translate into.
+    pub language: Option<String>,
+    /// A WAV file.
+    pub audio: Option<Vec<u8>>,
+    /// Picture files.
+    pub images: Vec<Vec<u8>>,
+    /// Whether the text is wanted as it is written.
+    pub stream: bool,
+    /// Where the answer goes besides the `answer` topic, if the asker wants it elsewhere.
+    pub respond_to: Option<RespondTo>,
+}
+
+/// Where an asker wants the answer, as MQTT 5 has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RespondTo {
+    /// The response topic.
+    pub topic: String,
+    /// The correlation data, which go back as they came.
+    pub correlation: Option<Vec<u8>>,
 }
 
 /// A setting that can be changed from outside.

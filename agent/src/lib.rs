@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod app;
+pub mod asked;
 pub mod cli;
 pub mod config;
 pub mod dispatch;

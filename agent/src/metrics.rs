@@ -95,7 +95,7 @@ impl Gauges {
             uptime: now.saturating_duration_since(self.started),
             counts: self.counts.borrow().clone(),
             model: self.model.stats(),
-            outbox: self.publisher.waiting(),
+            outbox: self.publisher.condition().waiting as u64,
             resident: memory::resident(),
             camera: self.camera.snapshot(),
             parts: self.parts.health(now),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use outpost_runtime::session::Adapter;
 use outpost_runtime::{Engine, EngineOptions, Generation, PrefixCache, Request, Stop};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
 use crate::event::Origin;
@@ -24,11 +24,16 @@ const STUCK: Duration = Duration::from_secs(30);
 
 /// What answers requests: the engine, or a script in tests.
 pub trait Model {
-    /// Answers a request.
+    /// Answers a request, and passes on the text as it is written.
     ///
     /// # Errors
     /// As [`Engine::generate`].
-    fn generate(&mut self, request: &Request, stop: &Stop) -> outpost_runtime::Result<Generation>;
+    fn generate(
+        &mut self,
+        request: &Request,
+        stop: &Stop,
+        say: &mut dyn FnMut(&str),
+    ) -> outpost_runtime::Result<Generation>;
 
     /// Computes what the coming requests have in common with this one.
     ///
@@ -58,8 +63,13 @@ impl EngineModel {
 }
 
 impl Model for EngineModel {
-    fn generate(&mut self, request: &Request, stop: &Stop) -> outpost_runtime::Result<Generation> {
-        self.engine.generate(&mut self.cache, request, stop, &mut |_| ())
+    fn generate(
+        &mut self,
+        request: &Request,
+        stop: &Stop,
+        say: &mut dyn FnMut(&str),
+    ) -> outpost_runtime::Result<Generation> {
+        self.engine.generate(&mut self.cache, request, stop, say)
     }
 
     fn warm_up(&mut self, request: &Request) -> outpost_runtime::Result<()> {
@@ -161,6 +171,8 @@ struct Job {
     request: Request,
     stop: Stop,
     due: Instant,
+    /// Where the text goes as it is written.
+    words: Option<mpsc::Sender<String>>,
     reply: oneshot::Sender<Result<Generation, ModelError>>,
 }
 
@@ -278,11 +290,26 @@ impl ModelHandle {
         request: Request,
         deadline: Duration,
     ) -> Result<Generation, ModelError> {
+        self.generate_aloud(origin, request, deadline, None).await
+    }
+
+    /// As [`Self::generate`], and passes on the text as it is written. Where the receiver is slow, it gets longer pieces.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub async fn generate_aloud(
+        &self,
+        origin: Origin,
+        request: Request,
+        deadline: Duration,
+        words: Option<mpsc::Sender<String>>,
+    ) -> Result<Generation, ModelError> {
         let due = Instant::now() + deadline;
         let stop = Stop::at(due);
         let _cancel = CancelOnDrop(stop.clone());
         let (reply, answer) = oneshot::channel();
-        self.0.lock().push(Job { request, stop, due, reply }, rank(origin), self.0.capacity);
+        let job = Job { request, stop, due, words, reply };
+        self.0.lock().push(job, rank(origin), self.0.capacity);
         self.0.arrived.notify_one();
         answer.await.unwrap_or(Err(ModelError::Gone))
     }
@@ -321,7 +348,10 @@ fn serve(shared: &Shared, mut model: Box<dyn Model>, pulse: &Pulse) {
         pulse.promise((job.due + STUCK).into());
         // A job whose deadline passed in the queue costs nothing.
         let answer = match job.stop.check() {
-            Ok(()) => guarded(|| model.generate(&job.request, &job.stop)),
+            Ok(()) => {
+                let mut say = aloud(job.words.clone());
+                guarded(|| model.generate(&job.request, &job.stop, &mut say))
+            }
             Err(error) => Err(error.into()),
         };
         if matches!(answer, Err(ModelError::Internal(_))) {
@@ -332,6 +362,18 @@ fn serve(shared: &Shared, mut model: Box<dyn Model>, pulse: &Pulse) {
         job.answer(answer);
     }
     info!("the model thread ends");
+}
+
+/// Passes on text without waiting; what finds no room goes with the next piece.
+fn aloud(words: Option<mpsc::Sender<String>>) -> impl FnMut(&str) {
+    let mut unsaid = String::new();
+    move |text| {
+        let Some(words) = &words else { return };
+        unsaid.push_str(text);
+        if let Ok(room) = words.try_reserve() {
+            room.send(std::mem::take(&mut unsaid));
+        }
+    }
 }
 
 /// Runs a part of the runtime; a panic in it is an error like others.
@@ -353,136 +395,4 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use outpost_runtime::{Error, Finish, Role, StopReason, Turn, Usage};
-
-    use super::*;
-    use crate::heartbeat::Heartbeats;
-    use crate::prompting::user;
-
-    /// Answers with the prompt's text, once the gate lets it.
-    struct Echo {
-        gate: mpsc::Receiver<()>,
-        served: mpsc::SyncSender<String>,
-        forgotten: bool,
-    }
-
-    impl Model for Echo {
-        fn generate(
-            &mut self,
-            request: &Request,
-            stop: &Stop,
-        ) -> outpost_runtime::Result<Generation> {
-            let outpost_runtime::Part::Text(text) = &request.turns[0].parts[0] else {
-                panic!("no text")
-            };
-            assert!(text != "panic", "told to");
-            self.served.send(text.clone()).expect("the test listens");
-            while self.gate.recv_timeout(Duration::from_millis(1)).is_err() {
-                stop.check()?;
-            }
-            let text = if self.forgotten { "forgotten".into() } else { text.clone() };
-            Ok(Generation {
-                text,
-                calls: Vec::new(),
-                finish: Finish::EndOfTurn,
-                usage: Usage::default(),
-            })
-        }
-
-        fn warm_up(&mut self, _request: &Request) -> outpost_runtime::Result<()> {
-            Ok(())
-        }
-
-        fn forget(&mut self) {
-            self.forgotten = true;
-        }
-    }
-
-    async fn start(capacity: usize) -> (ModelThread, mpsc::SyncSender<()>, mpsc::Receiver<String>) {
-        let (open, gate) = mpsc::sync_channel(16);
-        let (served, log) = mpsc::sync_channel(16);
-        let load = move || Ok(Box::new(Echo { gate, served, forgotten: false }) as Box<dyn Model>);
-        let pulse = Heartbeats::default().part("model");
-        (ModelThread::start(load, capacity, pulse).await.expect("loads"), open, log)
-    }
-
-    fn ask(
-        thread: &ModelThread,
-        origin: Origin,
-        text: &str,
-    ) -> impl Future<Output = Result<Generation, ModelError>> + use<> {
-        let request = Request::new(vec![user(None, None, Some(text))]);
-        let handle = thread.handle.clone();
-        async move { handle.generate(origin, request, Duration::from_mins(1)).await }
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn voice_is_served_before_ask_before_camera() {
-        let (thread, open, log) = start(8).await;
-        let rest = async {
-            assert_eq!(tokio::task::block_in_place(|| log.recv()).expect("served"), "first");
-            let opening = async { (0..4).for_each(|_| open.send(()).expect("room")) };
-            tokio::join!(
-                ask(&thread, Origin::Camera, "camera"),
-                ask(&thread, Origin::Ask, "ask"),
-                ask(&thread, Origin::Voice, "voice"),
-                opening,
-            )
-        };
-        let (first, (camera, ..)) = tokio::join!(ask(&thread, Origin::Camera, "first"), rest);
-        assert_eq!(
-            (first.expect("answered").text, camera.expect("answered").text),
-            ("first".into(), "camera".into())
-        );
-        assert_eq!(log.try_iter().collect::<Vec<_>>(), ["voice", "ask", "camera"]);
-        thread.join();
-    }
-
-    #[tokio::test]
-    async fn a_panic_is_an_error_and_the_thread_goes_on() {
-        let (thread, open, _log) = start(8).await;
-        let error = ask(&thread, Origin::Ask, "panic").await.expect_err("it panicked");
-        assert!(
-            matches!(&error, ModelError::Internal(message) if message.contains("told to")),
-            "{error}"
-        );
-        open.send(()).expect("room");
-        assert_eq!(ask(&thread, Origin::Ask, "next").await.expect("answered").text, "forgotten");
-        thread.join();
-    }
-
-    #[tokio::test]
-    async fn the_deadline_and_the_end_stop_a_generation() {
-        let (thread, _open, _log) = start(8).await;
-        let request = Request::new(vec![Turn::text(Role::User, "slow")]);
-        let late = thread.handle.generate(Origin::Ask, request, Duration::from_millis(20)).await;
-        assert!(matches!(late, Err(ModelError::Runtime(Error::Stopped(StopReason::Deadline)))));
-        let handle = thread.handle.clone();
-        let (cancelled, ()) =
-            tokio::join!(ask(&thread, Origin::Ask, "cut short"), async { handle.close() });
-        assert!(matches!(cancelled, Err(ModelError::Runtime(_) | ModelError::Gone)));
-        assert!(matches!(ask(&thread, Origin::Ask, "too late").await, Err(ModelError::Gone)));
-        thread.join();
-    }
-
-    #[test]
-    fn a_full_queue_gives_way_to_a_higher_priority() {
-        let mut queue = Queue::default();
-        let mut replies = Vec::new();
-        for origin in [Origin::Camera, Origin::Ask, Origin::Ask, Origin::Camera] {
-            let (reply, answer) = oneshot::channel();
-            let request = Request::new(vec![Turn::text(Role::User, "x")]);
-            let (stop, due) = (Stop::never(), Instant::now());
-            queue.push(Job { request, stop, due, reply }, rank(origin), 2);
-            replies.push(answer);
-        }
-        let busy: Vec<bool> = replies
-            .iter_mut()
-            .map(|reply| matches!(reply.try_recv(), Ok(Err(ModelError::Busy(2)))))
-            .collect();
-        assert_eq!(busy, [true, false, false, true]);
-    }
-}
+mod tests;

@@ -95,11 +95,7 @@ mod tests {
     }
 
     fn ask() -> Event {
-        Event::now(Payload::Ask(Ask {
-            transaction: None,
-            prompt: "next song".into(),
-            respond_to: None,
-        }))
+        Event::now(Payload::Ask(Ask { prompt: "next song".into(), ..Ask::default() }))
     }
 
     fn frame() -> Event {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::event::{EventId, Origin};
+use crate::event::{EventId, Origin, RespondTo};
 use crate::heartbeat::Health;
 use crate::metrics::Counts;
 use crate::model_thread::ModelStats;
@@ -81,6 +81,8 @@ pub enum Body {
     Evidence(EvidenceReport),
     /// The answer to an `ask`.
     Answer(AnswerReport),
+    /// A piece of an answer that is being written; not kept for a broker that is away.
+    Delta(DeltaReport),
     /// A command to a device of the home, made by a tool.
     Command(CommandReport),
     /// The board came, went or was refused; retained.
@@ -267,8 +269,8 @@ pub struct AnswerReport {
     pub event: EventId,
     /// As the asker gave it.
     pub transaction: Option<String>,
-    /// The MQTT 5 response topic, if the asker set one.
-    pub respond_to: Option<String>,
+    /// Where else it goes.
+    pub respond_to: Option<RespondTo>,
     /// What the model said in the end, without the calls.
     pub text: String,
     /// Names of the tools that it called, in order.
@@ -277,6 +279,21 @@ pub struct AnswerReport {
     pub latency: Duration,
     /// What went wrong, if anything.
     pub error: Option<String>,
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeltaReport {
+    /// The event.
+    pub event: EventId,
+    /// As the asker gave it.
+    pub transaction: Option<String>,
+    /// Where else it goes.
+    pub respond_to: Option<RespondTo>,
+    /// Its place among the pieces, from 0.
+    pub index: u64,
+    /// What was written since the last piece.
+    pub text: String,
 }
 
 /// A command to a device of the home.

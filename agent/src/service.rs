@@ -123,7 +123,12 @@ mod tests {
     }
 
     impl Model for Stuck {
-        fn generate(&mut self, _request: &Request, _stop: &Stop) -> Result<Generation, Error> {
+        fn generate(
+            &mut self,
+            _request: &Request,
+            _stop: &Stop,
+            _say: &mut dyn FnMut(&str),
+        ) -> Result<Generation, Error> {
             self.began.send(()).expect("room");
             self.gate.recv().expect("let go");
             Ok(Generation {

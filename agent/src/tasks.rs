@@ -6,11 +6,13 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use outpost_runtime::{Audio, Image, Request, ToolSpec};
+use serde::Deserialize;
 
 use crate::prompting::{self, READ_IMAGE, TRANSCRIBE};
 
 /// What to do with the media.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Task {
     /// Answer in words; no tool is offered.
     Chat,
@@ -182,17 +184,17 @@ impl Task {
         let (images, sound) = (given.images.len(), given.audio.is_some());
         match self {
             Self::Chat if given.prompt.is_none() => Some("a prompt"),
-            Self::Call if given.prompt.is_none() && !sound => Some("a prompt or --audio"),
-            Self::Ocr | Self::Chart | Self::Table if images == 0 => Some("--image"),
-            Self::Compare if images < 2 => Some("two or more --image"),
-            Self::Video if images == 0 => Some("--video"),
+            Self::Call if given.prompt.is_none() && !sound => Some("a prompt or a sound (audio)"),
+            Self::Ocr | Self::Chart | Self::Table if images == 0 => Some("a picture (image)"),
+            Self::Compare if images < 2 => Some("two pictures or more (image)"),
+            Self::Video if images == 0 => Some("a clip (video)"),
             Self::Transcribe | Self::Summarize | Self::Audio | Self::SpeechQa | Self::Translate
                 if !sound =>
             {
-                Some("--audio")
+                Some("a sound (audio)")
             }
             Self::Translate if given.language.is_none() && given.prompt.is_none() => {
-                Some("--pair or --to LANGUAGE")
+                Some("a language, or a pair of them")
             }
             _ => None,
         }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::AgentConfig;
+use crate::asked;
 use crate::config::ModelConfig;
 use crate::dispatch::{Cause, Dispatcher};
 use crate::event::{Ask, Event, EventId, Origin, Payload, Utterance};
@@ -17,6 +18,9 @@ use crate::model_thread::ModelHandle;
 use crate::prompting;
 use crate::report::{AnswerReport, Body, CameraReport, Report, Sink, VoiceReport};
 use crate::sight::Sight;
+
+/// Pieces of an answer that wait to be told; where they are full, the pieces get longer.
+const PIECES: usize = 16;
 
 /// What the agent loop is told while a turn is at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +39,7 @@ pub enum Ended {
     /// It could not be dealt with; the reports say why.
     Failed,
     /// The turn made way for somebody who spoke: the event can be dealt with later.
-    GaveWay(Event),
+    GaveWay(Box<Event>),
 }
 
 impl Ended {
@@ -106,7 +110,7 @@ impl Turns {
             Payload::Frame(frame) => {
                 tokio::select! {
                     biased;
-                    () = give_way.cancelled() => Ended::GaveWay(event),
+                    () = give_way.cancelled() => Ended::GaveWay(Box::new(event)),
                     read = self.sight.read(&frame) => {
                         let about = (id, started);
                         Ended::when(self.sight.report(about, &frame, read, &self.dispatcher, &give_way).await)
@@ -133,7 +137,7 @@ impl Turns {
     /// Publishes a picture that was kept of an alert, or says why there is none.
     pub fn show_evidence(&self, name: &str) {
         if let Err(error) = self.sight.show(name) {
-            let ask = Ask { transaction: None, prompt: String::new(), respond_to: None };
+            let ask = Ask::default();
             self.abandon(Event::now(Payload::Ask(ask)), &error.to_string());
         }
     }
@@ -156,7 +160,7 @@ impl Turns {
         let tools = self.offered();
         let request = prompting::command(turn, &tools, self.max_new_tokens);
         let cause = Cause { event, origin: Origin::Voice };
-        let outcome = self.converse(cause, request, &tools, progress).await;
+        let outcome = self.converse(cause, request, &tools, progress, None).await;
         let latency = Event::age(started);
         let transcript = if self.transcribe { self.transcript(audio).await } else { None };
         let done = outcome.error.is_none();
@@ -198,11 +202,24 @@ impl Turns {
         started: Timestamp,
         progress: &mpsc::Sender<Progress>,
     ) -> bool {
-        let turn = prompting::user(None, None, Some(&ask.prompt));
         let tools = self.offered();
-        let request = prompting::command(turn, &tools, self.max_new_tokens);
+        let request = match asked::request(&ask, &tools, self.max_new_tokens).await {
+            Ok(request) => request,
+            Err(fault) => {
+                let error = Some(fault.to_string());
+                let outcome = Conversation { error, ..Conversation::default() };
+                self.answer(event, ask, outcome, Event::age(started));
+                // It was dealt with: the fault is the asker's.
+                return true;
+            }
+        };
         let cause = Cause { event, origin: Origin::Ask };
-        let outcome = self.converse(cause, request, &tools, progress).await;
+        let (words, said) = mpsc::channel(PIECES);
+        let words = ask.stream.then_some(words);
+        let (outcome, ()) = tokio::join!(
+            self.converse(cause, request, &tools, progress, words),
+            asked::tell(&*self.sink, event, &ask, said),
+        );
         let done = outcome.error.is_none();
         self.answer(event, ask, outcome, Event::age(started));
         done
@@ -227,12 +244,15 @@ impl Turns {
         mut request: Request,
         tools: &[ToolSpec],
         progress: &mpsc::Sender<Progress>,
+        words: Option<mpsc::Sender<String>>,
     ) -> Conversation {
         let mut outcome = Conversation::default();
         let origin = cause.origin;
         for step in 0..=self.max_steps {
-            let generation = match self.model.generate(origin, request.clone(), self.deadline).await
-            {
+            let asked = request.clone();
+            let words = words.clone();
+            let generation = self.model.generate_aloud(origin, asked, self.deadline, words).await;
+            let generation = match generation {
                 Ok(generation) => generation,
                 Err(error) => {
                     outcome.error = Some(error.to_string());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use outpost_agent::config::Config;
 use outpost_agent::senses::Pace;
 use outpost_agent::watch::WatchRule;
@@ -270,4 +272,51 @@ async fn what_happened_is_counted_in_the_metrics() {
     );
     assert!(metrics["memory_mib"].as_u64() > Some(1), "{metrics}");
     assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn an_ask_may_bring_a_picture_a_sound_and_a_task_and_have_its_answer_in_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |path: &std::path::Path| std::fs::read(path).unwrap();
+    let picture = BASE64.encode(file(&write_png(&dir.path().join("sign.png"), 64, 64).unwrap()));
+    let sound = file(&write_wav(&dir.path().join("a.wav"), &tone(0.5)).unwrap());
+    let script = Script::new([
+        Line::Say("EXIT 4 is ahead"),
+        Line::Say("Guten Tag."),
+        Line::Call(vec![("set_volume", json!({"level": 30}))]),
+        Line::Say("Done."),
+    ]);
+    let mut daemon = Daemon::scripted(Config::default(), &script).await.unwrap();
+    let ask = json!({"image": picture, "transaction": "1", "stream": true});
+    daemon.tell("ask", &ask.to_string()).await;
+    let mut pieces = String::new();
+    for index in 0..4 {
+        let piece = daemon.expect("answer/delta").await;
+        assert_eq!((&piece["index"], &piece["transaction"]), (&json!(index), &json!("1")));
+        pieces += piece["text"].as_str().unwrap();
+    }
+    let answer = daemon.expect("answer").await;
+    assert_eq!((&answer["text"], pieces.as_str()), (&json!("EXIT 4 is ahead"), "EXIT 4 is ahead"));
+
+    let audio = BASE64.encode(&sound);
+    let ask = json!({"audio": audio, "task": "translate", "language": "German"});
+    daemon.tell("ask", &ask.to_string()).await;
+    assert_eq!(daemon.expect("answer").await["text"], "Guten Tag.");
+    daemon.tell_bytes("ask/audio", sound).await;
+    daemon.expect("tool/set_volume").await;
+    assert_eq!(daemon.expect("answer").await["text"], "Done.");
+    for (topic, bytes, part) in [
+        ("ask/image", b"no picture".to_vec(), "image"),
+        ("ask", br#"{"task": "ocr", "prompt": "x"}"#.to_vec(), "needs a picture"),
+    ] {
+        daemon.tell_bytes(topic, bytes).await;
+        let answer = daemon.expect("answer").await;
+        assert!(answer["error"].as_str().unwrap().contains(part), "{answer}");
+    }
+    assert!(daemon.end().await);
+
+    let requests = script.requests();
+    assert!(requests[0].tools.is_empty(), "what a picture shows must not call tools");
+    assert!(format!("{:?}", requests[1].turns).contains("Translate the audio to German."));
+    assert!(!requests[2].tools.is_empty());
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use outpost_agent::app::{App, AppError, Running};
 use outpost_agent::config::Config;
 use outpost_agent::model_thread::Model;
+use outpost_agent::mqtt::payload::Message;
 use outpost_agent::mqtt::subscriber::{Received, Subscriber};
 use outpost_runtime::{Error, Finish, Generation, Request, Stop, ToolCall, Usage};
 use serde_json::Value;
@@ -45,7 +46,12 @@ impl Script {
 
 impl Model for Script {
     #[expect(clippy::panic, reason = "the script says so")]
-    fn generate(&mut self, request: &Request, stop: &Stop) -> Result<Generation, Error> {
+    fn generate(
+        &mut self,
+        request: &Request,
+        stop: &Stop,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Generation, Error> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
         let line = self.lines.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let (text, calls) = match line {
@@ -58,6 +64,7 @@ impl Model for Script {
             },
             None => ("", Vec::new()),
         };
+        text.split_inclusive(' ').for_each(say);
         let call = |(name, arguments): (&str, Value)| ToolCall {
             name: name.to_owned(),
             arguments: arguments.as_object().cloned().unwrap_or_default(),
@@ -141,6 +148,16 @@ impl Daemon {
             all.push(received);
         }
         all
+    }
+
+    /// Publishes bytes below the base topic.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without its broker")]
+    pub async fn tell_bytes(&self, topic: &str, payload: Vec<u8>) {
+        let message = Message::new(format!("outpost/outpost/{topic}"), payload);
+        self.subscriber.send(message).await.expect("a connection");
     }
 
     /// Publishes below the base topic.

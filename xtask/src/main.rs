@@ -35,6 +35,7 @@ Tasks:
   demo [ARGS]      build outpost and run `outpost demo ARGS`
   synth [--preset NAME] DIR
                    write a checkpoint of a published model's full shape with random weights
+  chaos [ARGS]     the daemon and mosquitto under random faults: nothing lost, nothing done twice
   tidy             check the house rules
 
 LIBTORCH=DIR, or LIBTORCH_USE_PYTORCH=1, makes setup use that libtorch instead of fetching one.
@@ -65,6 +66,7 @@ fn run(args: &[String]) -> Result<()> {
         ["test", "--vm"] => vm::run(&root),
         ["demo", rest @ ..] => demo::run(&root, "outpost", &["demo"], rest),
         ["synth", rest @ ..] => demo::run(&root, "outpost-synth", &[], rest),
+        ["chaos", rest @ ..] => demo::run(&root, "outpost-chaos", &[], rest),
         ["tidy"] => tidy::run(&root),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let request = request(args, args.max_tokens.unwrap_or(config.max_new_tokens))?;
     let dir = super::model_dir(args.model.as_deref(), None)?;
     let mut model = EngineModel::load(&dir, &engine_options(&dir, &config)?)?;
-    let generation = model.generate(&request, &Stop::never())?;
+    let generation = model.generate(&request, &Stop::never(), &mut |_| ())?;
     print(&generation, args);
     Ok(ExitCode::SUCCESS)
 }

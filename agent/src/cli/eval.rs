@@ -127,7 +127,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     for (index, line) in lines.iter().enumerate() {
         let request = line.request(folder, &tools, config.max_new_tokens)?;
-        let generation = model.generate(&request, &Stop::never())?;
+        let generation = model.generate(&request, &Stop::never(), &mut |_| ())?;
         let right = tallies.add(line, &generation);
         if args.show_wrong && !right {
             super::say(&format!("line {}: {}", index + 1, line.describe_wrong(&generation)));

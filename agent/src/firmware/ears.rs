@@ -88,7 +88,7 @@ impl Ears {
                 let ask = event::Ask {
                     transaction: Some(transaction(request)),
                     prompt: text.as_str().to_owned(),
-                    respond_to: None,
+                    ..event::Ask::default()
                 };
                 // Where nobody takes it any more, the daemon ends.
                 self.inbound.send(Inbound::Ask(ask)).await.ok();

@@ -75,7 +75,7 @@ impl Broker {
 fn config(listen: SocketAddr) -> Config {
     let connections = ConnectionSettings {
         connection_timeout_ms: 5_000,
-        max_payload_size: super::client::MAX_PACKET,
+        max_payload_size: super::session::MAX_PACKET,
         max_inflight_count: 100,
         auth: None,
         external_auth: None,

@@ -1,42 +1,40 @@
-//! The connection to the broker: moves the outbox to it, and hands over what arrives.
+//! Keeps a connection to the broker up, moves the outbox over it, and hands over what arrives.
 //!
-//! One task does nothing but poll rumqttc, since `poll` is not cancel-safe; another moves outbox rows with `try_publish`, a few
-//! in flight, and deletes a row when its `PubAck` came. Each connection has a client and an event loop of its own: what was in
-//! flight is simply sent again from the outbox, so nothing depends on rumqttc's own queue, which forgets on a new session.
-//! Sessions are clean: a command that waited at the broker for hours must not be carried out late.
+//! Rows of the outbox are a few in flight, and deleted when the broker has acknowledged them. After a lost connection all that is
+//! left is sent again. Sessions are clean: a command that waited at the broker for hours must not be carried out late. A
+//! connection on which nothing is heard, or a publish stays unacknowledged, for too long is given up, whatever rumqttc thinks
+//! of it.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet,
-    Publish, QoS, SubscribeReasonCode,
-};
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
-use crate::event::{EventId, Inbound};
+use crate::event::{EventId, Inbound, RespondTo};
 use crate::heartbeat::Pulse;
-use crate::mqtt::MqttConfig;
+use crate::mqtt::config::MqttConfig;
+use crate::mqtt::connection::{Connection, Filters};
+use crate::mqtt::home_assistant::{self, Discovery};
+use crate::mqtt::inbound;
 use crate::mqtt::payload::{self, Message};
+use crate::mqtt::session::{Arrival, Fault, FaultKind, Hello, Session, Signal, Verdict};
 use crate::mqtt::topics::Topics;
-use crate::outbox::{Outbox, OutboxError};
+use crate::mqtt::transport::{Target, TransportError};
+use crate::outbox::{Condition, Limits, Outbox, OutboxError};
 use crate::report::{AnswerReport, Body, Report, Sink};
 
-/// The longest packet in either direction, bytes. The default of rumqttc is 10 KiB.
-pub const MAX_PACKET: usize = 1 << 20;
-
-/// Rows on their way at most; far below rumqttc's 100, so that packet ids never collide.
-const WINDOW: usize = 16;
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Messages under way at most; far below the packet ids that rumqttc has, so that they never collide.
+pub(super) const WINDOW: usize = 16;
+/// Pauses between attempts to connect.
 const BACK_OFF: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(250)..=Duration::from_mins(1);
+/// How often the outbox and the connection are looked after.
+const TEND: Duration = Duration::from_secs(1);
 /// How long the end waits for what is in flight.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// A connection that is silent for longer is stuck: a living one has pings.
@@ -45,17 +43,25 @@ const STUCK: Duration = Duration::from_mins(1);
 /// The client cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum MqttError {
-    /// The password cannot be read.
-    #[error("mqtt.password_file {}: {source}", path.display())]
-    Password {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// The broker cannot be reached as configured.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
     /// The outbox failed.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
+}
+
+/// How the connection to the broker fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkStatus {
+    /// It is being made.
+    Connecting,
+    /// It is up.
+    Up,
+    /// It was lost or could not be made; it is tried again soon.
+    Down(String),
+    /// The broker does not want it; it is tried once in a while, and somebody has to do something.
+    Refused(String),
 }
 
 /// Takes reports to the broker, through the outbox.
@@ -63,30 +69,38 @@ pub enum MqttError {
 pub struct Publisher {
     outbox: Arc<Outbox>,
     topics: Topics,
+    status: watch::Receiver<LinkStatus>,
 }
 
 impl Publisher {
     /// Keeps a report for the broker; when this returns, it is in the outbox.
-    ///
-    /// # Errors
-    /// When the outbox cannot keep it.
-    pub fn publish(&self, report: &Report) -> Result<(), OutboxError> {
-        self.outbox.push(&payload::encode(report, &self.topics))
+    pub fn publish(&self, report: &Report) {
+        let (message, response) = payload::encode(report, &self.topics);
+        for message in [Some(message), response].into_iter().flatten() {
+            if !message.fleeting || *self.status.borrow() == LinkStatus::Up {
+                self.outbox.push(&message);
+            }
+        }
     }
 
     /// Waits until the broker has everything. False if it did not within `limit`.
     pub async fn flushed(&self, limit: Duration) -> bool {
         let empty = async {
-            while !self.outbox.is_empty().unwrap_or(true) {
+            while !self.outbox.is_empty() {
                 sleep(Duration::from_millis(10)).await;
             }
         };
         timeout(limit, empty).await.is_ok()
     }
 
-    /// Reports that wait for the broker.
-    pub fn waiting(&self) -> u64 {
-        self.outbox.len().unwrap_or(u64::MAX)
+    /// How the connection fares, now and from now on.
+    pub fn status(&self) -> watch::Receiver<LinkStatus> {
+        self.status.clone()
+    }
+
+    /// How the outbox fares.
+    pub fn condition(&self) -> Condition {
+        self.outbox.condition()
     }
 
     /// The device's topics.
@@ -97,9 +111,7 @@ impl Publisher {
 
 impl Sink for Publisher {
     fn send(&self, report: Report) {
-        if let Err(fault) = self.publish(&report) {
-            error!(%fault, ?report, "a report is lost");
-        }
+        self.publish(&report);
     }
 }
 
@@ -107,7 +119,7 @@ impl Sink for Publisher {
 /// that. `pulse` tells that it goes on.
 ///
 /// # Errors
-/// When the outbox or the password file cannot be opened.
+/// When the outbox, the password or a certificate cannot be read.
 pub fn connect(
     config: &MqttConfig,
     embedded: Option<SocketAddr>,
@@ -115,14 +127,37 @@ pub fn connect(
     tracker: &TaskTracker,
     (stop, pulse): (CancellationToken, Pulse),
 ) -> Result<Publisher, MqttError> {
-    let outbox = Arc::new(Outbox::open(config.outbox.as_deref(), config.outbox_limit)?);
-    let topics = Topics::new(&config.device);
-    let publisher = Publisher { outbox: Arc::clone(&outbox), topics: topics.clone() };
+    // Whether it can be done is said at the start; the link does it anew for each connection.
+    Target::new(config, embedded)?;
+    let limits = Limits {
+        rows: config.outbox_limit,
+        bytes: config.outbox_kib.saturating_mul(1024),
+        age: config.outbox_age,
+    };
+    let outbox = Arc::new(Outbox::open(config.outbox.as_deref(), limits)?);
+    let topics = Topics::new(&config.device).in_group(config.group.as_deref());
+    let discovery = &config.home_assistant;
+    let discovery = discovery.enabled.then(|| Discovery::new(discovery, &config.device, &topics));
+    home_assistant::succeed(&outbox, discovery.as_ref());
+    let (status_out, status) = watch::channel(LinkStatus::Connecting);
+    let publisher = Publisher { outbox: Arc::clone(&outbox), topics: topics.clone(), status };
+    let hello = Hello {
+        client: format!("outpost-{}", config.device),
+        version: config.version,
+        keep_alive: config.keep_alive,
+        last_will: Some(status_message(&topics, "offline")),
+        // Room for the window, the subscriptions, what is said on each connection and the farewell.
+        capacity: WINDOW + 16,
+    };
     let link = Link {
-        options: options(config, embedded, &topics)?,
+        config: config.clone(),
+        embedded,
+        hello,
         publisher: publisher.clone(),
+        status: status_out,
         outbox,
         topics,
+        discovery,
         inbound,
         tracker: tracker.clone(),
         stop,
@@ -132,212 +167,237 @@ pub fn connect(
     Ok(publisher)
 }
 
-fn options(
-    config: &MqttConfig,
-    embedded: Option<SocketAddr>,
-    topics: &Topics,
-) -> Result<MqttOptions, MqttError> {
-    let (host, port) = match (&config.host, embedded) {
-        (Some(host), _) => (host.clone(), config.port),
-        (None, Some(address)) => (address.ip().to_string(), address.port()),
-        (None, None) => ("localhost".into(), config.port),
-    };
-    let mut options = MqttOptions::new(format!("outpost-{}", config.device), host, port);
-    options
-        .set_keep_alive(KEEP_ALIVE)
-        .set_clean_session(true)
-        .set_max_packet_size(MAX_PACKET, MAX_PACKET);
-    options.set_last_will(LastWill::new(topics.status(), "offline", QoS::AtLeastOnce, true));
-    if let Some(username) = &config.username {
-        let password = match &config.password_file {
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|source| MqttError::Password { path: path.clone(), source })?,
-            None => String::new(),
-        };
-        options.set_credentials(username, password.trim_end());
-    }
-    Ok(options)
+fn status_message(topics: &Topics, status: &str) -> Message {
+    Message { retain: true, ..Message::new(topics.status(), status) }
 }
 
 /// The task that keeps the connection.
 struct Link {
-    options: MqttOptions,
+    config: MqttConfig,
+    embedded: Option<SocketAddr>,
+    hello: Hello,
     publisher: Publisher,
+    status: watch::Sender<LinkStatus>,
     outbox: Arc<Outbox>,
     topics: Topics,
+    discovery: Option<Discovery>,
     inbound: mpsc::Sender<Inbound>,
     tracker: TaskTracker,
     stop: CancellationToken,
     pulse: Pulse,
 }
 
-/// A message on its way. Those without a row, such as `online`, are made anew on each connection.
-struct InFlight {
-    row: Option<u64>,
-    packet: Option<u16>,
-}
-
-/// One connection.
-struct Connection {
-    client: AsyncClient,
-    up: bool,
-    in_flight: VecDeque<InFlight>,
-    /// The first row not yet sent on this connection.
-    next_row: u64,
-}
-
 impl Link {
     async fn run(self) {
         let mut pause = *BACK_OFF.start();
+        let mut filters = Filters::new(self.subscriptions());
         while !self.stop.is_cancelled() {
-            let (was_up, fault) = self.connection().await;
-            if was_up {
+            let Some(fault) = self.connection(&mut filters).await else { return };
+            if *self.status.borrow() == LinkStatus::Up {
                 pause = *BACK_OFF.start();
             }
-            let Some(fault) = fault else { return };
             self.pulse.rest();
-            warn!(%fault, retry_in = ?pause, "no connection to the MQTT broker");
-            tokio::select! {
-                () = sleep(jittered(pause)) => {}
-                () = self.stop.cancelled() => return,
+            if fault.kind == FaultKind::Refused {
+                pause = *BACK_OFF.end();
+            }
+            self.say_down(&fault, pause);
+            if fault.kind == FaultKind::TooLong {
+                filters.suspect();
+            }
+            if !self.rest(jittered(pause)).await {
+                return;
             }
             pause = (pause * 2).min(*BACK_OFF.end());
         }
     }
 
-    /// One connection from beginning to end; whether it came up, and why it ended. None after a farewell.
-    async fn connection(&self) -> (bool, Option<ConnectionError>) {
-        // Room for the window, the subscriptions, status, info and the farewell: `try_publish` never finds it full.
-        let (client, mut events) = AsyncClient::new(self.options.clone(), WINDOW + 8);
-        events.network_options.set_tcp_nodelay(true);
-        let (events_out, mut events_in) = mpsc::channel(256);
-        let _poll = AbortOnDrop(self.tracker.spawn(poll(events, events_out)).abort_handle());
-        let mut connection =
-            Connection { client, up: false, in_flight: VecDeque::new(), next_row: 0 };
+    fn subscriptions(&self) -> Vec<String> {
+        let birth = self.discovery.as_ref().map(|discovery| discovery.birth_topic().to_owned());
+        self.topics.subscriptions().into_iter().chain(birth).collect()
+    }
+
+    fn say_down(&self, fault: &Fault, pause: Duration) {
+        warn!(%fault, retry_in = ?pause, "no connection to the MQTT broker");
+        let reason = fault.reason.clone();
+        self.status.send_replace(match fault.kind {
+            FaultKind::Refused => LinkStatus::Refused(reason),
+            FaultKind::Network | FaultKind::TooLong => LinkStatus::Down(reason),
+        });
+    }
+
+    /// Waits, and looks after the outbox meanwhile. False when the end has come.
+    async fn rest(&self, pause: Duration) -> bool {
+        let mut tend = interval(TEND);
+        let over = sleep(pause);
+        tokio::pin!(over);
         loop {
             self.pulse.promise(Instant::now() + STUCK);
             tokio::select! {
-                event = events_in.recv() => match event {
-                    Some(Ok(event)) => self.handle(&mut connection, event),
-                    Some(Err(fault)) => return (connection.up, Some(fault)),
-                    None => return (connection.up, Some(ConnectionError::RequestsDone)),
-                },
+                () = &mut over => return true,
+                () = self.stop.cancelled() => return false,
+                _ = tend.tick() => self.outbox.tend(),
+            }
+        }
+    }
+
+    /// One connection from beginning to end, and why it ended. None after a farewell.
+    async fn connection(&self, filters: &mut Filters) -> Option<Fault> {
+        let refused =
+            |fault: TransportError| Fault { kind: FaultKind::Refused, reason: fault.to_string() };
+        let target = match Target::new(&self.config, self.embedded) {
+            Ok(target) => target,
+            Err(fault) => return Some(refused(fault)),
+        };
+        let spawn = |poll| self.tracker.spawn(poll).abort_handle();
+        let session = Session::open(&target, &self.hello, spawn);
+        let mut connection = Connection::new(session, self.hello.keep_alive);
+        let mut tend = interval(TEND);
+        loop {
+            tokio::select! {
+                signal = connection.session.next() => {
+                    if let Err(fault) = self.handle(&mut connection, filters, signal) {
+                        return Some(fault);
+                    }
+                }
                 () = self.outbox.changed(), if connection.up => {}
+                _ = tend.tick() => {
+                    self.tend(&mut connection, filters);
+                    if let Some(fault) = connection.overdue() {
+                        return Some(fault);
+                    }
+                }
                 () = self.stop.cancelled() => {
-                    let farewell = timeout(FAREWELL, self.farewell(&mut connection, &mut events_in));
+                    let farewell = timeout(FAREWELL, self.farewell(&mut connection, filters));
                     if !matches!(farewell.await, Ok(Ok(()))) {
                         warn!("the MQTT connection ended without a farewell");
                     }
-                    return (true, None);
+                    return None;
                 }
             }
             self.fill(&mut connection);
         }
     }
 
-    fn handle(&self, connection: &mut Connection, event: Event) {
-        match event {
-            Event::Incoming(Packet::ConnAck(_)) => self.greet(connection),
-            Event::Incoming(Packet::SubAck(ack))
-                if ack.return_codes.contains(&SubscribeReasonCode::Failure) =>
-            {
-                error!(topics = ?self.topics.subscriptions(), "the broker refuses the subscriptions: check its ACL");
+    fn handle(
+        &self,
+        connection: &mut Connection,
+        filters: &mut Filters,
+        signal: Signal,
+    ) -> Result<(), Fault> {
+        connection.heard();
+        match signal {
+            Signal::Up { max_packet } => self.greet(connection, filters, max_packet),
+            Signal::Subscribed(taken) => filters.answered(&taken),
+            Signal::Sent(packet) => connection.sent(packet),
+            Signal::Acknowledged(packet, verdict) => {
+                self.acknowledged(connection, packet, verdict)?;
             }
-            Event::Outgoing(Outgoing::Publish(packet)) => connection.sent(packet),
-            Event::Incoming(Packet::PubAck(ack)) => self.acknowledged(connection, ack.pkid),
-            Event::Incoming(Packet::Publish(publish)) => self.receive(&publish),
-            _ => {}
+            Signal::Received(arrival) if self.is_birth(&arrival) => connection.announce_soon(),
+            Signal::Received(arrival) => self.receive(&arrival),
+            Signal::Alive => {}
+            Signal::Ended(fault) => {
+                return Err(fault.unwrap_or_else(|| Fault::network("the connection was ended")));
+            }
         }
+        Ok(())
     }
 
-    fn greet(&self, connection: &mut Connection) {
-        info!(broker = ?self.options.broker_address(), "connected to the MQTT broker");
-        connection.up = true;
-        let filters = self
-            .topics
-            .subscriptions()
-            .map(|path| rumqttc::SubscribeFilter::new(path, QoS::AtLeastOnce));
-        if let Err(fault) = connection.client.try_subscribe_many(filters) {
-            error!(%fault, "cannot subscribe");
+    fn greet(&self, connection: &mut Connection, filters: &mut Filters, max: Option<usize>) {
+        info!(broker = ?self.config.host, version = ?self.config.version, "connected to the MQTT broker");
+        self.status.send_replace(LinkStatus::Up);
+        connection.greeted(max);
+        if !connection.session.subscribe(filters.first()) {
+            error!("cannot subscribe");
         }
-        connection.send(None, &self.status("online"));
+        connection.send(None, &status_message(&self.topics, "online"));
         connection.send(None, &payload::info(&self.topics));
+        self.announce(connection);
     }
 
-    fn status(&self, status: &str) -> Message {
-        Message { topic: self.topics.status(), payload: status.into(), retain: true }
+    fn announce(&self, connection: &mut Connection) {
+        if let Some(discovery) = &self.discovery {
+            connection.send(None, &discovery.message());
+        }
+    }
+
+    /// Whether Home Assistant says that it came up.
+    fn is_birth(&self, arrival: &Arrival) -> bool {
+        self.discovery.as_ref().is_some_and(|discovery| {
+            arrival.topic == discovery.birth_topic() && arrival.payload == b"online"
+        })
+    }
+
+    /// What is done now and then while a connection lasts.
+    fn tend(&self, connection: &mut Connection, filters: &mut Filters) {
+        self.outbox.tend();
+        if !connection.up {
+            return;
+        }
+        if let Some(filter) = filters.next() {
+            connection.session.subscribe(filter);
+        }
+        if connection.announcement_is_due() {
+            self.announce(connection);
+        }
+        let condition = self.outbox.condition();
+        if connection.has_news(&condition) {
+            connection.send(None, &payload::outbox(&condition, &self.topics));
+        }
     }
 
     /// Sends rows until the window is full.
     fn fill(&self, connection: &mut Connection) {
-        while connection.up && connection.in_flight.len() < WINDOW {
-            match self.outbox.first_from(connection.next_row) {
-                Ok(Some((row, message))) if !message.is_deliverable() => {
-                    error!(
-                        row,
-                        topic = message.topic,
-                        bytes = message.payload.len(),
-                        "dropped a message no broker takes"
-                    );
-                    self.forget(row);
-                }
-                Ok(Some((row, message))) => {
-                    if !connection.send(Some(row), &message) {
-                        return;
-                    }
-                    connection.next_row = row + 1;
-                }
-                Ok(None) => return,
-                Err(OutboxError::Damaged(row)) => {
-                    error!(row, "dropped a damaged row of the outbox");
-                    self.forget(row);
-                }
-                Err(fault) => return error!(%fault, "the outbox cannot be read"),
+        while connection.has_room() {
+            let mut cursor = connection.cursor;
+            let Some((row, message)) = self.outbox.next(&mut cursor) else { return };
+            if !message.is_deliverable(connection.max_packet) {
+                let (topic, bytes) = (&message.topic, message.payload.len());
+                error!(topic, bytes, "dropped a message that no broker takes");
+                self.outbox.refuse(row);
+            } else if !connection.send(Some(row), &message) {
+                return;
+            }
+            connection.cursor = cursor;
+        }
+    }
+
+    fn acknowledged(
+        &self,
+        connection: &mut Connection,
+        packet: u16,
+        verdict: Verdict,
+    ) -> Result<(), Fault> {
+        let Some(row) = connection.acknowledged(packet) else { return Ok(()) };
+        match verdict {
+            Verdict::Taken => self.outbox.delivered(row),
+            Verdict::Refused(reason) => {
+                error!(reason, "the broker refused a report, which is dropped");
+                self.outbox.refuse(row);
+            }
+            Verdict::Later(reason) => {
+                return Err(Fault::network(format!("the broker takes no messages now: {reason}")));
             }
         }
+        Ok(())
     }
 
-    fn acknowledged(&self, connection: &mut Connection, packet: u16) {
-        let Some(at) = connection.in_flight.iter().position(|sent| sent.packet == Some(packet))
-        else {
-            return;
-        };
-        if let Some(InFlight { row: Some(row), .. }) = connection.in_flight.remove(at) {
-            self.forget(row);
-        }
-    }
-
-    fn forget(&self, row: u64) {
-        if let Err(fault) = self.outbox.remove(row) {
-            error!(%fault, "a message that was delivered stays in the outbox and will be sent again");
-        }
-    }
-
-    fn receive(&self, publish: &Publish) {
-        let (transaction, refusal) =
-            match payload::decode(&publish.topic, &publish.payload, &self.topics) {
-                Ok(None) => return,
-                // It would be carried out again on every connection.
-                Ok(Some(Inbound::Ask(ask))) if publish.retain => {
-                    (ask.transaction, "a question must not be retained".to_owned())
+    fn receive(&self, arrival: &Arrival) {
+        let (transaction, respond_to, refusal) = match inbound::decode(arrival, &self.topics) {
+            Ok(None) => return,
+            Ok(Some(inbound)) => match self.inbound.try_send(inbound) {
+                Ok(()) => return,
+                Err(refused) => {
+                    let (transaction, respond_to) = asker(refused.into_inner());
+                    (transaction, respond_to, "the agent is busy: try again later".to_owned())
                 }
-                Ok(Some(inbound)) => match self.inbound.try_send(inbound) {
-                    Ok(()) => return,
-                    Err(refused) => {
-                        let transaction = match refused.into_inner() {
-                            Inbound::Ask(ask) => ask.transaction,
-                            Inbound::Set(_) | Inbound::Talk(_) | Inbound::Evidence(_) => None,
-                        };
-                        (transaction, "the agent is busy: try again later".to_owned())
-                    }
-                },
-                Err(fault) => (None, fault.to_string()),
-            };
-        warn!(topic = publish.topic, refusal, "refused a message");
+            },
+            Err(fault) => (fault.transaction.clone(), fault.respond_to.clone(), fault.to_string()),
+        };
+        warn!(topic = arrival.topic, refusal, "refused a message");
         self.publisher.send(Report::now(Body::Answer(AnswerReport {
             event: EventId::new(),
             transaction,
-            respond_to: None,
+            respond_to,
             text: String::new(),
             calls: Vec::new(),
             latency: Duration::ZERO,
@@ -349,80 +409,40 @@ impl Link {
     async fn farewell(
         &self,
         connection: &mut Connection,
-        events: &mut mpsc::Receiver<Result<Event, ConnectionError>>,
-    ) -> Result<(), ConnectionError> {
+        filters: &mut Filters,
+    ) -> Result<(), Fault> {
         if !connection.up {
             return Ok(());
         }
         let mut said_offline = false;
         loop {
             self.fill(connection);
-            if connection.in_flight.is_empty() {
+            if connection.is_idle() {
                 if said_offline {
                     break;
                 }
-                said_offline = connection.send(None, &self.status("offline"));
+                said_offline = connection.send(None, &status_message(&self.topics, "offline"));
             }
-            match events.recv().await {
-                Some(event) => self.handle(connection, event?),
-                None => return Ok(()),
-            }
+            let signal = connection.session.next().await;
+            self.handle(connection, filters, signal)?;
         }
-        if connection.client.try_disconnect().is_ok() {
-            while let Some(event) = events.recv().await {
-                event?;
-            }
+        if connection.session.disconnect() {
+            while !matches!(connection.session.next().await, Signal::Ended(_)) {}
         }
         Ok(())
     }
 }
 
-impl Connection {
-    /// False where the client takes no more for now.
-    fn send(&mut self, row: Option<u64>, message: &Message) -> bool {
-        let sent = self.client.try_publish(
-            &message.topic,
-            QoS::AtLeastOnce,
-            message.retain,
-            message.payload.clone(),
-        );
-        match &sent {
-            Ok(()) => self.in_flight.push_back(InFlight { row, packet: None }),
-            Err(fault) => debug!(%fault, topic = message.topic, "not sent yet"),
-        }
-        sent.is_ok()
-    }
-
-    /// rumqttc tells packet ids in the order of the publishes.
-    fn sent(&mut self, packet: u16) {
-        if let Some(first) = self.in_flight.iter_mut().find(|sent| sent.packet.is_none()) {
-            first.packet = Some(packet);
-        }
-    }
-}
-
-/// Ends the polling with its connection, also where the broker is silent.
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Polls until the connection ends. Nothing here waits for anything that waits for this task.
-async fn poll(mut events: EventLoop, out: mpsc::Sender<Result<Event, ConnectionError>>) {
-    loop {
-        let event = events.poll().await;
-        let last = matches!(event, Err(_) | Ok(Event::Outgoing(Outgoing::Disconnect)));
-        if out.send(event).await.is_err() || last {
-            return;
-        }
+/// Whom to tell that a message was refused.
+fn asker(inbound: Inbound) -> (Option<String>, Option<RespondTo>) {
+    match inbound {
+        Inbound::Ask(ask) => (ask.transaction, ask.respond_to),
+        Inbound::Set(_) | Inbound::Talk(_) | Inbound::Evidence(_) => (None, None),
     }
 }
 
 /// Half to all of a pause, so that many devices do not return at the same moment.
-fn jittered(pause: Duration) -> Duration {
+pub(super) fn jittered(pause: Duration) -> Duration {
     let random = uuid::Uuid::now_v7().as_bytes()[15];
     pause.mul_f64(0.5 + f64::from(random) / 512.0)
 }

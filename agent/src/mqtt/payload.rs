@@ -1,35 +1,25 @@
-//! The JSON of the MQTT contract, version 1: serde twins of reports and events. A change here is a change of the contract.
+//! The JSON of the MQTT contract, version 1: what reports look like on the wire. A change here is a change of the contract.
 //!
 //! Every message carries `ts` (RFC 3339, UTC), `schema` (the version) and `id` (a message delivered twice has the same).
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::event::{Ask, Inbound};
-use crate::mqtt::client::MAX_PACKET;
-use crate::mqtt::topics::{Incoming, Topics};
+use crate::mqtt::topics::Topics;
+use crate::outbox::Condition;
 use crate::report::{
-    AlertReport, BoardReport, Body, CameraReport, EvidenceReport, MetricsReport, Outcome, Report,
-    ReportId,
+    AlertReport, AnswerReport, BoardReport, Body, CameraReport, DeltaReport, EvidenceReport,
+    MetricsReport, Outcome, Report, ReportId,
 };
 use crate::state::State;
 
 /// The version of the contract.
 pub const SCHEMA: u32 = 1;
 
-/// A longer message is refused before it is parsed, bytes.
-pub const MAX_INBOUND: usize = 64 * 1024;
-
-/// A longer question is refused, characters.
-const MAX_PROMPT: usize = 4000;
-/// A longer transaction is refused, characters.
-const MAX_TRANSACTION: usize = 256;
-
 /// A message that is ready to go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
     /// Where to.
     pub topic: String,
@@ -37,47 +27,64 @@ pub struct Message {
     pub payload: Vec<u8>,
     /// Whether the broker keeps it for later subscribers.
     pub retain: bool,
+    /// Whether it overtakes others that wait for the broker.
+    pub urgent: bool,
+    /// Whether it is of no use later: it is not kept over a restart.
+    pub fleeting: bool,
+    /// What an MQTT 5 asker knows its answer by.
+    pub correlation: Option<Vec<u8>>,
+    /// MQTT 5: where an answer to it is wanted.
+    pub response_topic: Option<String>,
 }
 
 impl Message {
-    /// Whether a broker can take it at all: its topic names one topic, and it fits into a packet.
-    pub fn is_deliverable(&self) -> bool {
-        const HEADERS: usize = 16;
+    /// A message that is kept until the broker has it, and not after.
+    pub fn new(topic: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
+        Self { topic: topic.into(), payload: payload.into(), ..Self::default() }
+    }
+
+    /// Whether a broker that takes packets of `max_packet` bytes can take it at all: its topic names one topic, and it fits.
+    pub fn is_deliverable(&self, max_packet: usize) -> bool {
+        const HEADERS: usize = 32;
+        let correlation = self.correlation.as_ref().map_or(0, Vec::len);
         !self.topic.is_empty()
             && u16::try_from(self.topic.len()).is_ok()
             && !self.topic.contains(['+', '#', '\0'])
-            && self.topic.len() + self.payload.len() + HEADERS <= MAX_PACKET
+            && self.topic.len() + self.payload.len() + correlation + HEADERS <= max_packet
     }
 }
 
-/// A message that arrived and cannot be used.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PayloadError {
-    /// Too many bytes.
-    #[error("{topic}: {length} bytes are more than {MAX_INBOUND}; send media by reference")]
-    TooLong {
-        /// Where it arrived.
-        topic: String,
-        /// Its length.
-        length: usize,
-    },
-    /// Not what the contract says.
-    #[error("{topic}: {reason}")]
-    Malformed {
-        /// Where it arrived.
-        topic: String,
-        /// What is wrong, and what is expected.
-        reason: String,
-    },
-}
-
-/// The topic and the JSON of a report.
-pub fn encode(report: &Report, topics: &Topics) -> Message {
+/// A report as a message, and for an answer a second one to where its asker wants it.
+pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
     let (path, retain, body) = body(&report.body);
     if let Body::Evidence(EvidenceReport { jpeg, .. }) = &report.body {
-        return Message { topic: topics.below(&path), payload: jpeg.clone(), retain };
+        return (Message { retain, ..Message::new(topics.below(&path), jpeg.clone()) }, None);
     }
-    message(topics.below(&path), retain, (report.at, report.id), body)
+    let message = Message {
+        urgent: matches!(report.body, Body::Alert(_)),
+        fleeting: matches!(report.body, Body::Delta(_)),
+        ..message(topics.below(&path), retain, (report.at, report.id), body)
+    };
+    let respond_to = match &report.body {
+        Body::Answer(answer) => answer.respond_to.as_ref(),
+        Body::Delta(delta) => delta.respond_to.as_ref(),
+        _ => None,
+    };
+    let response = respond_to.map(|respond_to| Message {
+        topic: respond_to.topic.clone(),
+        correlation: respond_to.correlation.clone(),
+        ..message.clone()
+    });
+    (message, response)
+}
+
+/// How the outbox fares: sent on each connection and when it changes.
+pub fn outbox(condition: &Condition, topics: &Topics) -> Message {
+    let dropped = json!({ "full": condition.dropped.full, "old": condition.dropped.old,
+        "refused": condition.dropped.refused });
+    let body =
+        json!({ "durable": condition.durable, "dropped": dropped, "fault": condition.fault });
+    message(topics.outbox(), true, (Timestamp::now(), ReportId::new()), present(body))
 }
 
 /// What the device is: sent on each connection.
@@ -97,7 +104,7 @@ fn message(topic: String, retain: bool, (at, id): (Timestamp, ReportId), body: V
             object.insert("value".into(), other);
         }
     }
-    Message { topic, payload: Value::Object(object).to_string().into_bytes(), retain }
+    Message { retain, ..Message::new(topic, Value::Object(object).to_string()) }
 }
 
 fn body(body: &Body) -> (String, bool, Value) {
@@ -138,13 +145,8 @@ fn body(body: &Body) -> (String, bool, Value) {
                 "latency_ms": millis(tool.latency) }),
         ),
         Body::Alert(alert) => alert_body(alert),
-        Body::Answer(answer) => (
-            "answer".into(),
-            false,
-            present(json!({ "event": answer.event.to_string(), "transaction": answer.transaction,
-                "text": answer.text, "calls": answer.calls, "latency_ms": millis(answer.latency),
-                "error": answer.error })),
-        ),
+        Body::Answer(answer) => answer_body(answer),
+        Body::Delta(delta) => delta_body(delta),
         Body::Command(command) => (command.path.clone(), command.retain, command.payload.clone()),
         Body::Board(board) => board_body(board),
         Body::Input(input) => {
@@ -157,6 +159,19 @@ fn body(body: &Body) -> (String, bool, Value) {
         ),
         Body::Metrics(metrics) => metrics_body(metrics),
     }
+}
+
+fn answer_body(answer: &AnswerReport) -> (String, bool, Value) {
+    let fields = json!({ "event": answer.event.to_string(), "transaction": answer.transaction,
+        "text": answer.text, "calls": answer.calls, "latency_ms": millis(answer.latency),
+        "error": answer.error });
+    ("answer".into(), false, present(fields))
+}
+
+fn delta_body(delta: &DeltaReport) -> (String, bool, Value) {
+    let fields = json!({ "event": delta.event.to_string(), "transaction": delta.transaction,
+        "index": delta.index, "text": delta.text });
+    ("answer/delta".into(), false, present(fields))
 }
 
 fn metrics_body(metrics: &MetricsReport) -> (String, bool, Value) {
@@ -241,128 +256,4 @@ fn present(mut value: Value) -> Value {
         fields.retain(|_, field| !field.is_null());
     }
     value
-}
-
-/// `ask`: `{"prompt": "...", "transaction": "..."}`, or the bare question.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AskPayload {
-    prompt: String,
-    #[serde(default)]
-    transaction: Option<String>,
-}
-
-/// Reads a message that arrived; none where the topic is nothing of ours.
-///
-/// # Errors
-/// [`PayloadError`] naming the topic and what is expected there.
-pub fn decode(
-    topic: &str,
-    payload: &[u8],
-    topics: &Topics,
-) -> Result<Option<Inbound>, PayloadError> {
-    let Some(incoming) = topics.incoming(topic) else { return Ok(None) };
-    if payload.len() > MAX_INBOUND {
-        return Err(PayloadError::TooLong { topic: topic.to_owned(), length: payload.len() });
-    }
-    let malformed = |reason: String| PayloadError::Malformed { topic: topic.to_owned(), reason };
-    let text = std::str::from_utf8(payload)
-        .map_err(|_| malformed("the payload is not UTF-8 text".into()))?
-        .trim();
-    match incoming {
-        Incoming::Ask => ask(text).map(|ask| Some(Inbound::Ask(ask))).map_err(malformed),
-        Incoming::Evidence => crate::evidence::is_name(text)
-            .then(|| Some(Inbound::Evidence(text.to_owned())))
-            .ok_or_else(|| {
-                malformed("expected the id of an alert, or a name of its evidence".into())
-            }),
-        Incoming::Set(setting) => switch(text)
-            .map(|on| Some(Inbound::Set(setting(on))))
-            .ok_or_else(|| malformed("expected ON or OFF".into())),
-    }
-}
-
-fn ask(text: &str) -> Result<Ask, String> {
-    let ask = if text.starts_with('{') {
-        serde_json::from_str::<AskPayload>(text).map_err(|fault| {
-            format!("expected {{\"prompt\": \"…\", \"transaction\": \"…\"}}: {fault}")
-        })?
-    } else {
-        AskPayload { prompt: text.to_owned(), transaction: None }
-    };
-    if ask.prompt.trim().is_empty() {
-        return Err("the prompt is empty".into());
-    }
-    if ask.prompt.chars().count() > MAX_PROMPT {
-        return Err(format!("the prompt is longer than {MAX_PROMPT} characters"));
-    }
-    if ask
-        .transaction
-        .as_ref()
-        .is_some_and(|transaction| transaction.chars().count() > MAX_TRANSACTION)
-    {
-        return Err(format!("the transaction is longer than {MAX_TRANSACTION} characters"));
-    }
-    Ok(Ask { transaction: ask.transaction, prompt: ask.prompt, respond_to: None })
-}
-
-/// The spellings that brokers, Home Assistant and people use.
-fn switch(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "on" | "true" | "1" => Some(true),
-        "off" | "false" | "0" => Some(false),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event::Setting;
-
-    #[test]
-    fn asks_and_settings_are_read() {
-        let topics = Topics::new("desk");
-        let read = |topic: &str, payload: &str| decode(topic, payload.as_bytes(), &topics);
-        let ask = |prompt: &str, transaction: Option<&str>| {
-            Ok(Some(Inbound::Ask(Ask {
-                prompt: prompt.into(),
-                transaction: transaction.map(Into::into),
-                respond_to: None,
-            })))
-        };
-        assert_eq!(read("outpost/desk/ask", "lights off"), ask("lights off", None));
-        assert_eq!(
-            read("outpost/desk/ask", r#"{"prompt": "hi", "transaction": "7"}"#),
-            ask("hi", Some("7"))
-        );
-        assert_eq!(
-            read("outpost/desk/set/mute", "ON"),
-            Ok(Some(Inbound::Set(Setting::Mute(true))))
-        );
-        assert_eq!(
-            read("outpost/desk/set/camera", "off"),
-            Ok(Some(Inbound::Set(Setting::Camera(false))))
-        );
-        assert_eq!(read("outpost/other/ask", "hi"), Ok(None));
-    }
-
-    #[test]
-    fn hostile_payloads_are_refused_by_name() {
-        let topics = Topics::new("desk");
-        let nested = "{\"prompt\":".to_owned() + &"[".repeat(60_000);
-        for (topic, payload, part) in [
-            ("outpost/desk/ask", b"\xff\xfe".to_vec(), "not UTF-8"),
-            ("outpost/desk/ask", Vec::new(), "empty"),
-            ("outpost/desk/ask", b"{\"prompt\": 3}".to_vec(), "expected"),
-            ("outpost/desk/ask", b"{\"prompt\": \"a\", \"extra\": 1}".to_vec(), "unknown field"),
-            ("outpost/desk/ask", nested.into_bytes(), "expected"),
-            ("outpost/desk/ask", vec![b'a'; MAX_INBOUND + 1], "more than"),
-            ("outpost/desk/ask", vec![b'a'; MAX_PROMPT + 1], "longer than"),
-            ("outpost/desk/set/mute", b"perhaps".to_vec(), "ON or OFF"),
-        ] {
-            let fault = decode(topic, &payload, &topics).expect_err("refused").to_string();
-            assert!(fault.contains(topic) && fault.contains(part), "{fault}");
-        }
-    }
 }

@@ -1,22 +1,28 @@
 //! The client against real brokers, over a wire that can be cut; and the documents against the code.
 
+mod asyncapi;
 mod contract;
+mod home_assistant;
+mod hostile;
+mod mosquitto;
 mod wire;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::event::{Ask, Inbound};
+use crate::event::{Ask, EventId, Inbound};
 use crate::heartbeat::Heartbeats;
 use crate::mqtt::MqttConfig;
 use crate::mqtt::broker::Broker;
-use crate::mqtt::client::{MAX_PACKET, Publisher, connect};
+use crate::mqtt::client::{MqttError, Publisher, connect};
+use crate::mqtt::payload::Message;
+use crate::mqtt::session::MAX_PACKET;
 use crate::mqtt::subscriber::{Received, Subscriber};
 use crate::mqtt::tests::wire::Wire;
 use crate::report::{Body, CommandReport, Report};
@@ -34,12 +40,19 @@ struct Device {
 impl Device {
     fn start(wire: &Wire, outbox: Option<PathBuf>) -> Self {
         let config = MqttConfig { device: "desk".into(), outbox, ..MqttConfig::default() };
+        Self::with(&config, Some(wire.address()))
+    }
+
+    fn with(config: &MqttConfig, embedded: Option<SocketAddr>) -> Self {
+        Self::try_with(config, embedded).unwrap()
+    }
+
+    fn try_with(config: &MqttConfig, embedded: Option<SocketAddr>) -> Result<Self, MqttError> {
         let (inbound_out, inbound) = mpsc::channel(2);
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let link = (stop.clone(), Heartbeats::default().part("mqtt"));
-        let publisher =
-            connect(&config, Some(wire.address()), inbound_out, &tracker, link).unwrap();
-        Self { publisher, inbound, tracker, stop }
+        let publisher = connect(config, embedded, inbound_out, &tracker, link)?;
+        Ok(Self { publisher, inbound, tracker, stop })
     }
 
     /// Commands of these numbers, one after the other.
@@ -51,7 +64,7 @@ impl Device {
 
     fn publish_as(&self, path: &str, payload: Value) {
         let command = CommandReport { path: path.into(), payload, retain: false };
-        self.publisher.publish(&Report::now(Body::Command(command))).unwrap();
+        self.publisher.publish(&Report::now(Body::Command(command)));
     }
 
     async fn stop(self) {
@@ -239,8 +252,8 @@ async fn hostile_questions_are_answered_and_the_next_one_is_heard() {
     }
     let busy = next(&mut answers).await.payload;
     assert_eq!(busy["transaction"], "3", "the queue of this test holds two: {busy}");
-    let expected =
-        Ask { transaction: Some("1".into()), prompt: "lights off".into(), respond_to: None };
+    let (transaction, prompt) = (Some("1".into()), "lights off".into());
+    let expected = Ask { transaction, prompt, ..Ask::default() };
     assert_eq!(device.inbound.recv().await, Some(Inbound::Ask(expected)));
     device.stop().await;
 }
@@ -248,18 +261,40 @@ async fn hostile_questions_are_answered_and_the_next_one_is_heard() {
 #[tokio::test]
 async fn a_retained_question_is_refused() {
     let broker = broker();
-    let options =
-        MqttOptions::new("careless", broker.address().ip().to_string(), broker.address().port());
-    let (client, mut events) = AsyncClient::new(options, 4);
-    client
-        .publish("outpost/desk/ask", QoS::AtLeastOnce, true, "unlock the front door")
-        .await
-        .unwrap();
-    while !matches!(events.poll().await, Ok(Event::Incoming(Packet::PubAck(_)))) {}
+    let careless = listen(&broker, "nothing").await;
+    let question = Message::new("outpost/desk/ask", "unlock the front door");
+    careless.send(Message { retain: true, ..question }).await.unwrap();
+    let mut echo = Subscriber::connect(broker.address(), "echo", "outpost/desk/ask").await.unwrap();
+    next(&mut echo).await;
     let wire = Wire::to(broker.address()).await;
     let mut answers = listen(&broker, "outpost/desk/answer").await;
     let mut device = Device::start(&wire, None);
-    assert_eq!(next(&mut answers).await.payload["error"], "a question must not be retained");
+    let error = "outpost/desk/ask: a question must not be retained";
+    assert_eq!(next(&mut answers).await.payload["error"], error);
     assert!(device.inbound.try_recv().is_err());
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn home_assistant_is_told_on_each_connection_and_when_it_comes_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = broker();
+    let filter = "homeassistant/device/+/config";
+    let mut watcher = listen(&broker, filter).await;
+    let config = |enabled| {
+        let mut config = MqttConfig { device: "desk".into(), ..MqttConfig::default() };
+        config.outbox = Some(folder.path().join("outbox.redb"));
+        config.home_assistant.enabled = enabled;
+        config
+    };
+    let device = Device::with(&config(true), Some(broker.address()));
+    let told = next(&mut watcher).await;
+    assert_eq!(told.topic, "homeassistant/device/outpost-desk/config");
+    assert_eq!(told.payload["components"]["mute"]["command_topic"], "outpost/desk/set/mute");
+    watcher.publish("homeassistant/status", "online").await.unwrap();
+    assert_eq!(next(&mut watcher).await.payload, told.payload);
+    device.stop().await;
+    let device = Device::with(&config(false), Some(broker.address()));
+    assert_eq!(next(&mut watcher).await.payload, "", "it is taken back");
     device.stop().await;
 }

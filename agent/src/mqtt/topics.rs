@@ -2,27 +2,50 @@
 
 use crate::event::Setting;
 
-/// Topics of one device, below `outpost/<device>`.
+/// A longer topic for answers is refused, bytes.
+const MAX_RESPONSE_TOPIC: usize = 256;
+
+/// Topics of one device, below `outpost/<device>`, and of its group, below `outpost/@<group>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     base: String,
+    /// The group and its base.
+    group: Option<(String, String)>,
 }
 
 /// What a message that arrived is about.
 #[derive(Debug, Clone, Copy)]
 pub enum Incoming {
     /// A question or command.
-    Ask,
+    Ask(AskForm),
     /// A setting: builds it from on or off.
     Set(fn(bool) -> Setting),
     /// A picture that was kept is wanted.
     Evidence,
 }
 
+/// What the payload of a question is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskForm {
+    /// JSON or the bare prompt.
+    Text,
+    /// A WAV file.
+    Audio,
+    /// A picture file.
+    Image,
+}
+
 impl Topics {
     /// The topics of a device.
     pub fn new(device: &str) -> Self {
-        Self { base: format!("outpost/{device}") }
+        Self { base: format!("outpost/{device}"), group: None }
+    }
+
+    /// The topics of a device that belongs to a group.
+    #[must_use]
+    pub fn in_group(self, group: Option<&str>) -> Self {
+        let group = group.map(|group| (group.to_owned(), format!("outpost/@{group}")));
+        Self { group, ..self }
     }
 
     /// A topic below the base.
@@ -40,19 +63,43 @@ impl Topics {
         self.below("info")
     }
 
-    /// What the agent subscribes to.
-    pub fn subscriptions(&self) -> [String; 3] {
-        [self.below("ask"), self.below("set/+"), self.below("get/evidence")]
+    /// How the outbox fares, retained.
+    pub fn outbox(&self) -> String {
+        self.below("outbox")
+    }
+
+    /// What the agent subscribes to. A question to the group goes to one of its devices, a setting to all.
+    pub fn subscriptions(&self) -> Vec<String> {
+        let own = ["ask", "ask/+", "set/+", "get/evidence"].map(|path| self.below(path));
+        let group = self.group.iter().flat_map(|(group, base)| {
+            let shared = ["ask", "ask/+"].map(|path| format!("$share/{group}/{base}/{path}"));
+            shared.into_iter().chain([format!("{base}/set/+")])
+        });
+        own.into_iter().chain(group).collect()
     }
 
     /// What a topic that arrived is for; none where it is nothing of ours.
     pub fn incoming(&self, topic: &str) -> Option<Incoming> {
-        match topic.strip_prefix(&self.base)?.strip_prefix('/')? {
-            "ask" => Some(Incoming::Ask),
+        let group = self.group.as_ref().map(|(_, base)| base.as_str());
+        let below = |base: &str| topic.strip_prefix(base)?.strip_prefix('/');
+        match below(&self.base).or_else(|| below(group?))? {
+            "ask" => Some(Incoming::Ask(AskForm::Text)),
+            "ask/audio" => Some(Incoming::Ask(AskForm::Audio)),
+            "ask/image" => Some(Incoming::Ask(AskForm::Image)),
             "get/evidence" => Some(Incoming::Evidence),
             "set/mute" => Some(Incoming::Set(Setting::Mute)),
             "set/camera" => Some(Incoming::Set(Setting::Camera)),
             _ => None,
         }
+    }
+
+    /// Whether an answer may go to a topic that an asker chose: to none through which this or another device would be told what
+    /// to do, and to none of the broker's own.
+    pub fn may_respond(&self, topic: &str) -> bool {
+        !topic.is_empty()
+            && topic.len() <= MAX_RESPONSE_TOPIC
+            && !topic.contains(['+', '#', '\0'])
+            && !topic.starts_with('$')
+            && !topic.starts_with("outpost/")
     }
 }

@@ -12,7 +12,7 @@ struct Package {
     probe: &'static str,
 }
 
-const PACKAGES: [Package; 4] = [
+const PACKAGES: [Package; 6] = [
     Package {
         name: "g++",
         purpose: "a C++17 compiler, for the glue between Rust and libtorch",
@@ -32,6 +32,16 @@ const PACKAGES: [Package; 4] = [
         name: "libclang-dev",
         purpose: "libclang, with which bindgen reads C headers",
         probe: "clang --version",
+    },
+    Package {
+        name: "mosquitto",
+        purpose: "an MQTT broker, for tests with TLS, passwords and faults",
+        probe: "mosquitto -h",
+    },
+    Package {
+        name: "mosquitto-clients",
+        purpose: "its command-line clients, for the same tests",
+        probe: "mosquitto_pub --help",
     },
 ];
 

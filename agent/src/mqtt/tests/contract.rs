@@ -9,12 +9,15 @@ use crate::event::{EventId, Origin};
 use crate::heartbeat::Health;
 use crate::metrics::Counts;
 use crate::model_thread::ModelStats;
-use crate::mqtt::payload::{decode, encode, info};
+use crate::mqtt::inbound::decode;
+use crate::mqtt::payload::{Message, encode, info, outbox};
+use crate::mqtt::session::Arrival;
 use crate::mqtt::topics::Topics;
+use crate::outbox::Condition;
 use crate::report::{
     AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraReport, CameraState,
-    CommandReport, InputReport, MetricsReport, Outcome, ReadingReport, Report, ReportId,
-    SightReport, StateReport, TimerReport, ToolReport, VoiceReport,
+    CommandReport, DeltaReport, InputReport, MetricsReport, Outcome, ReadingReport, Report,
+    ReportId, SightReport, StateReport, TimerReport, ToolReport, VoiceReport,
 };
 use crate::senses::camera::counters::CameraMetrics;
 use crate::state::State;
@@ -145,11 +148,33 @@ fn sights(event: EventId) -> Vec<Body> {
     ]
 }
 
+/// A piece of an answer, and all of it.
+fn answers(event: EventId) -> [Body; 2] {
+    [
+        Body::Answer(AnswerReport {
+            event,
+            transaction: Some("42".into()),
+            respond_to: None,
+            text: "Done.".into(),
+            calls: vec!["set_light".into()],
+            latency: Duration::from_millis(305),
+            error: None,
+        }),
+        Body::Delta(DeltaReport {
+            event,
+            transaction: Some("42".into()),
+            respond_to: None,
+            index: 0,
+            text: "The meeting ".into(),
+        }),
+    ]
+}
+
 fn bodies() -> Vec<Body> {
     let event = EventId::new();
     let called = vec!["set_light".to_owned()];
     let [done, refused] = calls(event);
-    vec![
+    let mut bodies = vec![
         Body::State(StateReport { state: State::Idle, muted: false, camera: true, dropped: 0 }),
         Body::Voice(VoiceReport {
             event,
@@ -158,7 +183,7 @@ fn bodies() -> Vec<Body> {
             duration: Duration::from_millis(1720),
             transcript: Some("turn on the kitchen light".into()),
             text: "Done.".into(),
-            calls: called.clone(),
+            calls: called,
             latency: Duration::from_millis(412),
             error: None,
         }),
@@ -166,15 +191,6 @@ fn bodies() -> Vec<Body> {
         Body::Timer(TimerReport { call: ReportId::new(), duration: Duration::from_mins(10) }),
         done,
         refused,
-        Body::Answer(AnswerReport {
-            event,
-            transaction: Some("42".into()),
-            respond_to: None,
-            text: "Done.".into(),
-            calls: called,
-            latency: Duration::from_millis(305),
-            error: None,
-        }),
         Body::Command(CommandReport {
             path: "command/light/kitchen".into(),
             payload: json!({ "state": "on", "brightness": 40 }),
@@ -189,7 +205,21 @@ fn bodies() -> Vec<Body> {
         }),
         Body::Input(InputReport { input: "talk".into(), kind: "pressed" }),
         Body::Reading(ReadingReport { sensor: "room".into(), value: 21.5, unit: "°C" }),
-    ]
+    ];
+    bodies.extend(answers(event));
+    bodies
+}
+
+/// All that a device sends by itself.
+pub(super) fn messages(topics: &Topics) -> Vec<Message> {
+    let condition = Condition { durable: true, ..Condition::default() };
+    let made = [info(topics), outbox(&condition, topics)];
+    bodies()
+        .into_iter()
+        .chain(sights(EventId::new()))
+        .map(|body| encode(&Report::now(body), topics).0)
+        .chain(made)
+        .collect()
 }
 
 #[test]
@@ -197,12 +227,7 @@ fn the_document_shows_what_is_sent() {
     let topics = Topics::new("desk");
     let examples = examples();
     let mut sent: BTreeMap<String, Vec<Map<String, Value>>> = BTreeMap::new();
-    let messages = bodies()
-        .into_iter()
-        .chain(sights(EventId::new()))
-        .map(|body| encode(&Report::now(body), &topics))
-        .chain([info(&topics)]);
-    for message in messages {
+    for message in messages(&topics) {
         let path = message.topic.strip_prefix("outpost/desk/").expect("below the base").to_owned();
         sent.entry(path).or_default().push(without_changing(&message.payload));
     }
@@ -228,14 +253,16 @@ fn the_document_shows_what_is_sent() {
 #[test]
 fn what_the_document_tells_to_send_is_understood() {
     let topics = Topics::new("desk");
+    let understood = |path: &str, payload: &str| {
+        let (topic, payload) = (topics.below(path), payload.into());
+        let arrival = Arrival { topic, payload, ..Arrival::default() };
+        matches!(decode(&arrival, &topics), Ok(Some(_)))
+    };
     for block in &examples()["ask"] {
-        assert!(
-            matches!(decode("outpost/desk/ask", block.as_bytes(), &topics), Ok(Some(_))),
-            "{block}"
-        );
+        assert!(understood("ask", block), "{block}");
     }
     for topic in ["set/mute", "set/camera"] {
         assert!(examples().contains_key(topic), "{topic}");
-        assert!(matches!(decode(&topics.below(topic), b"ON", &topics), Ok(Some(_))));
+        assert!(understood(topic, "ON"));
     }
 }

@@ -1,0 +1,96 @@
+//! The daemon under test: the whole agent, with a model that calls four tools for each question.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result};
+use outpost_agent::app::App;
+use outpost_agent::config::Config;
+use outpost_agent::model_thread::Model;
+use outpost_runtime::{Error, Finish, Generation, Request, Role, Stop, ToolCall, Usage};
+use serde_json::{Map, json};
+
+/// Calls for each question.
+pub(crate) const CALLS: u64 = 4;
+
+/// Calls tools; once they are done, notes that in a journal: their reports must then survive whatever comes.
+struct Caller {
+    journal: File,
+}
+
+impl Model for Caller {
+    fn generate(
+        &mut self,
+        request: &Request,
+        _stop: &Stop,
+        _say: &mut dyn FnMut(&str),
+    ) -> Result<Generation, Error> {
+        let called = request.turns.last().is_some_and(|turn| turn.role == Role::ToolResponse);
+        if called {
+            // A line that cannot be written makes the check weaker, not wrong.
+            self.journal.write_all(b"called\n").ok();
+        }
+        let call = |level| ToolCall {
+            name: "set_volume".into(),
+            arguments: Map::from_iter([("level".to_owned(), json!(level))]),
+        };
+        let calls = if called { Vec::new() } else { (1..=CALLS).map(call).collect() };
+        let text = if called { "Done.".into() } else { String::new() };
+        Ok(Generation { text, calls, finish: Finish::EndOfTurn, usage: Usage::default() })
+    }
+
+    fn warm_up(&mut self, _request: &Request) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn forget(&mut self) {}
+}
+
+/// Runs the daemon until it is killed.
+pub(crate) async fn run(config: &Path, journal: &Path) -> Result<()> {
+    let config = Config::read(config)?;
+    let journal = OpenOptions::new().create(true).append(true).open(journal)?;
+    let load = move || Ok(Box::new(Caller { journal }) as Box<dyn Model>);
+    let _running = App::with_model(config, load).await?.spawn()?;
+    std::future::pending().await
+}
+
+/// The daemon as a process of its own; killed on drop.
+pub(crate) struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts it; what it logs goes to `folder`.
+    pub(crate) fn start(folder: &Path) -> Result<Self> {
+        let log = OpenOptions::new().create(true).append(true).open(folder.join("daemon.log"))?;
+        let child = Command::new(std::env::current_exe()?)
+            .arg("daemon")
+            .arg(folder)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("cannot start the daemon")?;
+        Ok(Self { child })
+    }
+
+    /// Kills it: it gets no chance to tidy up.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Whether it ended by itself, which it must not.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill().ok();
+    }
+}
