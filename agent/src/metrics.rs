@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use outpost_runtime::Generation;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,7 @@ use tracing::debug;
 use crate::event::{Event, Payload};
 use crate::heartbeat::Heartbeats;
 use crate::memory;
-use crate::model_thread::ModelHandle;
+use crate::model_thread::{ModelError, ModelHandle};
 use crate::mqtt::client::Publisher;
 use crate::report::{Body, MetricsReport, Report, Sink};
 use crate::senses::camera::counters::Counters;
@@ -68,6 +69,41 @@ impl Counts {
         self.state = state;
         let counts = State::ALL.into_iter().zip(&mut self.entered);
         counts.filter(|(of, _)| *of == state).for_each(|(_, count)| *count += 1);
+    }
+}
+
+/// What the model was asked since its start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelStats {
+    /// Requests that wait now.
+    pub waiting: usize,
+    /// Requests answered.
+    pub answered: u64,
+    /// Requests that failed, were cancelled or ran out of time.
+    pub failed: u64,
+    /// Tokens of all answers.
+    pub tokens: u64,
+    /// Time in which they were decoded.
+    pub decode: Duration,
+}
+
+impl ModelStats {
+    /// How fast it decoded, over all answers; none before the first.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        let seconds = self.decode.as_secs_f64();
+        (seconds > 0.0).then(|| (self.tokens as f64 / seconds * 10.0).round() / 10.0)
+    }
+
+    /// Counts an answer.
+    pub(crate) fn count(&mut self, answer: &Result<Generation, ModelError>) {
+        match answer {
+            Ok(generation) => {
+                self.answered += 1;
+                self.tokens += generation.usage.new_tokens as u64;
+                self.decode += generation.usage.decode;
+            }
+            Err(_) => self.failed += 1,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use tracing::{error, info};
 
 use crate::event::Origin;
 use crate::heartbeat::Pulse;
+use crate::metrics::ModelStats;
 
 /// A request that is still at work so long after its deadline is stuck.
 const STUCK: Duration = Duration::from_secs(30);
@@ -120,40 +121,9 @@ struct Shared {
     queue: Mutex<Queue>,
     arrived: Condvar,
     capacity: usize,
-}
-
-/// What the model was asked since its start.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ModelStats {
-    /// Requests that wait now.
-    pub waiting: usize,
-    /// Requests answered.
-    pub answered: u64,
-    /// Requests that failed, were cancelled or ran out of time.
-    pub failed: u64,
-    /// Tokens of all answers.
-    pub tokens: u64,
-    /// Time in which they were decoded.
-    pub decode: Duration,
-}
-
-impl ModelStats {
-    /// How fast it decoded, over all answers; none before the first.
-    pub fn tokens_per_second(&self) -> Option<f64> {
-        let seconds = self.decode.as_secs_f64();
-        (seconds > 0.0).then(|| (self.tokens as f64 / seconds * 10.0).round() / 10.0)
-    }
-
-    fn count(&mut self, answer: &Result<Generation, ModelError>) {
-        match answer {
-            Ok(generation) => {
-                self.answered += 1;
-                self.tokens += generation.usage.new_tokens as u64;
-                self.decode += generation.usage.decode;
-            }
-            Err(_) => self.failed += 1,
-        }
-    }
+    /// A request promises by when it will have come to its end, from the moment it waits: a thread that hangs before it takes
+    /// the request is late as well.
+    pulse: Pulse,
 }
 
 #[derive(Debug, Default)]
@@ -222,10 +192,28 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn new(capacity: usize, pulse: Pulse) -> Self {
+        let (queue, arrived) = (Mutex::default(), Condvar::new());
+        Self { queue, arrived, capacity: capacity.max(1), pulse }
+    }
+
+    fn push(&self, job: Job, rank: usize) {
+        let mut queue = self.lock();
+        if queue.current.is_none() && queue.len() == 0 {
+            self.pulse.promise((job.due + STUCK).into());
+        }
+        queue.push(job, rank, self.capacity);
+        drop(queue);
+        self.arrived.notify_one();
+    }
+
     /// Waits for a job; none once the queue is closed.
     fn next(&self) -> Option<Job> {
         let mut queue = self.lock();
         queue.current = None;
+        if queue.len() == 0 {
+            self.pulse.rest();
+        }
         let idle = |queue: &mut Queue| !queue.closed && queue.len() == 0;
         let mut queue =
             self.arrived.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
@@ -233,6 +221,7 @@ impl Shared {
             return None;
         }
         let job = queue.pop()?;
+        self.pulse.promise((job.due + STUCK).into());
         queue.current = Some(job.stop.clone());
         Some(job)
     }
@@ -248,17 +237,13 @@ impl ModelThread {
     where
         L: FnOnce() -> outpost_runtime::Result<Box<dyn Model>> + Send + 'static,
     {
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            arrived: Condvar::new(),
-            capacity: capacity.max(1),
-        });
+        let shared = Arc::new(Shared::new(capacity, pulse));
         let handle = ModelHandle(shared.clone());
         let (loaded, is_loaded) = oneshot::channel();
         let run = move || match guarded(load) {
             Ok(model) => {
                 drop(loaded.send(Ok(())));
-                serve(&shared, model, &pulse);
+                serve(&shared, model);
             }
             Err(error) => drop(loaded.send(Err(error))),
         };
@@ -308,9 +293,7 @@ impl ModelHandle {
         let stop = Stop::at(due);
         let _cancel = CancelOnDrop(stop.clone());
         let (reply, answer) = oneshot::channel();
-        let job = Job { request, stop, due, words, reply };
-        self.0.lock().push(job, rank(origin), self.0.capacity);
-        self.0.arrived.notify_one();
+        self.0.push(Job { request, stop, due, words, reply }, rank(origin));
         answer.await.unwrap_or(Err(ModelError::Gone))
     }
 
@@ -343,9 +326,8 @@ impl Drop for CancelOnDrop {
     }
 }
 
-fn serve(shared: &Shared, mut model: Box<dyn Model>, pulse: &Pulse) {
+fn serve(shared: &Shared, mut model: Box<dyn Model>) {
     while let Some(job) = shared.next() {
-        pulse.promise((job.due + STUCK).into());
         // A job whose deadline passed in the queue costs nothing.
         let answer = match job.stop.check() {
             Ok(()) => {
@@ -358,7 +340,6 @@ fn serve(shared: &Shared, mut model: Box<dyn Model>, pulse: &Pulse) {
             model.forget();
         }
         shared.lock().stats.count(&answer);
-        pulse.rest();
         job.answer(answer);
     }
     info!("the model thread ends");

@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 use crate::event::{EventId, Origin, RespondTo};
 use crate::heartbeat::Health;
-use crate::metrics::Counts;
-use crate::model_thread::ModelStats;
+use crate::metrics::{Counts, ModelStats};
 use crate::senses::camera::counters::CameraMetrics;
 use crate::state::State;
 use crate::watch::Severity;

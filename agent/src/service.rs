@@ -182,7 +182,9 @@ mod tests {
         }
         let_go.send(()).expect("the model waits");
         assert_eq!(answer.await.expect("an answer").text, "at last");
-        assert_eq!(parts.stuck(Instant::now()), Vec::<&str>::new());
+        while !parts.stuck(Instant::now()).is_empty() {
+            std::thread::yield_now();
+        }
         assert!(tokio::time::timeout(Duration::from_secs(30), attended).await.is_err());
         assert!(is_fed(&log));
         model.join();

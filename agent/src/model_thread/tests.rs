@@ -133,3 +133,15 @@ fn a_full_queue_gives_way_to_a_higher_priority() {
         .collect();
     assert_eq!(busy, [true, false, false, true]);
 }
+
+#[tokio::test]
+async fn a_request_that_the_thread_never_takes_is_late_too() {
+    let parts = Heartbeats::default();
+    let handle = ModelHandle(Arc::new(Shared::new(8, parts.part("model"))));
+    let request = Request::new(vec![Turn::text(Role::User, "anybody there?")]);
+    let asked = handle.generate(Origin::Ask, request, Duration::from_secs(5));
+    assert!(tokio::time::timeout(Duration::from_millis(10), asked).await.is_err());
+    let now = tokio::time::Instant::now();
+    assert_eq!(parts.stuck(now), Vec::<&str>::new());
+    assert_eq!(parts.stuck(now + Duration::from_secs(5) + STUCK), ["model"]);
+}

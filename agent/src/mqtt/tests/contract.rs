@@ -7,8 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::event::{EventId, Origin};
 use crate::heartbeat::Health;
-use crate::metrics::Counts;
-use crate::model_thread::ModelStats;
+use crate::metrics::{Counts, ModelStats};
 use crate::mqtt::inbound::decode;
 use crate::mqtt::payload::{Message, encode, info, outbox};
 use crate::mqtt::session::Arrival;
