@@ -18,10 +18,12 @@ use crate::firmware::hands;
 use crate::heartbeat::Pulse;
 use crate::metrics::Counts;
 use crate::pending::Pending;
-use crate::report::{Body, Report, Sink, StateReport};
+use crate::report::{Body, Report, Sink, StateReport, VoiceReport};
 use crate::senses::Heard;
 use crate::senses::camera::eye::Eye;
+use crate::senses::gate::Gate;
 use crate::senses::mailbox::Receiver;
+use crate::senses::microphone::status::Status;
 use crate::state::{Input, Limits, Machine, State};
 use crate::turn::{Ended, Progress, Turns};
 
@@ -101,6 +103,8 @@ impl AgentConfig {
 pub struct Inputs {
     /// The microphone, if there is one.
     pub microphone: Option<Receiver<Heard>>,
+    /// What opens and closes it, and how it is.
+    pub ear: (Gate, Status),
     /// The camera, if there is one.
     pub camera: Option<Receiver<Frame>>,
     /// MQTT.
@@ -241,7 +245,7 @@ impl Agent {
     async fn next(&mut self, stop: &CancellationToken, current: &mut Option<Current>) -> Next {
         let round = Instant::now() + ROUND;
         let tick = self.machine.deadline().map_or(round, |deadline| deadline.min(round));
-        let Inputs { microphone, camera, inbound } = &mut self.inputs;
+        let Inputs { microphone, camera, inbound, .. } = &mut self.inputs;
         tokio::select! {
             biased;
             () = stop.cancelled() => Next::Stop,
@@ -259,10 +263,18 @@ impl Agent {
             Next::Progress(Progress::CallsEnded) => drop(self.step(Input::CallsEnded)),
             Next::Inbound(Inbound::Ask(ask)) => self.wait(Event::now(Payload::Ask(ask))),
             Next::Inbound(Inbound::Set(Setting::Mute(muted))) => {
+                // The microphone is closed before anything is said of it.
+                self.inputs.ear.0.mute(muted);
                 if muted {
-                    self.pending.forget_voice();
+                    for event in self.pending.forget_voice() {
+                        self.turns.leave_unheard(event);
+                    }
                 }
                 self.step(Input::Mute(muted));
+            }
+            Next::Inbound(Inbound::Set(Setting::Listen(held))) => {
+                self.inputs.ear.0.hold(held);
+                self.take(Next::Inbound(Inbound::Talk(held)));
             }
             Next::Inbound(Inbound::Set(Setting::Camera(on))) => self.switch_camera(on),
             Next::Inbound(Inbound::Evidence(name)) => self.turns.show_evidence(&name),
@@ -281,9 +293,16 @@ impl Agent {
     fn hear(&mut self, heard: Option<Heard>) {
         match heard {
             None => self.inputs.microphone = None,
+            Some(Heard::Changed) => self.report_state(),
+            Some(Heard::Nothing { why, source, start, duration }) => {
+                let report = VoiceReport::nothing(why, source, start, duration);
+                self.sink.send(Report::now(Body::Voice(report)));
+                self.step(Input::SpeechDropped);
+            }
             Some(_) if self.machine.muted() => {}
             Some(Heard::Started) => drop(self.step(Input::SpeechStarted)),
-            Some(Heard::Dropped) => drop(self.step(Input::SpeechDropped)),
+            Some(Heard::Paused(utterance)) => self.turns.expect(&utterance),
+            Some(Heard::Resumed) => self.turns.expect_nothing(),
             Some(Heard::Utterance(utterance)) => {
                 self.wait(Event::now(Payload::Utterance(utterance)));
             }
@@ -345,6 +364,7 @@ impl Agent {
             muted: self.machine.muted(),
             camera: self.camera_on,
             dropped,
+            microphone: self.inputs.microphone.as_ref().map(|_| self.inputs.ear.1.get()),
         })));
     }
 }

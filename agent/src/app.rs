@@ -31,7 +31,9 @@ use crate::senses::camera::counters::Counters;
 use crate::senses::camera::eye::Eye;
 use crate::senses::camera::watcher::Shared;
 use crate::senses::gate::Gate;
-use crate::senses::{self, SenseError, camera};
+use crate::senses::microphone::start_microphone;
+use crate::senses::microphone::status::Status;
+use crate::senses::{SenseError, camera};
 use crate::sight::Sight;
 use crate::turn::Turns;
 use crate::watch::{RuleError, WatchList};
@@ -129,10 +131,10 @@ impl App {
     /// When a sense cannot be opened or the outbox cannot be used.
     pub fn spawn(self) -> Result<Running, AppError> {
         let Self { config, started, parts, model, broker } = self;
-        let firmware = Firmware::new(&config.firmware);
-        let gate = firmware.as_ref().map_or_else(Gate::open, Firmware::gate);
+        let ear = ear(&config);
+        let firmware = Firmware::new(&config.firmware, ear.0.clone());
         let microphone =
-            senses::start_microphone(&config.microphone, gate, parts.part("microphone"))?;
+            start_microphone(&config.microphone, ear.clone(), parts.part("microphone"))?;
         let (tracker, stop, farewell) =
             (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let (inbound_out, inbound) = mpsc::channel::<Inbound>(INBOUND_CAPACITY);
@@ -164,6 +166,7 @@ impl App {
         let turns = turns(&config, &model.handle, sink.clone(), (eye.clone(), counters), hands)?;
         let inputs = Inputs {
             microphone: microphone.map(|sense| sense.receiver),
+            ear,
             camera: camera.map(|sense| sense.receiver),
             inbound,
         };
@@ -176,20 +179,25 @@ impl App {
             run.await;
         });
         info!(device = config.mqtt.device, "ready");
-        let is_durable = config.mqtt.outbox.is_some();
         Ok(Running {
             tracker,
             stop,
             farewell,
             ended,
             publisher,
-            is_durable,
+            is_durable: config.mqtt.outbox.is_some(),
             model,
             broker,
             parts,
             counted,
         })
     }
+}
+
+/// What opens and closes the microphone, and where it shows how it is.
+fn ear(config: &Config) -> (Gate, Status) {
+    let has_button = config.firmware.push_to_talk.is_some();
+    (config.microphone.gate(has_button), Status::default())
 }
 
 fn turns(
@@ -214,7 +222,8 @@ fn turns(
         config.agent.tool_timeout,
     )?;
     let settings = (&config.agent, &config.model);
-    Ok(Turns::new(model.clone(), (dispatcher, hands), sight, sink, settings))
+    let turns = Turns::new(model.clone(), (dispatcher, hands), sight, sink, settings);
+    Ok(turns.checking(config.microphone.wake.phrase.clone()))
 }
 
 /// A daemon at work.

@@ -240,6 +240,9 @@ impl Config {
         let paths = [
             &mut config.model.path,
             &mut config.microphone.path,
+            &mut config.microphone.wake.word,
+            &mut config.microphone.wake.melspectrogram,
+            &mut config.microphone.wake.embedding,
             &mut config.camera.path,
             &mut config.evidence.folder,
         ];

@@ -69,6 +69,8 @@ pub enum Payload {
 pub struct Utterance {
     /// The sound, with a little silence before and after.
     pub audio: Audio,
+    /// The sound in which the wake word was heard, where one was needed.
+    pub word: Option<Audio>,
     /// Where it begins in the stream of its source.
     pub start: Duration,
     /// Where it came from: a device or file name.
@@ -139,6 +141,8 @@ pub enum Setting {
     Mute(bool),
     /// Whether the camera is looked at.
     Camera(bool),
+    /// Whether the microphone is held open, as by a button.
+    Listen(bool),
 }
 
 /// What arrives from MQTT and from the board for the agent.

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use outpost_runtime::session::Adapter;
-use outpost_runtime::{Engine, EngineOptions, Generation, PrefixCache, Request, Stop};
+use outpost_runtime::{Engine, EngineOptions, Generation, PrefixCache, Request, Stop, StopReason};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
@@ -41,6 +41,14 @@ pub trait Model {
     /// # Errors
     /// As [`Engine::warm_up`].
     fn warm_up(&mut self, request: &Request) -> outpost_runtime::Result<()>;
+
+    /// Begins with a request that may come next; where it does, its answer is the same as without. Does nothing where that is no use.
+    ///
+    /// # Errors
+    /// As [`Engine::prepare`].
+    fn prepare(&mut self, _request: &Request, _stop: &Stop) -> outpost_runtime::Result<()> {
+        Ok(())
+    }
 
     /// Drops everything kept between requests, as after a panic.
     fn forget(&mut self);
@@ -79,6 +87,10 @@ impl Model for EngineModel {
             .try_for_each(|adapter| self.engine.warm_up(&mut self.cache, request, adapter))
     }
 
+    fn prepare(&mut self, request: &Request, stop: &Stop) -> outpost_runtime::Result<()> {
+        self.engine.prepare(&mut self.cache, request, stop)
+    }
+
     fn forget(&mut self) {
         self.cache.clear();
     }
@@ -102,6 +114,13 @@ pub enum ModelError {
     /// The model thread could not be started.
     #[error("starting the model thread: {0}")]
     Thread(#[source] std::io::Error),
+}
+
+impl ModelError {
+    /// Whether the request ran out of time.
+    pub fn is_deadline(&self) -> bool {
+        matches!(self, Self::Runtime(outpost_runtime::Error::Stopped(StopReason::Deadline)))
+    }
 }
 
 /// A started model thread.
@@ -132,6 +151,10 @@ struct Queue {
     jobs: [VecDeque<Job>; 3],
     /// Of the job at work.
     current: Option<Stop>,
+    /// What may come next, for when there is nothing else to do.
+    expected: Option<(Request, Stop)>,
+    /// Of what was expected last, which may be at work.
+    ahead: Stop,
     closed: bool,
     stats: ModelStats,
 }
@@ -144,6 +167,12 @@ struct Job {
     /// Where the text goes as it is written.
     words: Option<mpsc::Sender<String>>,
     reply: oneshot::Sender<Result<Generation, ModelError>>,
+}
+
+/// What the thread does next.
+enum Work {
+    Job(Job),
+    Ahead(Request, Stop),
 }
 
 fn rank(origin: Origin) -> usize {
@@ -178,6 +207,25 @@ impl Queue {
     fn pop(&mut self) -> Option<Job> {
         self.jobs.iter_mut().find_map(VecDeque::pop_front)
     }
+
+    /// What comes next: a job, which leaves no time for what is only expected, or that.
+    fn take(&mut self) -> Option<Work> {
+        let expected = self.expected.take();
+        let work = match self.pop() {
+            Some(job) => Work::Job(job),
+            None => expected.map(|(request, stop)| Work::Ahead(request, stop))?,
+        };
+        self.current = Some(match &work {
+            Work::Job(job) => job.stop.clone(),
+            Work::Ahead(_, stop) => stop.clone(),
+        });
+        Some(work)
+    }
+
+    fn expect_nothing(&mut self) {
+        self.expected = None;
+        self.ahead.cancel();
+    }
 }
 
 impl Job {
@@ -197,33 +245,41 @@ impl Shared {
         Self { queue, arrived, capacity: capacity.max(1), pulse }
     }
 
-    fn push(&self, job: Job, rank: usize) {
+    fn add(&self, job: Job, origin: Origin) {
         let mut queue = self.lock();
+        // Who spoke asks for what was expected; anybody else need not wait for it.
+        if origin != Origin::Voice {
+            queue.expect_nothing();
+        }
         if queue.current.is_none() && queue.len() == 0 {
             self.pulse.promise((job.due + STUCK).into());
         }
-        queue.push(job, rank, self.capacity);
+        queue.push(job, rank(origin), self.capacity);
         drop(queue);
         self.arrived.notify_one();
     }
 
-    /// Waits for a job; none once the queue is closed.
-    fn next(&self) -> Option<Job> {
+    /// Waits for work; none once the queue is closed.
+    fn next(&self) -> Option<Work> {
         let mut queue = self.lock();
         queue.current = None;
         if queue.len() == 0 {
             self.pulse.rest();
         }
-        let idle = |queue: &mut Queue| !queue.closed && queue.len() == 0;
+        let idle =
+            |queue: &mut Queue| !queue.closed && queue.len() == 0 && queue.expected.is_none();
         let mut queue =
             self.arrived.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
         if queue.closed {
             return None;
         }
-        let job = queue.pop()?;
-        self.pulse.promise((job.due + STUCK).into());
-        queue.current = Some(job.stop.clone());
-        Some(job)
+        let work = queue.take()?;
+        let due = match &work {
+            Work::Job(job) => job.due,
+            Work::Ahead(..) => Instant::now(),
+        };
+        self.pulse.promise((due + STUCK).into());
+        Some(work)
     }
 }
 
@@ -293,8 +349,26 @@ impl ModelHandle {
         let stop = Stop::at(due);
         let _cancel = CancelOnDrop(stop.clone());
         let (reply, answer) = oneshot::channel();
-        self.0.push(Job { request, stop, due, words, reply }, rank(origin));
+        self.0.add(Job { request, stop, due, words, reply }, origin);
         answer.await.unwrap_or(Err(ModelError::Gone))
+    }
+
+    /// This request may come next: the model begins with it where it has nothing else to do.
+    pub fn expect(&self, request: Request) {
+        let mut queue = self.0.lock();
+        queue.expect_nothing();
+        if queue.closed {
+            return;
+        }
+        queue.ahead = Stop::never();
+        queue.expected = Some((request, queue.ahead.clone()));
+        drop(queue);
+        self.0.arrived.notify_one();
+    }
+
+    /// What was expected does not come.
+    pub fn expect_nothing(&self) {
+        self.0.lock().expect_nothing();
     }
 
     /// What it was asked so far.
@@ -327,7 +401,14 @@ impl Drop for CancelOnDrop {
 }
 
 fn serve(shared: &Shared, mut model: Box<dyn Model>) {
-    while let Some(job) = shared.next() {
+    while let Some(work) = shared.next() {
+        let job = match work {
+            Work::Job(job) => job,
+            Work::Ahead(request, stop) => {
+                prepare(model.as_mut(), &request, &stop);
+                continue;
+            }
+        };
         // A job whose deadline passed in the queue costs nothing.
         let answer = match job.stop.check() {
             Ok(()) => {
@@ -354,6 +435,17 @@ fn aloud(words: Option<mpsc::Sender<String>>) -> impl FnMut(&str) {
         if let Ok(room) = words.try_reserve() {
             room.send(std::mem::take(&mut unsaid));
         }
+    }
+}
+
+/// Begins with what is expected. That it cannot be done is told when it is asked for, if it ever is.
+fn prepare(model: &mut dyn Model, request: &Request, stop: &Stop) {
+    let prepared = guarded(|| {
+        stop.check()?;
+        model.prepare(request, stop)
+    });
+    if matches!(prepared, Err(ModelError::Internal(_))) {
+        model.forget();
     }
 }
 

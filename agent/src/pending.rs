@@ -67,9 +67,9 @@ impl Pending {
         self.frame.is_none()
     }
 
-    /// Forgets the utterances, as when the agent is muted.
-    pub fn forget_voice(&mut self) {
-        self.voice.clear();
+    /// Gives up the utterances, as when the agent is muted.
+    pub fn forget_voice(&mut self) -> Vec<Event> {
+        self.voice.drain(..).collect()
     }
 
     /// Utterances and pictures dropped since the start.
@@ -89,6 +89,7 @@ mod tests {
         let audio = Audio { samples: vec![].into(), rate: 16_000 };
         Event::now(Payload::Utterance(Utterance {
             audio,
+            word: None,
             start: std::time::Duration::ZERO,
             source: source.into(),
         }))

@@ -12,6 +12,9 @@ pub const READ_IMAGE: &str = "Read the text in the image.";
 /// What the bundled model answers to [`READ_IMAGE`] where there is no text.
 pub const NO_TEXT: &str = "NO TEXT";
 
+/// What the bundled model answers to what is none of its commands.
+pub const REFUSAL: &str = "Sorry, I can't help with that.";
+
 /// A user's turn: pictures first, then sound, then text, as far as there are any.
 pub fn user(
     images: impl IntoIterator<Item = Image>,

@@ -11,6 +11,8 @@ use crate::event::{EventId, Origin, RespondTo};
 use crate::heartbeat::Health;
 use crate::metrics::{Counts, ModelStats};
 use crate::senses::camera::counters::CameraMetrics;
+use crate::senses::microphone::Unheard;
+use crate::senses::microphone::status::MicrophoneState;
 use crate::state::State;
 use crate::watch::Severity;
 
@@ -64,7 +66,7 @@ pub trait Sink: Send + Sync + fmt::Debug {
 pub enum Body {
     /// The agent's state changed; retained.
     State(StateReport),
-    /// An utterance was heard and answered.
+    /// Something was heard, and what came of it.
     Voice(VoiceReport),
     /// The camera saw something.
     Camera(CameraReport),
@@ -95,7 +97,7 @@ pub enum Body {
 }
 
 /// The state of the agent and its settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StateReport {
     /// What it does now.
     pub state: State,
@@ -105,6 +107,39 @@ pub struct StateReport {
     pub camera: bool,
     /// Sound chunks and frames dropped since the start because the agent was busy.
     pub dropped: u64,
+    /// The microphone, if there is one.
+    pub microphone: Option<MicrophoneState>,
+}
+
+/// What came of something that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VoiceOutcome {
+    /// The model called tools.
+    Called,
+    /// The model answered in words.
+    Answered,
+    /// The model neither called nor said anything of use.
+    NotUnderstood,
+    /// The model or a tool failed.
+    Failed,
+    /// The model took too long.
+    TimedOut,
+    /// No turn was made of it.
+    Unheard(Unheard),
+}
+
+impl VoiceOutcome {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Called => "called",
+            Self::Answered => "answered",
+            Self::NotUnderstood => "not_understood",
+            Self::Failed => "failed",
+            Self::TimedOut => Unheard::Timeout.as_str(),
+            Self::Unheard(why) => why.as_str(),
+        }
+    }
 }
 
 /// An utterance and what the model made of it.
@@ -112,6 +147,8 @@ pub struct StateReport {
 pub struct VoiceReport {
     /// The event.
     pub event: EventId,
+    /// What came of it.
+    pub outcome: VoiceOutcome,
     /// Where the sound came from.
     pub source: String,
     /// Where in its source the utterance begins.
@@ -128,6 +165,29 @@ pub struct VoiceReport {
     pub latency: Duration,
     /// What went wrong, if anything.
     pub error: Option<String>,
+}
+
+impl VoiceReport {
+    /// Of something that no turn was made of.
+    pub fn nothing(why: Unheard, source: String, start: Duration, duration: Duration) -> Self {
+        Self {
+            event: EventId::new(),
+            outcome: VoiceOutcome::Unheard(why),
+            source,
+            start,
+            duration,
+            transcript: None,
+            text: String::new(),
+            calls: Vec::new(),
+            latency: Duration::ZERO,
+            error: None,
+        }
+    }
+
+    /// Whether the model had its say.
+    pub fn is_of_a_turn(&self) -> bool {
+        !matches!(self.outcome, VoiceOutcome::Unheard(_))
+    }
 }
 
 /// What the camera saw.

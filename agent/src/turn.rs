@@ -16,7 +16,9 @@ use crate::event::{Ask, Event, EventId, Origin, Payload, Utterance};
 use crate::firmware::hands::Hands;
 use crate::model_thread::ModelHandle;
 use crate::prompting;
-use crate::report::{AnswerReport, Body, CameraReport, Report, Sink, VoiceReport};
+use crate::report::{AnswerReport, Body, CameraReport, Report, Sink, VoiceOutcome, VoiceReport};
+use crate::senses::microphone::Unheard;
+use crate::senses::microphone::attention::is_said;
 use crate::sight::Sight;
 
 /// Pieces of an answer that wait to be told; where they are full, the pieces get longer.
@@ -61,6 +63,8 @@ pub struct Turns {
     transcribe: bool,
     max_new_tokens: usize,
     deadline: Duration,
+    /// The wake word's words, where the model has to hear them too.
+    phrase: Option<String>,
 }
 
 /// What the model said and did about a command.
@@ -69,6 +73,21 @@ struct Conversation {
     text: String,
     calls: Vec<String>,
     error: Option<String>,
+    timed_out: bool,
+}
+
+impl Conversation {
+    fn outcome(&self) -> VoiceOutcome {
+        match &self.error {
+            Some(_) if self.timed_out => VoiceOutcome::TimedOut,
+            Some(_) => VoiceOutcome::Failed,
+            None if !self.calls.is_empty() => VoiceOutcome::Called,
+            None if self.text.is_empty() || self.text == prompting::REFUSAL => {
+                VoiceOutcome::NotUnderstood
+            }
+            None => VoiceOutcome::Answered,
+        }
+    }
 }
 
 impl Turns {
@@ -91,6 +110,34 @@ impl Turns {
             transcribe: agent.transcribe,
             max_new_tokens: config.max_new_tokens,
             deadline: config.deadline,
+            phrase: None,
+        }
+    }
+
+    /// Has the model check that the wake word's words were said.
+    #[must_use]
+    pub fn checking(self, phrase: Option<String>) -> Self {
+        Self { phrase, ..self }
+    }
+
+    /// An utterance may be this; the model begins with it where it has nothing else to do.
+    pub fn expect(&self, utterance: &Utterance) {
+        let turn = prompting::user(None, Some(utterance.audio.clone()), None);
+        self.model.expect(prompting::command(turn, &self.offered(), self.max_new_tokens));
+    }
+
+    /// It was not: the speaker goes on.
+    pub fn expect_nothing(&self) {
+        self.model.expect_nothing();
+    }
+
+    /// Reports an utterance that mute came before.
+    pub fn leave_unheard(&self, event: Event) {
+        if let Payload::Utterance(utterance) = event.payload {
+            let duration = utterance.duration();
+            let Utterance { source, start, .. } = utterance;
+            let report = VoiceReport::nothing(Unheard::Muted, source, start, duration);
+            self.sink.send(Report::now(Body::Voice(report)));
         }
     }
 
@@ -155,6 +202,10 @@ impl Turns {
         started: Timestamp,
         progress: &mpsc::Sender<Progress>,
     ) -> bool {
+        if let Some(report) = self.unwanted(event, &utterance).await {
+            self.sink.send(Report::now(Body::Voice(report)));
+            return true;
+        }
         let audio = utterance.audio.clone();
         let turn = prompting::user(None, Some(audio.clone()), None);
         let tools = self.offered();
@@ -178,6 +229,7 @@ impl Turns {
     ) {
         self.sink.send(Report::now(Body::Voice(VoiceReport {
             event,
+            outcome: outcome.outcome(),
             duration: utterance.duration(),
             source: utterance.source,
             start: utterance.start,
@@ -187,6 +239,18 @@ impl Turns {
             latency,
             error: outcome.error,
         })));
+    }
+
+    /// The report of an utterance whose wake word the model does not hear, where it has to.
+    async fn unwanted(&self, event: EventId, utterance: &Utterance) -> Option<VoiceReport> {
+        let (phrase, word) = (self.phrase.as_ref()?, utterance.word.clone()?);
+        let transcript = self.transcript(word).await?;
+        if is_said(phrase, &transcript) {
+            return None;
+        }
+        let (source, start) = (utterance.source.clone(), utterance.start);
+        let report = VoiceReport::nothing(Unheard::Noise, source, start, utterance.duration());
+        Some(VoiceReport { event, transcript: Some(transcript), ..report })
     }
 
     async fn transcript(&self, audio: Audio) -> Option<String> {
@@ -255,6 +319,7 @@ impl Turns {
             let generation = match generation {
                 Ok(generation) => generation,
                 Err(error) => {
+                    outcome.timed_out = error.is_deadline();
                     outcome.error = Some(error.to_string());
                     return outcome;
                 }

@@ -194,6 +194,23 @@ impl Engine {
         Ok(())
     }
 
+    /// Computes a request up to its first new token, in case it is asked next: the answer is then the same, and sooner. One request
+    /// is kept, until another one is prepared or answered.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    pub fn prepare(&self, cache: &mut PrefixCache, request: &Request, stop: &Stop) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let prompt = prompt::render(request, &self.tokenizer, self)?;
+        self.check_context(&prompt)?;
+        let (adapter, keys) = (self.adapter(&prompt)?, prefix_cache::keys(&prompt));
+        let begun = cache.find(adapter, &keys)?;
+        let prefilled =
+            self.prefill_from(begun, cache, &prompt, &keys, stop, &mut Usage::default())?;
+        cache.keep_ready(adapter, keys, prefilled);
+        Ok(())
+    }
+
     /// The prompt as the model sees it.
     ///
     /// # Errors
@@ -240,7 +257,26 @@ impl Engine {
         usage: &mut Usage,
     ) -> Result<(Session, Vec<f32>)> {
         let adapter = self.adapter(prompt)?;
-        let mut session = match cache.resume(adapter, keys)? {
+        if let Some(ready) = cache.take_ready(adapter, keys) {
+            usage.cached_tokens = prompt.ids.len();
+            return Ok(ready);
+        }
+        let begun = cache.resume(adapter, keys)?;
+        self.prefill_from(begun, cache, prompt, keys, stop, usage)
+    }
+
+    /// Runs the prompt from where a session has begun with it, if one has.
+    fn prefill_from(
+        &self,
+        begun: Option<Session>,
+        cache: &mut PrefixCache,
+        prompt: &Prompt,
+        keys: &[Key],
+        stop: &Stop,
+        usage: &mut Usage,
+    ) -> Result<(Session, Vec<f32>)> {
+        let adapter = self.adapter(prompt)?;
+        let mut session = match begun {
             Some(session) => session,
             None => Session::new(&self.decoder, adapter, self.context)?,
         };

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use tract_onnx::prelude::{
-    Datum, Framework, InferenceModelExt, IntoArcTensor, IntoRunnable, IntoTValue, TVec, Tensor,
-    TractResult, TypedRunnableModel,
+    Datum, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoArcTensor,
+    IntoRunnable, IntoTValue, TVec, Tensor, TractResult, TypedRunnableModel,
 };
 
 use crate::error::{Error, Result};
@@ -55,15 +55,43 @@ impl Graph {
         Ok(Self { name: name.to_owned(), plan })
     }
 
+    /// Takes the text of an ONNX file whose inputs are real numbers of these shapes, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Encoder`] when the runner cannot take it.
+    pub(crate) fn parse(name: &str, mut onnx: &[u8], shapes: &[&[usize]]) -> Result<Self> {
+        let shaped = |mut model: InferenceModel| {
+            for (index, shape) in shapes.iter().enumerate() {
+                model.set_input_fact(index, InferenceFact::dt_shape(f32::datum_type(), *shape))?;
+            }
+            model.into_optimized()?.into_runnable()
+        };
+        let plan = tract_onnx::onnx().model_for_read(&mut onnx).and_then(shaped);
+        plan.map(|plan| Self { name: name.to_owned(), plan }).map_err(|fault| Error::Encoder {
+            graph: name.to_owned(),
+            reason: format!("{fault:#}"),
+        })
+    }
+
     /// Runs the graph on its inputs, in their order, and gives its only output.
     ///
     /// # Errors
     /// [`Error::Encoder`] when the inputs do not fit the graph.
     pub(crate) fn run(&self, inputs: &[Array]) -> Result<Array> {
+        self.run_all(inputs).map(|mut outputs| outputs.swap_remove(0))
+    }
+
+    /// As [`Graph::run`], and gives all outputs in their order; there is at least one.
+    ///
+    /// # Errors
+    /// As [`Graph::run`].
+    pub(crate) fn run_all(&self, inputs: &[Array]) -> Result<Vec<Array>> {
         let inputs: TVec<_> = inputs.iter().map(|input| input.0.clone().into_tvalue()).collect();
-        self.plan.run(inputs).map(|mut outputs| Array(outputs.remove(0).into_arc_tensor())).map_err(
-            |fault| Error::Encoder { graph: self.name.clone(), reason: format!("{fault:#}") },
-        )
+        let outputs = self.plan.run(inputs).map_err(|fault| Error::Encoder {
+            graph: self.name.clone(),
+            reason: format!("{fault:#}"),
+        })?;
+        Ok(outputs.into_iter().map(|output| Array(output.into_arc_tensor())).collect())
     }
 }
 

@@ -19,6 +19,8 @@ pub struct PrefixCache {
     /// Most recently used last.
     prefixes: VecDeque<Kept>,
     latest: Option<Kept>,
+    /// A prompt that was computed to its end, and the logits there.
+    ready: Option<(Kept, Vec<f32>)>,
 }
 
 #[derive(Debug)]
@@ -41,20 +43,27 @@ impl PrefixCache {
     pub fn clear(&mut self) {
         self.prefixes.clear();
         self.latest = None;
+        self.ready = None;
     }
 
     /// A session that holds the longest kept beginning of `keys`, never all of it: the last position must be computed to have
     /// its logits.
     pub(crate) fn resume(&mut self, adapter: Adapter, keys: &[Key]) -> Result<Option<Session>> {
+        let session = self.find(adapter, keys);
+        // It goes on or makes room: kept beside a new one, a context would be held twice.
+        self.latest = None;
+        session
+    }
+
+    /// As [`PrefixCache::resume`], and the latest conversation stays: what is computed may not be wanted.
+    pub(crate) fn find(&mut self, adapter: Adapter, keys: &[Key]) -> Result<Option<Session>> {
         let shared = |kept: &Kept| {
             let common = kept.keys.iter().zip(keys).take_while(|(a, b)| a == b).count();
             if kept.adapter == adapter { common.min(keys.len() - 1) } else { 0 }
         };
-        // It goes on or makes room: kept beside a new one, a context would be held twice.
-        let latest = self.latest.take();
         let best =
             (0..self.prefixes.len()).map(|index| (shared(&self.prefixes[index]), index)).max();
-        let of_latest = latest.as_ref().map_or(0, shared);
+        let of_latest = self.latest.as_ref().map_or(0, shared);
         if let Some((length, index)) = best
             && length >= of_latest
             && length > 0
@@ -64,7 +73,7 @@ impl PrefixCache {
             self.prefixes.push_back(kept);
             return session.map(Some);
         }
-        match latest {
+        match &self.latest {
             Some(kept) if of_latest > 0 => kept.session.fork(of_latest).map(Some),
             _ => Ok(None),
         }
@@ -86,6 +95,26 @@ impl PrefixCache {
         let session = session.fork(keys.len())?;
         self.prefixes.push_back(Kept { adapter, keys: keys.to_vec(), session });
         Ok(())
+    }
+
+    /// Keeps a prompt that may be asked next, computed to its end.
+    pub(crate) fn keep_ready(
+        &mut self,
+        adapter: Adapter,
+        keys: Vec<Key>,
+        (session, logits): (Session, Vec<f32>),
+    ) {
+        self.ready = Some((Kept { adapter, keys, session }, logits));
+    }
+
+    /// The prompt that was computed ahead, if it is this one; another one is thrown away.
+    pub(crate) fn take_ready(
+        &mut self,
+        adapter: Adapter,
+        keys: &[Key],
+    ) -> Option<(Session, Vec<f32>)> {
+        let (kept, logits) = self.ready.take()?;
+        (kept.adapter == adapter && kept.keys == keys).then_some((kept.session, logits))
     }
 
     /// Keeps the conversation that was just answered, for its next turn.

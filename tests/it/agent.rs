@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use outpost_agent::config::Config;
 use outpost_agent::senses::Pace;
+use outpost_agent::senses::microphone::judge::Vad;
 use outpost_agent::watch::WatchRule;
 use outpost_runtime::Role;
 use outpost_tests::daemon::{Daemon, Line, Script};
@@ -18,6 +19,7 @@ async fn a_long_recording_gives_several_utterances_and_each_its_call() {
     let sound = [silence(0.5), tone(1.0), silence(1.0), tone(0.8), silence(1.0)].concat();
     let mut config = Config::default();
     config.microphone.path = Some(write_wav(&dir.path().join("commands.wav"), &sound).unwrap());
+    config.microphone.vad = Vad::Energy;
     config.microphone.pace = Pace::Fast;
     let script = Script::new([
         Line::Call(vec![("set_light", json!({"room": "kitchen", "state": "on"}))]),
@@ -190,6 +192,7 @@ async fn a_muted_agent_hears_nothing_and_answers_in_writing() {
     let sound = [silence(1.0), tone(1.0), silence(1.0)].concat();
     let mut config = Config::default();
     config.microphone.path = Some(write_wav(&dir.path().join("commands.wav"), &sound).unwrap());
+    config.microphone.vad = Vad::Energy;
     let script = Script::new([Line::Say("Done.")]);
     let mut daemon = Daemon::scripted(config, &script).await.unwrap();
     assert_eq!(daemon.expect("state").await["state"], "idle");
@@ -208,6 +211,7 @@ async fn somebody_who_speaks_is_served_before_the_picture_under_way_which_is_rea
     let sound = [silence(0.5), tone(1.0), silence(1.0)].concat();
     let mut config = Config::default();
     config.microphone.path = Some(write_wav(&dir.path().join("commands.wav"), &sound).unwrap());
+    config.microphone.vad = Vad::Energy;
     config.camera.path = Some(write_png(&dir.path().join("sign.png"), 64, 64).unwrap());
     // The first picture would be read for ever.
     let script = Script::new([Line::Hang, Line::Say("Done."), Line::Say("EXIT 4")]);

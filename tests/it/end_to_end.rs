@@ -7,7 +7,7 @@ use outpost_agent::model_dir;
 use outpost_tests::daemon::Daemon;
 use outpost_tests::root;
 
-fn bundled() -> std::path::PathBuf {
+pub(crate) fn bundled() -> std::path::PathBuf {
     model_dir::prepare(&model_dir::find(None, None).unwrap(), &mut |_| ()).unwrap()
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use outpost_agent::config::Config;
+use outpost_agent::senses::microphone::judge::Vad;
 use outpost_firmware_bridge::simulator::{Bench, Deed, Seen, Simulator};
 use outpost_firmware_bridge::wire::AgentState;
 use outpost_tests::daemon::{Daemon, Line, Script};
@@ -42,8 +43,9 @@ async fn a_button_starts_push_to_talk_a_call_switches_the_relay_and_the_led_foll
     let (mut config, mut bench, _tasks) = board();
     config.firmware.push_to_talk = Some("talk".into());
     config.microphone.path = Some(write_wav(&dir.path().join("command.wav"), &sound).unwrap());
+    config.microphone.vad = Vad::Energy;
     // Only letting the button go ends what is said.
-    config.microphone.endpoint.hangover = Duration::from_secs(40);
+    config.microphone.endpoint.hangover = Some(Duration::from_secs(40));
     config.microphone.endpoint.max_utterance = Duration::from_secs(50);
     let script = Script::new([
         Line::Call(vec![("set_light", json!({"room": "kitchen", "state": "on"}))]),
@@ -72,6 +74,7 @@ async fn without_the_button_nothing_is_heard() {
     let (mut config, bench, _tasks) = board();
     config.firmware.push_to_talk = Some("talk".into());
     config.microphone.path = Some(write_wav(&dir.path().join("command.wav"), &sound).unwrap());
+    config.microphone.vad = Vad::Energy;
     let mut daemon = connected(config, &Script::new([])).await;
     bench.deeds.send(Deed::Motion(true)).await.unwrap();
     let heard = daemon.until_quiet(Duration::from_secs(3)).await;

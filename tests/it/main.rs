@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod agent;
 #[cfg(test)]
+mod ahead;
+#[cfg(test)]
 mod bad_input;
 #[cfg(test)]
 mod camera;
@@ -16,6 +18,8 @@ mod firmware;
 mod gguf;
 #[cfg(test)]
 mod import;
+#[cfg(test)]
+mod microphone;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]

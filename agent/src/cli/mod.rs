@@ -9,9 +9,11 @@ mod eval;
 mod firmware_sim;
 mod import;
 mod inspect;
+mod listen;
 mod plan;
 mod progress;
 mod run;
+mod soak;
 mod tasks;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +42,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Soak(soak::Args),
     Ask(ask::Args),
     Chat(chat::Args),
     Demo(demo::Args),
@@ -48,6 +51,7 @@ enum Command {
     FirmwareSim(firmware_sim::Args),
     Import(import::Args),
     Inspect(inspect::Args),
+    Listen(listen::Args),
     Plan(plan::Args),
     Tasks(tasks::Args),
 }
@@ -69,6 +73,7 @@ impl Cli {
     pub fn execute(self) -> ExitCode {
         let result = match self.command {
             Command::Run(args) => run::run(&args),
+            Command::Soak(args) => soak::run(&args),
             Command::Ask(args) => ask::run(&args),
             Command::Chat(args) => chat::run(&args),
             Command::Demo(args) => demo::run(&args),
@@ -77,6 +82,7 @@ impl Cli {
             Command::FirmwareSim(args) => firmware_sim::run(&args),
             Command::Import(args) => import::run(&args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::Listen(args) => listen::run(&args),
             Command::Plan(args) => plan::run(&args),
             Command::Tasks(args) => Ok(tasks::run(&args)),
         };

@@ -4,6 +4,7 @@
 
 mod broker;
 mod camera;
+mod microphone;
 mod model;
 mod serial;
 mod sound;
@@ -59,6 +60,7 @@ pub async fn examine(config: &Config, model: Option<&Path>) -> Vec<Finding> {
     let root = Path::new("/");
     let mut findings = sound::examine(root);
     findings.extend(camera::examine(root, config.camera.device.as_deref()));
+    findings.extend(microphone::examine(&config.microphone));
     findings.extend(serial::examine(root, config.firmware.port.as_deref()));
     findings.extend(model::examine(&config.model, model));
     findings.push(broker::examine(&config.mqtt).await);

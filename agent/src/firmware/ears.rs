@@ -19,12 +19,21 @@ use crate::senses::gate::Gate;
 /// Readings of one channel are reported this far apart at least.
 const READING_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The names of the board's buttons that work the microphone.
+#[derive(Debug)]
+pub(super) struct Buttons {
+    /// Heard while it is down.
+    pub(super) talk: Option<String>,
+    /// Sets and lifts mute.
+    pub(super) mute: Option<String>,
+}
+
 /// Listens to a board.
 pub(super) struct Ears {
     board: Board,
     sink: Arc<dyn Sink>,
     inbound: mpsc::Sender<Inbound>,
-    push_to_talk: Option<String>,
+    buttons: Buttons,
     gate: Gate,
     reported: Option<BoardReport>,
     read: BTreeMap<u8, Instant>,
@@ -35,10 +44,10 @@ impl Ears {
         board: Board,
         sink: Arc<dyn Sink>,
         inbound: mpsc::Sender<Inbound>,
-        (push_to_talk, gate): (Option<String>, Gate),
+        (buttons, gate): (Buttons, Gate),
     ) -> Self {
         let read = BTreeMap::new();
-        Self { board, sink, inbound, push_to_talk, gate, reported: None, read }
+        Self { board, sink, inbound, buttons, gate, reported: None, read }
     }
 
     /// Runs until told to stop or until the link has ended.
@@ -67,7 +76,10 @@ impl Ears {
         match message {
             Message::Input(input) => {
                 let Some((name, _)) = self.channel(input.channel) else { return };
-                if self.push_to_talk.as_ref() == Some(&name) {
+                if self.buttons.mute.as_ref() == Some(&name) && input.kind == InputKind::Pressed {
+                    self.toggle_mute().await;
+                }
+                if self.buttons.talk.as_ref() == Some(&name) {
                     match input.kind {
                         InputKind::Pressed => self.talk(true).await,
                         InputKind::Released => self.talk(false).await,
@@ -102,6 +114,13 @@ impl Ears {
         self.inbound.send(Inbound::Talk(held)).await.ok();
     }
 
+    /// The microphone is closed here and now; the agent hears of it as of any other change.
+    async fn toggle_mute(&self) {
+        let muted = !self.gate.is_muted();
+        self.gate.mute(muted);
+        self.inbound.send(Inbound::Set(event::Setting::Mute(muted))).await.ok();
+    }
+
     fn read(&mut self, Reading { channel, value, .. }: Reading) {
         let Some((name, Function::Sensor(quantity))) = self.channel(channel) else { return };
         let now = Instant::now();
@@ -130,7 +149,7 @@ impl Ears {
             return;
         }
         let was_up = self.reported.as_ref().is_some_and(|last| last.state == BoardState::Up);
-        if was_up && self.push_to_talk.is_some() {
+        if was_up && self.buttons.talk.is_some() {
             self.talk(false).await;
         }
         self.reported = Some(report.clone());

@@ -69,7 +69,7 @@ impl Sink for Follower {
             Body::State(state) => self.board.show(shown(state)),
             Body::Command(command) => self.obey(command),
             Body::Alert(_) => self.board.cue(Cue::Alert),
-            Body::Voice(voice) => {
+            Body::Voice(voice) if voice.is_of_a_turn() => {
                 self.board.cue(if voice.error.is_some() { Cue::Failed } else { Cue::Done });
             }
             Body::Answer(AnswerReport { transaction: Some(transaction), text, error, .. }) => {

@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::agent::AgentConfig;
 use crate::config::{Faults, seconds};
 use crate::event::Inbound;
-use crate::firmware::ears::Ears;
+use crate::firmware::ears::{Buttons, Ears};
 use crate::firmware::follower::Follower;
 use crate::firmware::hands::Hands;
 use crate::report::Sink;
@@ -46,6 +46,8 @@ pub struct FirmwareConfig {
     pub timeout: Duration,
     /// The name of the board's button that opens the microphone while it is held; none: the microphone is always open.
     pub push_to_talk: Option<String>,
+    /// The name of the board's button that sets and lifts mute; none: only `set/mute` does.
+    pub mute: Option<String>,
 }
 
 impl Default for FirmwareConfig {
@@ -56,6 +58,7 @@ impl Default for FirmwareConfig {
             check: CheckChoice::Crc32,
             timeout: Duration::from_secs(2),
             push_to_talk: None,
+            mute: None,
         }
     }
 }
@@ -83,12 +86,11 @@ impl FirmwareConfig {
         if self.timeout.is_zero() {
             faults.add("firmware.timeout_seconds", 0, "use more than 0");
         }
-        if self.push_to_talk.is_some() && self.port.is_none() {
-            faults.add(
-                "firmware.push_to_talk",
-                "",
-                "give firmware.port too: without a board there is no button",
-            );
+        for (key, button) in [("push_to_talk", &self.push_to_talk), ("mute", &self.mute)] {
+            if button.is_some() && self.port.is_none() {
+                let remedy = "give firmware.port too: without a board there is no button";
+                faults.add(format!("firmware.{key}"), "", remedy);
+            }
         }
     }
 }
@@ -99,13 +101,13 @@ pub struct Firmware {
     board: Board,
     told: mpsc::Receiver<Message>,
     task: LinkTask,
-    push_to_talk: Option<String>,
+    buttons: Buttons,
     gate: Gate,
 }
 
 impl Firmware {
-    /// The board of a configuration, if there is one.
-    pub fn new(config: &FirmwareConfig) -> Option<Self> {
+    /// The board of a configuration, if there is one; its buttons work the microphone's gate.
+    pub fn new(config: &FirmwareConfig, gate: Gate) -> Option<Self> {
         let port = config.port.as_ref()?.parse().ok()?;
         let check = match config.check {
             CheckChoice::Crc32 => Check::Crc32,
@@ -113,14 +115,8 @@ impl Firmware {
         };
         let (baud, timeout) = (config.baud, config.timeout);
         let (board, told, task) = host::connect(HostConfig { port, baud, check, timeout });
-        let push_to_talk = config.push_to_talk.clone();
-        let gate = if push_to_talk.is_some() { Gate::button() } else { Gate::open() };
-        Some(Self { board, told, task, push_to_talk, gate })
-    }
-
-    /// What the button of push-to-talk opens.
-    pub fn gate(&self) -> Gate {
-        self.gate.clone()
+        let buttons = Buttons { talk: config.push_to_talk.clone(), mute: config.mute.clone() };
+        Some(Self { board, told, task, buttons, gate })
     }
 
     /// The board's channels as tools, as far as the configuration offers them.
@@ -135,11 +131,11 @@ impl Firmware {
         inbound: mpsc::Sender<Inbound>,
         (tracker, stop): (&TaskTracker, CancellationToken),
     ) -> Arc<dyn Sink> {
-        let Self { board, told, task, push_to_talk, gate } = self;
+        let Self { board, told, task, buttons, gate } = self;
         tracker.spawn(task.run(stop.clone()));
         let (follower, orders) = Follower::new(board.clone(), sink.clone());
         tracker.spawn(follower::carry_out(board.clone(), orders, stop.clone()));
-        let ears = Ears::new(board, sink, inbound, (push_to_talk, gate));
+        let ears = Ears::new(board, sink, inbound, (buttons, gate));
         tracker.spawn(ears.run(told, stop));
         Arc::new(follower)
     }

@@ -13,6 +13,7 @@ use crate::report::{
     AlertReport, AnswerReport, BoardReport, Body, CameraReport, DeltaReport, EvidenceReport,
     MetricsReport, Outcome, Report, ReportId,
 };
+use crate::senses::microphone::status::{MicrophoneState, Presence};
 use crate::state::State;
 
 /// The version of the contract.
@@ -112,13 +113,17 @@ fn body(body: &Body) -> (String, bool, Value) {
         Body::State(state) => (
             "state".into(),
             true,
-            json!({ "state": state.state.as_str(), "muted": state.muted, "camera": state.camera,
-                    "dropped": state.dropped }),
+            present(
+                json!({ "state": state.state.as_str(), "muted": state.muted, "camera": state.camera,
+                    "dropped": state.dropped,
+                    "microphone": state.microphone.as_ref().map(microphone) }),
+            ),
         ),
         Body::Voice(voice) => (
             "event/voice".into(),
             false,
-            present(json!({ "event": voice.event.to_string(), "source": voice.source,
+            present(json!({ "event": voice.event.to_string(), "outcome": voice.outcome.as_str(),
+                "source": voice.source,
                 "start_ms": millis(voice.start), "duration_ms": millis(voice.duration),
                 "transcript": voice.transcript, "text": voice.text, "calls": voice.calls,
                 "latency_ms": millis(voice.latency), "error": voice.error })),
@@ -215,6 +220,23 @@ fn alert_body(alert: &AlertReport) -> (String, bool, Value) {
         "rule": alert.rule, "severity": alert.severity.as_str(), "message": alert.message,
         "text": alert.text, "count": alert.count, "evidence": filled(&alert.evidence) });
     ("alert".into(), false, present(fields))
+}
+
+fn microphone(microphone: &MicrophoneState) -> Value {
+    let reason = match &microphone.condition {
+        Presence::Lost(reason) => Some(reason),
+        Presence::Opening | Presence::Open => None,
+    };
+    let level = microphone.level;
+    present(json!({ "source": microphone.source, "condition": microphone.condition.as_str(),
+        "reason": reason, "format": microphone.format, "rms_dbfs": tenths(level.rms_dbfs),
+        "peak_dbfs": tenths(level.peak_dbfs), "clipping": level.clipping, "dead": level.dead,
+        "overruns": microphone.overruns, "reopened": microphone.reopened }))
+}
+
+/// No finer than a level can be told.
+fn tenths(decibels: f32) -> f64 {
+    f64::from((decibels * 10.0).round()) / 10.0
 }
 
 fn board_body(board: &BoardReport) -> (String, bool, Value) {

@@ -88,6 +88,7 @@ impl Topics {
             "ask/image" => Some(Incoming::Ask(AskForm::Image)),
             "get/evidence" => Some(Incoming::Evidence),
             "set/mute" => Some(Incoming::Set(Setting::Mute)),
+            "set/listen" => Some(Incoming::Set(Setting::Listen)),
             "set/camera" => Some(Incoming::Set(Setting::Camera)),
             _ => None,
         }

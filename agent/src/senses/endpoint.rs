@@ -1,37 +1,44 @@
-//! Cuts a stream of sound into utterances by its energy.
+//! Cuts a stream of sound into utterances.
 //!
-//! Pure and chunk-invariant: the same samples give the same utterances however they are cut into chunks. The sound is
-//! judged in frames of 10 ms. A frame is speech when it is louder than the noise floor by a margin; the floor follows
-//! quiet at once and noise slowly.
+//! Pure and chunk-invariant: time is a count of samples, and the same samples give the same utterances however they are cut into
+//! chunks. A [`Judge`] says of each frame whether it is speech. At the first short pause the utterance so far is handed out, so
+//! that work on it can begin; if nothing more is said, the very same samples are the utterance.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use outpost_runtime::audio::RATE;
 use serde::Deserialize;
 
 use crate::config::{Faults, millis};
+use crate::senses::microphone::judge::{Judge, NoiseFloor, lasting};
 
-const FRAME: Duration = Duration::from_millis(10);
-/// The floor is never taken to be below this, so that digital silence does not make a whisper of hiss into speech.
-const QUIETEST_FLOOR: f32 = -65.0;
-/// How fast the floor follows steady noise.
-const FLOOR_RISE_PER_FRAME: f32 = 0.02;
-/// Speech frames out of the latest [`ONSET_WINDOW`] that begin an utterance.
-const ONSET: usize = 6;
-const ONSET_WINDOW: usize = 10;
+/// So much speech in the latest [`ONSET_WINDOW`] begins an utterance.
+const ONSET: Duration = Duration::from_millis(60);
+const ONSET_WINDOW: Duration = Duration::from_millis(100);
+/// Loud sound without speech is noise worth a word from this length on, once it has been quiet for a while.
+const NOISE: Duration = Duration::from_millis(500);
+const NOISE_END: Duration = Duration::from_millis(500);
 
 /// When an utterance begins and ends.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EndpointConfig {
+    /// How likely a frame must be speech, for the silero detector, from 0 to 1.
+    pub speech_probability: f32,
     /// How much louder than the noise floor speech is, in decibels.
     pub margin_db: f32,
     /// Sound kept from before the speech began.
     #[serde(with = "millis", rename = "pre_roll_ms")]
     pub pre_roll: Duration,
-    /// The pause that ends an utterance.
-    #[serde(with = "millis", rename = "hangover_ms")]
-    pub hangover: Duration,
+    /// How soon a pause ends an utterance.
+    pub end_of_speech: EndOfSpeech,
+    /// The pause that ends an utterance, instead of what `end_of_speech` says.
+    #[serde(deserialize_with = "optional_millis", rename = "hangover_ms")]
+    pub hangover: Option<Duration>,
+    /// The pause after which the model begins with what was said so far; so much of it is kept, too.
+    #[serde(with = "millis", rename = "pause_ms")]
+    pub pause: Duration,
     /// An utterance with less speech than this is dropped.
     #[serde(with = "millis", rename = "min_speech_ms")]
     pub min_speech: Duration,
@@ -40,31 +47,73 @@ pub struct EndpointConfig {
     pub max_utterance: Duration,
 }
 
+/// How soon a pause ends an utterance.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndOfSpeech {
+    /// After 1 s: for people who think while they speak.
+    Relaxed,
+    /// After 600 ms.
+    #[default]
+    Default,
+    /// After 350 ms: for short commands.
+    Aggressive,
+}
+
 impl Default for EndpointConfig {
     fn default() -> Self {
         Self {
+            speech_probability: 0.5,
             margin_db: 12.0,
             pre_roll: Duration::from_millis(300),
-            hangover: Duration::from_millis(600),
+            end_of_speech: EndOfSpeech::Default,
+            hangover: None,
+            pause: Duration::from_millis(200),
             min_speech: Duration::from_millis(200),
             max_utterance: Duration::from_secs(15),
         }
     }
 }
 
+fn optional_millis<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    millis::deserialize(deserializer).map(Some)
+}
+
 impl EndpointConfig {
+    /// The pause that ends an utterance.
+    pub fn hangover(&self) -> Duration {
+        self.hangover.unwrap_or(Duration::from_millis(match self.end_of_speech {
+            EndOfSpeech::Relaxed => 1000,
+            EndOfSpeech::Default => 600,
+            EndOfSpeech::Aggressive => 350,
+        }))
+    }
+
     /// Adds what is wrong with these values.
     pub fn check(&self, faults: &mut Faults) {
+        if !(0.2..=0.99).contains(&self.speech_probability) {
+            faults.add(
+                "microphone.endpoint.speech_probability",
+                self.speech_probability,
+                "use a value from 0.2 to 0.99",
+            );
+        }
         if !(1.0..=60.0).contains(&self.margin_db) {
             faults.add("microphone.endpoint.margin_db", self.margin_db, "use a value from 1 to 60");
         }
-        if self.hangover < Duration::from_millis(50) {
-            faults.add(
-                "microphone.endpoint.hangover_ms",
-                self.hangover.as_millis(),
-                "use 50 or more",
-            );
-        }
+        let mut too_short = |key: &str, value: Duration| {
+            if value < Duration::from_millis(50) {
+                faults.add(
+                    format!("microphone.endpoint.{key}"),
+                    value.as_millis(),
+                    "use 50 or more",
+                );
+            }
+        };
+        too_short("hangover_ms", self.hangover());
+        too_short("pause_ms", self.pause);
         if self.max_utterance <= self.min_speech || self.max_utterance > Duration::from_mins(1) {
             faults.add(
                 "microphone.endpoint.max_utterance_ms",
@@ -75,62 +124,94 @@ impl EndpointConfig {
     }
 }
 
+/// A part of the stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// Its sound.
+    pub samples: Vec<f32>,
+    /// Where in the stream it begins.
+    pub start: Duration,
+}
+
 /// What the endpointing found.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cut {
     /// Speech began.
     Started,
+    /// The speaker paused: the utterance so far, from the pre-roll to a part of the pause.
+    Paused(Piece),
+    /// The speaker went on after a pause.
+    Resumed,
     /// It was too short to be an utterance.
-    Dropped,
-    /// An utterance ended.
-    Utterance {
-        /// Its sound, from the pre-roll to a part of the pause.
-        samples: Vec<f32>,
-        /// Where in the stream its sound begins.
+    TooShort {
+        /// Where in the stream it began, the pre-roll included.
         start: Duration,
+        /// The speech in it.
+        speech: Duration,
     },
+    /// Something was loud, and no speech.
+    Noise {
+        /// Where in the stream it ended.
+        end: Duration,
+        /// How long it was loud.
+        loud: Duration,
+    },
+    /// An utterance ended: where there was a pause before, it is the same as was told then.
+    Utterance(Piece),
 }
 
-/// The state of the cutting: feed it the stream with [`Endpoint::push`].
+/// The state of the cutting: feed it the stream at 16 kHz with [`Endpoint::push`].
 #[derive(Debug)]
 pub struct Endpoint {
     config: EndpointConfig,
-    rate: u32,
+    judge: Box<dyn Judge>,
+    noise: NoiseWatch,
     /// Samples of a frame that is not yet full.
     partial: Vec<f32>,
     /// Whole frames: the pre-roll while it is quiet, the utterance while someone speaks.
     kept: VecDeque<f32>,
     /// Index in the stream of the first kept sample.
     kept_from: u64,
-    floor: f32,
     recent: VecDeque<bool>,
     speech: Option<Speech>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Speech {
-    speech_frames: usize,
+    spoken_frames: usize,
     quiet_frames: usize,
+    /// Where in the kept sound the pause that goes on would end the utterance.
+    paused_at: Option<usize>,
 }
 
 impl Endpoint {
-    /// For a stream of `rate` samples per second.
-    pub fn new(config: EndpointConfig, rate: u32) -> Self {
+    /// At the start of a stream, whose frames `judge` judges.
+    pub fn new(config: EndpointConfig, judge: Box<dyn Judge>) -> Self {
         Self {
+            noise: NoiseWatch::new(&config),
             config,
-            rate: rate.max(100),
+            judge,
             partial: Vec::new(),
             kept: VecDeque::new(),
             kept_from: 0,
-            floor: QUIETEST_FLOOR,
             recent: VecDeque::new(),
             speech: None,
         }
     }
 
+    /// Whether an utterance is under way.
+    pub fn is_speaking(&self) -> bool {
+        self.speech.is_some()
+    }
+
+    /// How much of the stream it has taken.
+    pub fn now(&self) -> Duration {
+        self.at(self.kept.len() + self.partial.len())
+    }
+
     /// Takes the next samples; appends what they bring to `cuts`.
     pub fn push(&mut self, chunk: &[f32], cuts: &mut Vec<Cut>) {
-        let length = self.samples(FRAME);
+        let length = self.judge.frame();
         let mut rest = chunk;
         while !rest.is_empty() {
             let take = (length - self.partial.len()).min(rest.len());
@@ -151,143 +232,140 @@ impl Endpoint {
         }
     }
 
+    /// Drops what is under way, the pre-roll too; the stream goes on. Whether an utterance was under way.
+    pub fn forget(&mut self) -> bool {
+        self.kept_from += (self.kept.len() + self.partial.len()) as u64;
+        self.kept.clear();
+        self.partial.clear();
+        self.recent.clear();
+        self.speech.take().is_some()
+    }
+
     fn frame(&mut self, cuts: &mut Vec<Cut>) {
-        let level = decibels(&self.partial);
-        let loud = level > self.floor + self.config.margin_db;
-        self.floor = if level < self.floor {
-            level.max(QUIETEST_FLOOR)
-        } else {
-            self.floor + FLOOR_RISE_PER_FRAME
-        };
+        let length = self.judge.frame();
+        let is_speech = self.judge.is_speech(&self.partial, self.speech.is_some());
+        let end = self.at(self.kept.len() + length);
+        let noise = self.noise.frame(&self.partial, is_speech || self.speech.is_some());
+        cuts.extend(noise.map(|loud| Cut::Noise { end, loud }));
         self.kept.extend(self.partial.drain(..));
-        self.recent.push_back(loud);
-        if self.recent.len() > ONSET_WINDOW {
+        match self.speech {
+            None => self.await_onset(is_speech, cuts),
+            Some(speech) => self.follow(speech, is_speech, cuts),
+        }
+    }
+
+    fn await_onset(&mut self, is_speech: bool, cuts: &mut Vec<Cut>) {
+        let length = self.judge.frame();
+        self.recent.push_back(is_speech);
+        if self.recent.len() > frames(ONSET_WINDOW, length) {
             self.recent.pop_front();
         }
-        match &mut self.speech {
-            None => {
-                let onset = self.recent.iter().filter(|loud| **loud).count();
-                if onset >= ONSET {
-                    self.speech = Some(Speech { speech_frames: onset, quiet_frames: 0 });
-                    cuts.push(Cut::Started);
-                } else {
-                    self.forget(self.samples(self.config.pre_roll + FRAME * ONSET_WINDOW as u32));
-                }
+        let onset = self.recent.iter().filter(|speech| **speech).count();
+        if onset >= frames(ONSET, length) {
+            self.speech = Some(Speech { spoken_frames: onset, quiet_frames: 0, paused_at: None });
+            self.recent.clear();
+            cuts.push(Cut::Started);
+        } else {
+            self.keep_latest(samples(self.config.pre_roll + ONSET_WINDOW));
+        }
+    }
+
+    fn follow(&mut self, mut speech: Speech, is_speech: bool, cuts: &mut Vec<Cut>) {
+        let length = self.judge.frame();
+        if is_speech {
+            speech.spoken_frames += 1;
+            speech.quiet_frames = 0;
+            if speech.paused_at.take().is_some() {
+                cuts.push(Cut::Resumed);
             }
-            Some(speech) => {
-                if loud {
-                    speech.speech_frames += 1;
-                    speech.quiet_frames = 0;
-                } else {
-                    speech.quiet_frames += 1;
-                }
-                let paused = FRAME * speech.quiet_frames as u32 >= self.config.hangover;
-                let full = self.kept.len() >= self.samples(self.config.max_utterance);
-                if paused || full {
-                    self.end(cuts);
-                }
+        } else {
+            speech.quiet_frames += 1;
+        }
+        let quiet = lasting(speech.quiet_frames, length);
+        let is_over = quiet >= self.config.hangover()
+            || self.kept.len() >= samples(self.config.max_utterance);
+        if quiet >= self.config.pause && speech.paused_at.is_none() && !is_over {
+            speech.paused_at = Some(self.kept.len());
+            if self.is_long_enough(speech) {
+                let samples = self.kept.iter().copied().collect();
+                cuts.push(Cut::Paused(Piece { samples, start: self.at(0) }));
             }
         }
+        self.speech = Some(speech);
+        if is_over {
+            self.end(cuts);
+        }
+    }
+
+    fn is_long_enough(&self, speech: Speech) -> bool {
+        lasting(speech.spoken_frames, self.judge.frame()) >= self.config.min_speech
     }
 
     fn end(&mut self, cuts: &mut Vec<Cut>) {
         let Some(speech) = self.speech.take() else { return };
-        self.recent.clear();
-        let samples = Vec::from(std::mem::take(&mut self.kept));
-        let start = Duration::from_secs_f64(self.kept_from as f64 / f64::from(self.rate));
-        self.kept_from += samples.len() as u64;
-        let long_enough = FRAME * speech.speech_frames as u32 >= self.config.min_speech;
-        cuts.push(if long_enough { Cut::Utterance { samples, start } } else { Cut::Dropped });
+        let start = self.at(0);
+        let length = speech.paused_at.unwrap_or(self.kept.len());
+        let samples: Vec<f32> = self.kept.drain(..length).collect();
+        self.kept_from += length as u64;
+        cuts.push(if self.is_long_enough(speech) {
+            Cut::Utterance(Piece { samples, start })
+        } else {
+            let speech = lasting(speech.spoken_frames, self.judge.frame());
+            Cut::TooShort { start, speech }
+        });
     }
 
-    /// Keeps only the latest `length` samples.
-    fn forget(&mut self, length: usize) {
+    fn keep_latest(&mut self, length: usize) {
         let surplus = self.kept.len().saturating_sub(length);
         self.kept.drain(..surplus);
         self.kept_from += surplus as u64;
     }
 
-    fn samples(&self, duration: Duration) -> usize {
-        (duration.as_secs_f64() * f64::from(self.rate)).round() as usize
+    /// Where in the stream a kept sample is.
+    fn at(&self, kept: usize) -> Duration {
+        Duration::from_secs_f64((self.kept_from + kept as u64) as f64 / f64::from(RATE))
     }
 }
 
-/// The level of a frame in decibels below full scale.
-fn decibels(frame: &[f32]) -> f32 {
-    let mean = frame.iter().sum::<f32>() / frame.len().max(1) as f32;
-    let power =
-        frame.iter().map(|sample| (sample - mean).powi(2)).sum::<f32>() / frame.len().max(1) as f32;
-    10.0 * power.max(1e-12).log10()
+fn samples(duration: Duration) -> usize {
+    (duration.as_secs_f64() * f64::from(RATE)).round() as usize
+}
+
+fn frames(duration: Duration, length: usize) -> usize {
+    samples(duration).div_ceil(length)
+}
+
+/// Notices sound that is loud and no speech.
+#[derive(Debug)]
+struct NoiseWatch {
+    floor: NoiseFloor,
+    loud: usize,
+    quiet: usize,
+}
+
+impl NoiseWatch {
+    fn new(config: &EndpointConfig) -> Self {
+        Self { floor: NoiseFloor::new(config.margin_db), loud: 0, quiet: 0 }
+    }
+
+    /// How long it was loud, once it is over. Speech makes it no noise.
+    fn frame(&mut self, frame: &[f32], is_speech: bool) -> Option<Duration> {
+        let is_loud = self.floor.is_exceeded(frame);
+        if is_speech {
+            (self.loud, self.quiet) = (0, 0);
+        } else if is_loud {
+            self.loud += frame.len();
+            self.quiet = 0;
+        } else {
+            self.quiet += frame.len();
+            if self.quiet >= samples(NOISE_END) {
+                let loud = std::mem::take(&mut self.loud);
+                return (loud >= samples(NOISE)).then(|| lasting(loud, 1));
+            }
+        }
+        None
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RATE: u32 = 16_000;
-
-    fn tone(milliseconds: usize, gain: f32) -> Vec<f32> {
-        (0..milliseconds * 16).map(|i| gain * (i as f32 * 0.2).sin()).collect()
-    }
-
-    fn cut(stream: &[f32], chunk: usize) -> Vec<Cut> {
-        let mut endpoint = Endpoint::new(EndpointConfig::default(), RATE);
-        let mut cuts = Vec::new();
-        for chunk in stream.chunks(chunk) {
-            endpoint.push(chunk, &mut cuts);
-        }
-        endpoint.finish(&mut cuts);
-        cuts
-    }
-
-    fn utterances(cuts: &[Cut]) -> Vec<(u128, usize)> {
-        cuts.iter()
-            .filter_map(|cut| match cut {
-                Cut::Utterance { samples, start } => Some((start.as_millis(), samples.len() / 16)),
-                _ => None,
-            })
-            .collect()
-    }
-
-    #[test]
-    fn pauses_separate_utterances_and_the_chunk_size_does_not_matter() {
-        let stream = [
-            tone(1000, 0.0005),
-            tone(1500, 0.3),
-            tone(200, 0.0005),
-            tone(500, 0.3),
-            tone(1200, 0.0005),
-            tone(900, 0.1),
-            tone(300, 0.0005),
-        ]
-        .concat();
-        let whole = cut(&stream, stream.len());
-        assert_eq!(utterances(&whole), [(650, 3150), (4050, 1550)]);
-        for chunk in [1, 7, 160, 1024, 9999] {
-            assert_eq!(cut(&stream, chunk), whole, "chunks of {chunk}");
-        }
-    }
-
-    #[test]
-    fn a_click_is_dropped_and_silence_gives_nothing() {
-        let click = [tone(1000, 0.0), tone(80, 0.5), tone(1000, 0.0)].concat();
-        assert_eq!(cut(&click, 160), [Cut::Started, Cut::Dropped]);
-        assert_eq!(cut(&tone(5000, 0.0), 160), []);
-    }
-
-    #[test]
-    fn an_endless_utterance_is_cut_at_the_bound() {
-        let cuts = cut(&tone(16_000, 0.3), 160);
-        let lengths: Vec<usize> = utterances(&cuts).into_iter().map(|(_, length)| length).collect();
-        assert_eq!(lengths, [15_000, 1000]);
-    }
-
-    #[test]
-    fn steady_noise_becomes_the_floor() {
-        let noise = tone(60_000, 0.02);
-        let late = [noise, tone(1000, 0.4), tone(800, 0.02)].concat();
-        let cuts = cut(&late, 160);
-        let last = utterances(&cuts).pop().expect("the loud part is heard");
-        assert!(last.0 > 59_000 && last.1 < 2_500, "{last:?}");
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use outpost_runtime::audio::at_16_khz;
 use outpost_runtime::media::{PICTURES, read_image, read_wav};
 use outpost_runtime::{Audio, Image};
 use tokio::time::Instant;
@@ -48,17 +49,13 @@ impl FileMicrophone {
 
 impl Playing {
     fn open(path: &Path, gap: Duration) -> Result<Self, SenseError> {
-        let audio = read_wav(path)?;
+        let audio = at_16_khz(&read_wav(path)?)?;
         let length = audio.samples.len() + samples(gap, audio.rate);
         Ok(Self { name: file_name(path), audio, position: 0, length })
     }
 }
 
 impl AudioSource for FileMicrophone {
-    fn rate(&self) -> u32 {
-        self.playing.audio.rate
-    }
-
     fn read(&mut self, chunk: &mut Vec<f32>) -> Result<bool, SenseError> {
         if self.playing.position >= self.playing.length {
             let Some(path) = self.playlist.next() else { return Ok(false) };

@@ -1,15 +1,24 @@
-//! Sound → features: resampling, log-mel frames, conformer, projector (spec 4).
+//! Sound → features: resampling, log-mel frames, conformer, projector (spec 4). And what a microphone needs before that: [`Stream`]
+//! resamples sound as it comes, [`SpeechDetector`] tells speech from noise, [`WakeWord`] hears its word.
 
 mod encoder;
 mod log_mel;
 mod resample;
+mod speech;
+mod stream;
+mod wake_word;
 
 pub use encoder::{AudioEncoder, AudioProjector};
+pub use speech::SpeechDetector;
+pub use stream::Stream;
+pub use wake_word::{WakeWord, WakeWordFiles};
 
 use crate::error::{Error, Result};
 use crate::features::Features;
 use crate::request::Audio;
 
+/// Samples per second that most sounds are brought to, and that detectors take.
+pub const RATE: u32 = 16_000;
 /// Longest sound in seconds: 22,500 tokens.
 pub const MAX_SECONDS: u32 = 30 * 60;
 /// Sample rates that are taken.
@@ -36,6 +45,18 @@ pub fn token_count(audio: &Audio) -> Result<usize> {
     let rate = resample::FrontEnd::of(audio.rate);
     let frames = rate.frames(resample::length(audio.samples.len(), audio.rate));
     Ok(frames.div_ceil(FRAMES_PER_TOKEN))
+}
+
+/// The sound at 16 kHz.
+///
+/// # Errors
+/// [`Error::Audio`] as for [`log_mel()`], but for numbers that are not finite.
+pub fn at_16_khz(audio: &Audio) -> Result<Audio> {
+    check(audio)?;
+    if audio.rate == RATE {
+        return Ok(audio.clone());
+    }
+    Ok(Audio { samples: resample::resample(&audio.samples, audio.rate)?.into(), rate: RATE })
 }
 
 fn check(audio: &Audio) -> Result<()> {

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::request::Audio;
 
 /// Samples per second that most sounds are brought to.
-pub(super) const RATE: u32 = 16_000;
+pub(super) const RATE: u32 = super::RATE;
 /// Least length of the low-pass filter in samples of the input.
 const FILTER: usize = 1024;
 
@@ -88,11 +88,23 @@ pub(super) fn prepare(audio: &Audio) -> Result<(Cow<'_, [f32]>, FrontEnd)> {
     Ok((samples, front_end))
 }
 
-fn resample(samples: &[f32], rate: u32) -> Result<Vec<f32>> {
-    let fault = |fault: &dyn std::fmt::Display| {
-        unusable(format!("cannot be resampled from {rate} Hz: {fault}"))
-    };
-    let mut resampler = Fft::<f32>::new_custom(
+/// The samples of a sound at 16 kHz.
+///
+/// # Errors
+/// [`Error::Audio`](crate::Error::Audio) when the rate cannot be resampled from.
+pub(super) fn resample(samples: &[f32], rate: u32) -> Result<Vec<f32>> {
+    let fault = |e: &dyn std::fmt::Display| fault(rate, e);
+    let mut resampler = resampler(rate)?;
+    let input = InterleavedSlice::new(samples, 1, samples.len()).map_err(|e| fault(&e))?;
+    let mut out =
+        resampler.process_all(&input, samples.len(), None).map_err(|e| fault(&e))?.take_data();
+    out.resize(length(samples.len(), rate), 0.0);
+    Ok(out)
+}
+
+/// What brings blocks of sound at a rate to 16 kHz.
+pub(super) fn resampler(rate: u32) -> Result<Fft<f32>> {
+    Fft::<f32>::new_custom(
         rate as usize,
         RATE as usize,
         filter_length(rate as usize),
@@ -101,12 +113,11 @@ fn resample(samples: &[f32], rate: u32) -> Result<Vec<f32>> {
         rubato::WindowFunction::BlackmanHarris2,
         FixedSync::Both,
     )
-    .map_err(|e| fault(&e))?;
-    let input = InterleavedSlice::new(samples, 1, samples.len()).map_err(|e| fault(&e))?;
-    let mut out =
-        resampler.process_all(&input, samples.len(), None).map_err(|e| fault(&e))?.take_data();
-    out.resize(length(samples.len(), rate), 0.0);
-    Ok(out)
+    .map_err(|e| fault(rate, &e))
+}
+
+pub(super) fn fault(rate: u32, fault: &dyn std::fmt::Display) -> crate::Error {
+    unusable(format!("cannot be resampled from {rate} Hz: {fault}"))
 }
 
 /// A multiple of what both rates are whole periods of, and even: the middle of an odd filter lies between two samples, which would

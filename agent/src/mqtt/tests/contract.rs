@@ -16,9 +16,12 @@ use crate::outbox::Condition;
 use crate::report::{
     AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraReport, CameraState,
     CommandReport, DeltaReport, InputReport, MetricsReport, Outcome, ReadingReport, Report,
-    ReportId, SightReport, StateReport, TimerReport, ToolReport, VoiceReport,
+    ReportId, SightReport, StateReport, TimerReport, ToolReport, VoiceOutcome, VoiceReport,
 };
 use crate::senses::camera::counters::CameraMetrics;
+use crate::senses::microphone::Unheard;
+use crate::senses::microphone::meter::Level;
+use crate::senses::microphone::status::{MicrophoneState, Presence};
 use crate::state::State;
 use crate::watch::Severity;
 
@@ -169,14 +172,32 @@ fn answers(event: EventId) -> [Body; 2] {
     ]
 }
 
+fn microphone() -> MicrophoneState {
+    MicrophoneState {
+        source: "plughw:1,0".into(),
+        condition: Presence::Open,
+        format: Some("48000 Hz, 1 channels, S16".into()),
+        level: Level { rms_dbfs: -52.3, peak_dbfs: -38.1, clipping: false, dead: false },
+        overruns: 0,
+        reopened: 1,
+    }
+}
+
 fn bodies() -> Vec<Body> {
     let event = EventId::new();
     let called = vec!["set_light".to_owned()];
     let [done, refused] = calls(event);
     let mut bodies = vec![
-        Body::State(StateReport { state: State::Idle, muted: false, camera: true, dropped: 0 }),
+        Body::State(StateReport {
+            state: State::Idle,
+            muted: false,
+            camera: true,
+            dropped: 0,
+            microphone: Some(microphone()),
+        }),
         Body::Voice(VoiceReport {
             event,
+            outcome: VoiceOutcome::Called,
             source: "commands.wav".into(),
             start: Duration::from_millis(480),
             duration: Duration::from_millis(1720),
@@ -186,6 +207,12 @@ fn bodies() -> Vec<Body> {
             latency: Duration::from_millis(412),
             error: None,
         }),
+        Body::Voice(VoiceReport::nothing(
+            Unheard::TooShort,
+            "plughw:1,0".into(),
+            Duration::from_millis(93_120),
+            Duration::from_millis(128),
+        )),
         metrics(),
         Body::Timer(TimerReport { call: ReportId::new(), duration: Duration::from_mins(10) }),
         done,

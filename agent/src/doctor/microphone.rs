@@ -1,0 +1,59 @@
+//! The microphone of the configuration: opened, and listened to for a moment.
+
+use outpost_runtime::audio::RATE;
+
+use crate::doctor::Finding;
+use crate::senses::microphone::meter::Meter;
+use crate::senses::microphone::status::{MicrophoneState, Presence};
+use crate::senses::microphone::{MicrophoneConfig, open};
+
+const AREA: &str = "sound";
+/// Sound that is listened to: more than it takes to tell a microphone that is switched off.
+const SAMPLES: usize = 6 * RATE as usize;
+/// Reads without sound after which a device is given up.
+const MOST_SILENT_READS: usize = 20;
+
+/// Looks at the device that is configured; files are none.
+pub(super) fn examine(config: &MicrophoneConfig) -> Vec<Finding> {
+    let Some(name) = &config.device else { return Vec::new() };
+    let state = listen(config);
+    let level = state.level;
+    let found = format!(
+        "microphone.device = {name}: {}, level {:.0} dBFS, peak {:.0} dBFS",
+        state.format.as_deref().unwrap_or("not open"),
+        level.rms_dbfs,
+        level.peak_dbfs
+    );
+    let finding = match &state.condition {
+        Presence::Lost(reason) => {
+            let remedy =
+                "use a name that is listed here as a sound card, or that `arecord -L` lists";
+            Finding::wrong(AREA, format!("microphone.device = {name}: {reason}"), remedy)
+        }
+        _ if level.dead => {
+            let remedy = "only zeros come from it: switch the microphone on, or choose the input with `alsamixer`";
+            Finding::wrong(AREA, found, remedy)
+        }
+        _ if level.clipping => Finding::note(
+            AREA,
+            found,
+            "it is cut off at full scale: lower the gain with `alsamixer`",
+        ),
+        _ => Finding::ok(AREA, found),
+    };
+    vec![finding]
+}
+
+fn listen(config: &MicrophoneConfig) -> MicrophoneState {
+    let (mut meter, mut chunk) = (Meter::default(), Vec::new());
+    let (mut samples, mut silent_reads) = (0, 0);
+    let Ok(Some(mut source)) = open(config) else { return MicrophoneState::default() };
+    // A device never fails to read: it is lost, and opened again.
+    while samples < SAMPLES && silent_reads < MOST_SILENT_READS && source.read(&mut chunk).is_ok() {
+        silent_reads = if chunk.is_empty() { silent_reads + 1 } else { 0 };
+        samples += chunk.len();
+        meter.push(&chunk);
+        chunk.clear();
+    }
+    MicrophoneState { level: meter.level(), ..source.state() }
+}
