@@ -9,6 +9,8 @@ mod bad_input;
 #[cfg(test)]
 mod camera;
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod end_to_end;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::*;
 use crate::event::Setting;
@@ -16,6 +16,10 @@ use crate::mqtt::client::LinkStatus;
 use crate::mqtt::config::{Transport, Version};
 use crate::report::{AlertReport, ReportId};
 use crate::watch::Severity;
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
 
 /// A running mosquitto; killed on drop.
 struct Mosquitto {
@@ -38,7 +42,7 @@ impl Mosquitto {
     }
 
     fn prepared(folder: tempfile::TempDir, lines: &str) -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let lines = lines.replace("{}", &folder.path().display().to_string());
         let config = folder.path().join("mosquitto.conf");
         let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\n{lines}\n");
@@ -102,7 +106,9 @@ async fn works(config: &MqttConfig) {
 #[tokio::test]
 async fn both_versions_work_over_tcp_and_websocket() {
     let Some(tcp) = Mosquitto::start("") else { return };
-    let Some(ws) = Mosquitto::start("protocol websockets") else { return };
+    // mosquitto 2.0.11 does not start with WebSockets alone.
+    let ws = format!("protocol websockets\nlistener {} 127.0.0.1", free_port());
+    let Some(ws) = Mosquitto::start(&ws) else { return };
     for version in [Version::V311, Version::V5] {
         works(&MqttConfig { version, ..tcp.config() }).await;
         works(&MqttConfig { version, transport: Transport::Ws, ..ws.config() }).await;
@@ -113,11 +119,14 @@ async fn both_versions_work_over_tcp_and_websocket() {
 fn certificates(folder: &Path) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "authority");
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
     for name in ["broker", "client"] {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        // Of one name with the authority, it would pass for signed by itself.
+        params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.signed_by(&key, &authority).unwrap();
         std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
         std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
