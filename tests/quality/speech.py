@@ -40,7 +40,8 @@ def mix(clips, snr, rng):
     """The clips in noise, at this ratio of their own power to it, and where they are."""
     gap = np.zeros(int(GAP * RATE), np.float32)
     parts, truth, at = [gap], [], len(gap)
-    power = np.mean([np.mean(clip[np.abs(clip) > 0.02] ** 2) for clip in clips])
+    loud = np.concatenate(clips)
+    power = np.mean(loud[np.abs(loud) > 0.02] ** 2)
     for clip in clips:
         parts += [clip, gap]
         truth.append((at / RATE, (at + len(clip)) / RATE))

@@ -246,6 +246,7 @@ impl Endpoint {
         let is_speech = self.judge.is_speech(&self.partial, self.speech.is_some());
         let end = self.at(self.kept.len() + length);
         let noise = self.noise.frame(&self.partial, is_speech || self.speech.is_some());
+        let end = end.saturating_sub(NOISE_END);
         cuts.extend(noise.map(|loud| Cut::Noise { end, loud }));
         self.kept.extend(self.partial.drain(..));
         match self.speech {

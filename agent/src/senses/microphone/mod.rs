@@ -276,7 +276,8 @@ impl Listener {
         self.was_open = true;
         chunk.clear();
         let read = self.source.read(chunk);
-        if self.gate.is_muted() {
+        // Closed in the meantime: what was read then is dropped, and the next round ends what is under way.
+        if !self.gate.is_open() {
             return true;
         }
         self.follow_button(&mut heard);
