@@ -241,6 +241,12 @@ impl Endpoint {
         self.speech.take().is_some()
     }
 
+    /// So many samples of the stream are not listened to.
+    pub fn skip(&mut self, samples: usize) {
+        self.forget();
+        self.kept_from += samples as u64;
+    }
+
     fn frame(&mut self, cuts: &mut Vec<Cut>) {
         let length = self.judge.frame();
         let is_speech = self.judge.is_speech(&self.partial, self.speech.is_some());

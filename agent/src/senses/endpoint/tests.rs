@@ -140,6 +140,16 @@ fn an_end_of_speech_to_taste_waits_longer_or_shorter() {
 }
 
 #[test]
+fn what_is_skipped_is_not_heard_and_counts() {
+    let (mut endpoint, mut cuts) = (endpoint(Vad::Energy, EndpointConfig::default()), Vec::new());
+    endpoint.push(&tone(400, 0.3), &mut cuts);
+    endpoint.skip(16_000 * 9);
+    endpoint.push(&tone(600, 0.0), &mut cuts);
+    assert_eq!(endpoint.now(), Duration::from_secs(10));
+    assert_eq!(utterances(&cuts), []);
+}
+
+#[test]
 fn nothing_is_left_of_what_was_forgotten() {
     let mut endpoint = endpoint(Vad::Energy, EndpointConfig::default());
     let mut cuts = Vec::new();

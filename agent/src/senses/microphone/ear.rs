@@ -59,6 +59,8 @@ impl Ear {
             rest = tail;
             if attention.attends() {
                 self.endpoint.push(head, &mut self.cuts);
+            } else {
+                self.endpoint.skip(head.len());
             }
             let step = attention.push(head, self.endpoint.is_speaking());
             self.tell(heard);
