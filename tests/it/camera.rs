@@ -33,12 +33,11 @@ async fn a_text_is_believed_when_two_readings_agree_and_what_was_rejected_is_tol
     };
     let script = Script::new([Line::Say("C00D"), Line::Say("EXIT 4"), Line::Say("EXIT 4")]);
     let mut daemon = Daemon::scripted(watching(dir.path(), rule), &script).await.unwrap();
-    let read = daemon.expect("event/camera").await;
+    let [read, alert] = daemon.expect_both(["event/camera", "alert"]).await;
     assert_eq!(
         (&read["text"], &read["readings"], &read["rejected"]),
         (&json!("EXIT 4"), &json!(3), &json!(["C00D"]))
     );
-    let alert = daemon.expect("alert").await;
     assert_eq!((&alert["severity"], &alert["text"]), (&json!("info"), &json!("EXIT 4")));
     assert!(daemon.end().await);
 }
@@ -103,8 +102,7 @@ async fn a_question_of_the_watch_list_is_asked_of_the_picture() {
         Line::Say("yes"),
     ]);
     let mut daemon = Daemon::scripted(watching(dir.path(), rule), &script).await.unwrap();
-    let first = daemon.expect("event/camera").await;
-    let alert = daemon.expect("alert").await;
+    let [first, alert] = daemon.expect_both(["event/camera", "alert"]).await;
     assert_eq!((&alert["severity"], &alert["text"]), (&json!("critical"), &json!("yes")));
     let enriched = daemon.expect("event/camera").await;
     assert_eq!(enriched["event"], first["event"]);

@@ -141,6 +141,25 @@ impl Daemon {
         panic!("nothing on {full}, but:\n{}", others.join("\n"))
     }
 
+    /// The next message on each of two topics, whichever comes first: an alert overtakes what was reported before it.
+    ///
+    /// # Panics
+    /// As [`Daemon::expect`].
+    #[expect(clippy::panic, reason = "this is the assertion")]
+    pub async fn expect_both(&mut self, topics: [&str; 2]) -> [Value; 2] {
+        let full = topics.map(|topic| format!("outpost/outpost/{topic}"));
+        let mut seen = [None, None];
+        while let Some(Received { topic, payload, .. }) = self.subscriber.next(PATIENCE).await {
+            if let Some(index) = full.iter().position(|wanted| *wanted == topic) {
+                seen[index].get_or_insert(payload);
+            }
+            if let [Some(first), Some(second)] = &seen {
+                return [first.clone(), second.clone()];
+            }
+        }
+        panic!("not both of {topics:?}, but: {seen:?}")
+    }
+
     /// All messages until the daemon has been quiet for a while.
     pub async fn until_quiet(&mut self, quiet: Duration) -> Vec<Received> {
         let mut all = Vec::new();
