@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outpost_tools::registry::Duplicate;
+use outpost_tools::AddError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::agent::{Agent, Inputs};
 use crate::config::Config;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, Reach};
 use crate::event::Inbound;
 use crate::evidence::{Evidence, EvidenceError};
 use crate::firmware::Firmware;
@@ -72,7 +72,7 @@ pub enum AppError {
     Evidence(#[from] EvidenceError),
     /// The tools.
     #[error(transparent)]
-    Tools(#[from] Duplicate),
+    Tools(#[from] AddError),
 }
 
 /// A daemon with its model loaded and its broker known, not yet at work.
@@ -214,15 +214,10 @@ fn turns(
         sink.clone(),
         &config.model,
     );
-    let dispatcher = Dispatcher::new(
-        sink.clone(),
-        eye,
-        model.clone(),
-        hands.clone(),
-        config.agent.tool_timeout,
-    )?;
+    let reach = Reach { sink: sink.clone(), eye, model: model.clone(), hands };
+    let dispatcher = Dispatcher::new(reach, &config.agent)?;
     let settings = (&config.agent, &config.model);
-    let turns = Turns::new(model.clone(), (dispatcher, hands), sight, sink, settings);
+    let turns = Turns::new(model.clone(), dispatcher, sight, sink, settings);
     Ok(turns.checking(config.microphone.wake.phrase.clone()))
 }
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 use outpost_runtime::{ToolCall, ToolSpec};
 use outpost_tools::builtin::{add_board, profile};
 use outpost_tools::devices::Devices;
-use outpost_tools::registry::Duplicate;
 use outpost_tools::tool::BoxFuture;
-use outpost_tools::{Context, ErrorKind, House, PolicyRules, Registry, ToolError};
+use outpost_tools::{AddError, Context, ErrorKind, House, PolicyRules, Registry, ToolError};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use crate::agent::AgentConfig;
 use crate::event::{EventId, Origin};
-use crate::firmware::hands::Hands;
+use crate::firmware::hands::{self, Hands};
 use crate::model_thread::ModelHandle;
 use crate::report::{
     AlertReport, Body, CommandReport, Outcome, Report, ReportId, Sink, TimerReport, ToolReport,
@@ -31,12 +31,12 @@ pub fn bundled_tools() -> Vec<ToolSpec> {
 }
 
 fn specs(registry: &Registry) -> Vec<ToolSpec> {
-    let spec = |spec: &outpost_tools::Spec| ToolSpec {
-        name: spec.name.clone(),
-        description: spec.description.clone(),
-        schema: spec.schema.clone(),
+    let spec = |spec: outpost_tools::Spec| ToolSpec {
+        name: spec.name,
+        description: spec.description,
+        schema: spec.schema,
     };
-    registry.specs().map(spec).collect()
+    registry.specs().into_iter().map(spec).collect()
 }
 
 /// What led to a call.
@@ -60,39 +60,56 @@ pub struct CallResult {
 /// Calls tools and reports it.
 #[derive(Debug)]
 pub struct Dispatcher {
-    registry: Registry,
+    registry: Arc<Registry>,
     home: Arc<Home>,
+    /// Names of the tools that may be offered; none: all.
+    allowed: Option<Vec<String>>,
     timeout: Duration,
 }
 
 /// What tools can reach.
 #[derive(Debug)]
+pub struct Reach {
+    /// Takes reports and commands.
+    pub sink: Arc<dyn Sink>,
+    /// What the camera sees.
+    pub eye: Eye,
+    /// Reads it.
+    pub model: ModelHandle,
+    /// The board, if there is one.
+    pub hands: Option<Hands>,
+}
+
+#[derive(Debug)]
 struct Home {
-    sink: Arc<dyn Sink>,
-    eye: Eye,
-    model: ModelHandle,
-    hands: Option<Hands>,
-    max_new_tokens: usize,
+    reach: Reach,
     deadline: Duration,
 }
 
+/// Tokens of a text that the camera sees, at most.
+const MAX_TEXT_TOKENS: usize = 64;
+
 impl Dispatcher {
-    /// A dispatcher for the bundled profile and the board's channels, if there is a board. A tool that takes longer than
-    /// `timeout` has failed.
+    /// A dispatcher for the bundled profile and the board's channels, if there is a board.
     ///
     /// # Errors
     /// When two tools have one name.
-    pub fn new(
-        sink: Arc<dyn Sink>,
-        eye: Eye,
-        model: ModelHandle,
-        hands: Option<Hands>,
-        timeout: Duration,
-    ) -> Result<Self, Duplicate> {
-        let mut registry = profile(PolicyRules::default(), &Devices::default())?;
-        add_board(&mut registry)?;
-        let home = Home { sink, eye, model, hands, max_new_tokens: 64, deadline: timeout };
-        Ok(Self { registry, home: Arc::new(home), timeout })
+    pub fn new(reach: Reach, config: &AgentConfig) -> Result<Self, AddError> {
+        let registry = profile(PolicyRules::default(), &Devices::default())?;
+        add_board(&registry)?;
+        let (allowed, timeout) = (config.tools.clone(), config.tool_timeout);
+        let home = Arc::new(Home { reach, deadline: timeout });
+        Ok(Self { registry: Arc::new(registry), home, allowed, timeout })
+    }
+
+    /// The tools to offer now; of the board, what it has a channel for.
+    pub fn offered(&self) -> Vec<ToolSpec> {
+        let may = |spec: &ToolSpec| {
+            !hands::TOOLS.contains(&spec.name.as_str())
+                && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&spec.name))
+        };
+        let board = self.home.reach.hands.as_ref().map(Hands::offered).unwrap_or_default();
+        specs(&self.registry).into_iter().filter(may).chain(board).collect()
     }
 
     /// Carries out a call of the model; a tool that was not offered is refused.
@@ -104,7 +121,7 @@ impl Dispatcher {
             Origin::Camera => outpost_tools::Origin::Untrusted,
         };
         let refusal = || {
-            let known = self.registry.specs().any(|spec| spec.name == call.name);
+            let known = self.registry.specs().iter().any(|spec| spec.name == call.name);
             let (kind, what) = if known {
                 (ErrorKind::Refused, "was not offered")
             } else {
@@ -134,7 +151,7 @@ impl Dispatcher {
             evidence: Vec::new(),
         };
         if found.count > 1 {
-            self.home.sink.send(Report::now(Body::Alert(alert.clone())));
+            self.home.reach.sink.send(Report::now(Body::Alert(alert.clone())));
             return alert;
         }
         let arguments = Map::from_iter([("message".to_owned(), Value::String(message))]);
@@ -167,7 +184,7 @@ impl Dispatcher {
             }
         };
         let (for_model, untrusted, outcome) = match result {
-            Ok(done) => (done.for_model(), done.text.is_some(), Outcome::Done(done.for_model())),
+            Ok(done) => (done.for_model(), done.brings_in(), Outcome::Done(done.for_model())),
             Err(error) => {
                 let outcome = Outcome::Failed {
                     kind: error.kind.as_str().to_owned(),
@@ -176,7 +193,7 @@ impl Dispatcher {
                 (error.for_model(), false, outcome)
             }
         };
-        self.home.sink.send(Report::now(Body::Tool(ToolReport {
+        self.home.reach.sink.send(Report::now(Body::Tool(ToolReport {
             call,
             cause: cause.event,
             origin: cause.origin,
@@ -206,7 +223,7 @@ impl fmt::Debug for CallHouse {
 impl House for CallHouse {
     fn command(&self, path: &str, payload: Value) {
         let command = CommandReport { path: format!("command/{path}"), payload, retain: false };
-        self.home.sink.send(Report::now(Body::Command(command)));
+        self.home.reach.sink.send(Report::now(Body::Command(command)));
     }
 
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
@@ -215,18 +232,18 @@ impl House for CallHouse {
 
     fn timer_rang(&self, _call: &str, length: Duration) {
         let timer = TimerReport { call: self.call, duration: length };
-        self.home.sink.send(Report::now(Body::Timer(timer)));
+        self.home.reach.sink.send(Report::now(Body::Timer(timer)));
     }
 
     fn alert(&self, message: &str) {
         if let Some(alert) = &self.alert {
             let alert = AlertReport { message: message.to_owned(), ..alert.clone() };
-            self.home.sink.send(Report::now(Body::Alert(alert)));
+            self.home.reach.sink.send(Report::now(Body::Alert(alert)));
         }
     }
 
     fn read_sensor<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, ToolError>> {
-        match &self.home.hands {
+        match &self.home.reach.hands {
             Some(hands) => Box::pin(hands.read_sensor(name)),
             None => Box::pin(std::future::ready(Err(ToolError::no_board(name)))),
         }
@@ -238,7 +255,7 @@ impl House for CallHouse {
         on: bool,
         percent: Option<u8>,
     ) -> BoxFuture<'a, Result<(), ToolError>> {
-        match &self.home.hands {
+        match &self.home.reach.hands {
             Some(hands) => Box::pin(hands.set_actuator(name, on, percent)),
             None => Box::pin(std::future::ready(Err(ToolError::no_board(name)))),
         }
@@ -249,8 +266,8 @@ impl Home {
     async fn read_camera(&self) -> Result<Option<String>, ToolError> {
         let no_picture =
             || ToolError::new(ErrorKind::Failed, "the camera is off or has no picture yet");
-        let frame = self.eye.look().ok_or_else(no_picture)?;
-        read_text(&self.model, Origin::Voice, frame, self.max_new_tokens, self.deadline)
+        let frame = self.reach.eye.look().ok_or_else(no_picture)?;
+        read_text(&self.reach.model, Origin::Voice, frame, MAX_TEXT_TOKENS, self.deadline)
             .await
             .map_err(|error| ToolError {
                 kind: ErrorKind::Failed,

@@ -13,7 +13,6 @@ use crate::asked;
 use crate::config::ModelConfig;
 use crate::dispatch::{Cause, Dispatcher};
 use crate::event::{Ask, Event, EventId, Origin, Payload, Utterance};
-use crate::firmware::hands::Hands;
 use crate::model_thread::ModelHandle;
 use crate::prompting;
 use crate::report::{AnswerReport, Body, CameraReport, Report, Sink, VoiceOutcome, VoiceReport};
@@ -55,8 +54,6 @@ impl Ended {
 pub struct Turns {
     model: ModelHandle,
     dispatcher: Dispatcher,
-    tools: Vec<ToolSpec>,
-    hands: Option<Hands>,
     sight: Sight,
     sink: Arc<dyn Sink>,
     max_steps: usize,
@@ -91,17 +88,15 @@ impl Conversation {
 }
 
 impl Turns {
-    /// Turns that ask `model` and carry out calls through `dispatcher`; what the board can do is offered as it is then.
+    /// Turns that ask `model` and carry out calls through `dispatcher`, whose tools are offered as they are then.
     pub fn new(
         model: ModelHandle,
-        (dispatcher, hands): (Dispatcher, Option<Hands>),
+        dispatcher: Dispatcher,
         sight: Sight,
         sink: Arc<dyn Sink>,
         (agent, config): (&AgentConfig, &ModelConfig),
     ) -> Self {
         Self {
-            tools: agent.offered(),
-            hands,
             model,
             dispatcher,
             sight,
@@ -123,7 +118,11 @@ impl Turns {
     /// An utterance may be this; the model begins with it where it has nothing else to do.
     pub fn expect(&self, utterance: &Utterance) {
         let turn = prompting::user(None, Some(utterance.audio.clone()), None);
-        self.model.expect(prompting::command(turn, &self.offered(), self.max_new_tokens));
+        self.model.expect(prompting::command(
+            turn,
+            &self.dispatcher.offered(),
+            self.max_new_tokens,
+        ));
     }
 
     /// It was not: the speaker goes on.
@@ -189,12 +188,6 @@ impl Turns {
         }
     }
 
-    /// The tools to offer now.
-    fn offered(&self) -> Vec<ToolSpec> {
-        let board = self.hands.as_ref().map(Hands::offered).unwrap_or_default();
-        [self.tools.clone(), board].concat()
-    }
-
     async fn voice(
         &self,
         event: EventId,
@@ -208,7 +201,7 @@ impl Turns {
         }
         let audio = utterance.audio.clone();
         let turn = prompting::user(None, Some(audio.clone()), None);
-        let tools = self.offered();
+        let tools = self.dispatcher.offered();
         let request = prompting::command(turn, &tools, self.max_new_tokens);
         let cause = Cause { event, origin: Origin::Voice };
         let outcome = self.converse(cause, request, &tools, progress, None).await;
@@ -266,7 +259,7 @@ impl Turns {
         started: Timestamp,
         progress: &mpsc::Sender<Progress>,
     ) -> bool {
-        let tools = self.offered();
+        let tools = self.dispatcher.offered();
         let request = match asked::request(&ask, &tools, self.max_new_tokens).await {
             Ok(request) => request,
             Err(fault) => {

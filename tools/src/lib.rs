@@ -19,5 +19,8 @@ pub mod schema;
 pub mod tool;
 
 pub use policy::{Origin, Policy, PolicyRules, Verdict};
-pub use registry::Registry;
-pub use tool::{Class, Context, ErrorKind, House, Spec, Tool, ToolError, ToolOutcome};
+pub use registry::{AddError, Registry};
+pub use tool::{
+    Callable, Class, Context, Definition, ErrorKind, House, Media, Spec, Tool, ToolError,
+    ToolOutcome,
+};

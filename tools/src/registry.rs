@@ -2,23 +2,38 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
 use crate::policy::{Origin, Policy, PolicyRules, Verdict};
-use crate::schema;
-use crate::tool::{BoxFuture, Class, Context, ErrorKind, Spec, Tool, ToolError, ToolOutcome};
+use crate::tool::{
+    Callable, Class, Context, Definition, ErrorKind, Spec, Tool, ToolError, ToolOutcome,
+};
 
-/// A tool of this name is there already.
+/// Why a tool cannot be added.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there are two tools named `{0}`: rename one")]
-pub struct Duplicate(pub String);
+pub enum AddError {
+    /// There is one of that name.
+    #[error("there are two tools named `{0}`: rename one")]
+    Duplicate(String),
+    /// The model could not write the name.
+    #[error("`{0}` is no name for a tool: use 1 to 64 letters, digits, `_` and `-`")]
+    Name(String),
+    /// The schema of the arguments cannot be used.
+    #[error("the schema of `{name}` cannot be used: {reason}")]
+    Schema {
+        /// The tool.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
 
-/// All tools.
+/// All tools. They come and go while others are called.
 pub struct Registry {
-    tools: Vec<Entry>,
+    tools: RwLock<Vec<Arc<Entry>>>,
     policy: Mutex<Policy>,
     /// Ids of recent calls, oldest first.
     seen: Mutex<VecDeque<String>>,
@@ -28,68 +43,77 @@ pub struct Registry {
 const SEEN: usize = 4096;
 
 struct Entry {
-    spec: Spec,
-    class: Class,
+    definition: Definition,
     validator: jsonschema::Validator,
     tool: Box<dyn Callable>,
 }
 
-/// A [`Tool`] whose arguments' type is forgotten.
-trait Callable: Send + Sync {
-    fn call<'a>(
-        &'a self,
-        arguments: Value,
-        context: &'a Context,
-    ) -> BoxFuture<'a, Result<ToolOutcome, ToolError>>;
-}
-
-impl<T: Tool> Callable for T {
-    fn call<'a>(
-        &'a self,
-        arguments: Value,
-        context: &'a Context,
-    ) -> BoxFuture<'a, Result<ToolOutcome, ToolError>> {
-        match serde_json::from_value(arguments) {
-            Ok(arguments) => Box::pin(Tool::call(self, arguments, context)),
-            Err(fault) => Box::pin(std::future::ready(Err(ToolError::new(
-                ErrorKind::Invalid,
-                fault.to_string(),
-            )))),
-        }
-    }
-}
-
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.tools.iter().map(|entry| &entry.spec.name)).finish()
+        f.debug_list().entries(self.read().iter().map(|entry| entry.name())).finish()
     }
 }
 
 impl Registry {
     /// No tools yet.
     pub fn new(rules: PolicyRules) -> Self {
-        Self { tools: Vec::new(), policy: Mutex::new(Policy::new(rules)), seen: Mutex::default() }
+        Self {
+            tools: RwLock::default(),
+            policy: Mutex::new(Policy::new(rules)),
+            seen: Mutex::default(),
+        }
     }
 
-    /// Adds a tool.
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Arc<Entry>>> {
+        self.tools.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a tool with typed arguments.
     ///
     /// # Errors
-    /// [`Duplicate`] when there is one of that name.
-    pub fn add<T: Tool>(&mut self, tool: T) -> Result<(), Duplicate> {
-        let duplicate = || Duplicate(T::NAME.to_owned());
-        if self.entry(T::NAME).is_some() {
-            return Err(duplicate());
+    /// As [`add_defined`](Self::add_defined).
+    pub fn add<T: Tool>(&self, tool: T) -> Result<(), AddError> {
+        self.add_defined(Definition::of::<T>(), tool)
+    }
+
+    /// Adds a tool that is known by its definition only.
+    ///
+    /// # Errors
+    /// When there is one of that name, or name or schema cannot be used.
+    pub fn add_defined(
+        &self,
+        definition: Definition,
+        tool: impl Callable + 'static,
+    ) -> Result<(), AddError> {
+        let name = definition.spec.name.clone();
+        let is_usable = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+        if !(1..=64).contains(&name.len()) || !name.chars().all(is_usable) {
+            return Err(AddError::Name(name));
         }
-        let schema = schema::of::<T::Arguments>();
-        let validator = jsonschema::validator_for(&schema).map_err(|_| duplicate())?;
-        let spec = Spec { name: T::NAME.into(), description: T::DESCRIPTION.into(), schema };
-        self.tools.push(Entry { spec, class: T::CLASS, validator, tool: Box::new(tool) });
+        let validator = jsonschema::validator_for(&definition.spec.schema)
+            .map_err(|fault| AddError::Schema { name: name.clone(), reason: fault.to_string() })?;
+        let entry = Arc::new(Entry { definition, validator, tool: Box::new(tool) });
+        let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
+        if tools.iter().any(|other| other.name() == name) {
+            return Err(AddError::Duplicate(name));
+        }
+        tools.push(entry);
         Ok(())
     }
 
+    /// Takes a tool away; calls of it that are under way go on. False if there was none.
+    pub fn remove(&self, name: &str) -> bool {
+        let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
+        let before = tools.len();
+        tools.retain(|entry| entry.name() != name);
+        tools.len() < before
+    }
+
     /// The tools that can be offered to the model, in the order in which they were added.
-    pub fn specs(&self) -> impl Iterator<Item = &Spec> {
-        self.tools.iter().filter(|entry| entry.class != Class::Internal).map(|entry| &entry.spec)
+    pub fn specs(&self) -> Vec<Spec> {
+        let tools = self.read();
+        let offered = tools.iter().filter(|entry| entry.definition.class != Class::Internal);
+        offered.map(|entry| entry.definition.spec.clone()).collect()
     }
 
     /// Carries out a call.
@@ -111,12 +135,13 @@ impl Registry {
         entry.validate(&arguments)?;
         let verdict = {
             let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-            policy.decide(name, entry.class, origin, Instant::now())
+            policy.decide(name, entry.definition.class, origin, Instant::now())
         };
         if let Verdict::Refuse(reason) = verdict {
             return Err(ToolError::new(ErrorKind::Refused, reason));
         }
         self.first_time(&context.call)?;
+        let limit = entry.definition.limit.unwrap_or(limit);
         tokio::time::timeout(limit, entry.tool.call(arguments, context)).await.unwrap_or_else(
             |_| {
                 Err(ToolError::new(
@@ -127,8 +152,8 @@ impl Registry {
         )
     }
 
-    fn entry(&self, name: &str) -> Option<&Entry> {
-        self.tools.iter().find(|entry| entry.spec.name == name)
+    fn entry(&self, name: &str) -> Option<Arc<Entry>> {
+        self.read().iter().find(|entry| entry.name() == name).cloned()
     }
 
     fn first_time(&self, call: &str) -> Result<(), ToolError> {
@@ -146,6 +171,10 @@ impl Registry {
 }
 
 impl Entry {
+    fn name(&self) -> &str {
+        &self.definition.spec.name
+    }
+
     fn validate(&self, arguments: &Value) -> Result<(), ToolError> {
         let faults: Vec<String> = self
             .validator
@@ -163,9 +192,6 @@ impl Entry {
         if faults.is_empty() {
             return Ok(());
         }
-        Err(ToolError::new(
-            ErrorKind::Invalid,
-            format!("{}: {}", self.spec.name, faults.join("; ")),
-        ))
+        Err(ToolError::new(ErrorKind::Invalid, format!("{}: {}", self.name(), faults.join("; "))))
     }
 }

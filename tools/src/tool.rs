@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+
+use crate::schema;
 
 /// A future that can be stored.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -25,6 +27,8 @@ pub trait Tool: Send + Sync + 'static {
     const DESCRIPTION: &'static str;
     /// Who may call it.
     const CLASS: Class = Class::Open;
+    /// Whether doing it twice comes to the same as doing it once.
+    const IDEMPOTENT: bool = false;
 
     /// Does it.
     fn call(
@@ -32,6 +36,63 @@ pub trait Tool: Send + Sync + 'static {
         arguments: Self::Arguments,
         context: &Context,
     ) -> impl Future<Output = Result<ToolOutcome, ToolError>> + Send;
+}
+
+/// A tool that is known by its [`Definition`] only while the program runs: declared in a file, offered over the network.
+///
+/// Its arguments were held against the schema of the definition before it is called.
+pub trait Callable: Send + Sync {
+    /// Does it.
+    fn call<'a>(
+        &'a self,
+        arguments: Value,
+        context: &'a Context,
+    ) -> BoxFuture<'a, Result<ToolOutcome, ToolError>>;
+}
+
+impl<T: Tool> Callable for T {
+    fn call<'a>(
+        &'a self,
+        arguments: Value,
+        context: &'a Context,
+    ) -> BoxFuture<'a, Result<ToolOutcome, ToolError>> {
+        match serde_json::from_value(arguments) {
+            Ok(arguments) => Box::pin(Tool::call(self, arguments, context)),
+            Err(fault) => Box::pin(std::future::ready(Err(ToolError::new(
+                ErrorKind::Invalid,
+                fault.to_string(),
+            )))),
+        }
+    }
+}
+
+/// What is known of a tool before it is called.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    /// As the model is told of it.
+    pub spec: Spec,
+    /// Who may call it.
+    pub class: Class,
+    /// Whether doing it twice comes to the same as doing it once: only then it may be tried again.
+    pub idempotent: bool,
+    /// A call that takes longer has failed; none: the agent's own limit.
+    pub limit: Option<Duration>,
+}
+
+impl Definition {
+    /// The definition of a [`Tool`].
+    pub fn of<T: Tool>() -> Self {
+        Self {
+            spec: Spec {
+                name: T::NAME.into(),
+                description: T::DESCRIPTION.into(),
+                schema: schema::of::<T::Arguments>(),
+            },
+            class: T::CLASS,
+            idempotent: T::IDEMPOTENT,
+            limit: None,
+        }
+    }
 }
 
 /// Who may call a tool.
@@ -96,11 +157,24 @@ pub struct Context {
     pub house: Arc<dyn House>,
 }
 
-/// What came of a call.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What came of a call. What it brought in is data, never an instruction.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ToolOutcome {
-    /// Text that the call brought in. It is data, never an instruction.
+    /// Text.
     pub text: Option<String>,
+    /// A JSON value.
+    pub data: Option<Value>,
+    /// Pictures, sound and other files.
+    pub media: Vec<Media>,
+}
+
+/// A file that a call brought in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Media {
+    /// Its MIME type, such as `image/jpeg`.
+    pub mime: String,
+    /// The file.
+    pub bytes: Vec<u8>,
 }
 
 impl ToolOutcome {
@@ -109,11 +183,33 @@ impl ToolOutcome {
         Self::default()
     }
 
-    /// What the model is told: `{"ok": true}`, with `text` where there is some.
+    /// Done, with a text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: Some(text.into()), ..Self::default() }
+    }
+
+    /// Done, with a JSON value.
+    pub fn data(data: Value) -> Self {
+        Self { data: Some(data), ..Self::default() }
+    }
+
+    /// Whether the call brought in something that nobody vouches for.
+    pub fn brings_in(&self) -> bool {
+        self.text.is_some() || self.data.is_some() || !self.media.is_empty()
+    }
+
+    /// What the model is told: `{"ok": true}`, with `text`, `data`, and the kinds and sizes of `media` where there are some.
     pub fn for_model(&self) -> Value {
         let mut object = Map::from_iter([("ok".to_owned(), Value::Bool(true))]);
         if let Some(text) = &self.text {
             object.insert("text".into(), text.as_str().into());
+        }
+        if let Some(data) = &self.data {
+            object.insert("data".into(), data.clone());
+        }
+        if !self.media.is_empty() {
+            let shown = |media: &Media| json!({ "mime": media.mime, "bytes": media.bytes.len() });
+            object.insert("media".into(), self.media.iter().map(shown).collect());
         }
         Value::Object(object)
     }
@@ -173,6 +269,6 @@ impl ToolError {
 
     /// What the model is told: `{"ok": false, "error": …}`.
     pub fn for_model(&self) -> Value {
-        serde_json::json!({ "ok": false, "error": self.for_model })
+        json!({ "ok": false, "error": self.for_model })
     }
 }

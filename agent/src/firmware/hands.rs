@@ -27,12 +27,13 @@ impl Hands {
 
     /// The tools that the board as it is now has a channel for, with the names of these channels.
     pub fn offered(&self) -> Vec<ToolSpec> {
-        let mut registry = Registry::new(PolicyRules::default());
-        if add_board(&mut registry).is_err() {
+        let registry = Registry::new(PolicyRules::default());
+        if add_board(&registry).is_err() {
             return Vec::new();
         }
         let names = [self.names(is_sensor), self.names(is_actuator)];
-        let with_names = registry.specs().zip(ARGUMENTS).zip(names);
+        let specs = registry.specs();
+        let with_names = specs.iter().zip(ARGUMENTS).zip(names);
         with_names
             .filter(|((spec, _), names)| {
                 !names.is_empty()

@@ -24,7 +24,7 @@ impl Tool for ReadSensor {
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
         let value = context.house.read_sensor(&sensor).await?;
-        Ok(ToolOutcome { text: Some(value) })
+        Ok(ToolOutcome::text(value))
     }
 }
 

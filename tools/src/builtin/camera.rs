@@ -21,6 +21,6 @@ impl Tool for ReadCamera {
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
         let text = context.house.read_camera().await?;
-        Ok(ToolOutcome { text: Some(text.unwrap_or_else(|| "NO TEXT".to_owned())) })
+        Ok(ToolOutcome::text(text.unwrap_or_else(|| "NO TEXT".to_owned())))
     }
 }

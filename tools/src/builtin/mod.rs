@@ -17,15 +17,15 @@ use serde_json::{Map, Value};
 
 use crate::devices::Devices;
 use crate::policy::PolicyRules;
-use crate::registry::{Duplicate, Registry};
+use crate::registry::{AddError, Registry};
 use crate::tool::{Context, ToolOutcome};
 
 /// The bundled profile: what `models/nano/tools.json` shows to the model, in its order, and `raise_alert` for the watch list.
 ///
 /// # Errors
-/// [`Duplicate`] when two tools have one name.
-pub fn profile(rules: PolicyRules, devices: &Devices) -> Result<Registry, Duplicate> {
-    let mut registry = Registry::new(rules);
+/// [`AddError`] when two tools have one name.
+pub fn profile(rules: PolicyRules, devices: &Devices) -> Result<Registry, AddError> {
+    let registry = Registry::new(rules);
     registry.add(lights::SetLight(devices.clone()))?;
     registry.add(temperature::SetTemperature(devices.clone()))?;
     registry.add(timer::StartTimer)?;
@@ -41,8 +41,8 @@ pub fn profile(rules: PolicyRules, devices: &Devices) -> Result<Registry, Duplic
 /// Adds `read_sensor` and `set_actuator`. What they can reach depends on the board, so they are no part of the profile.
 ///
 /// # Errors
-/// [`Duplicate`] when there are tools of these names.
-pub fn add_board(registry: &mut Registry) -> Result<(), Duplicate> {
+/// [`AddError`] when there are tools of these names.
+pub fn add_board(registry: &Registry) -> Result<(), AddError> {
     registry.add(board::ReadSensor)?;
     registry.add(board::SetActuator)
 }

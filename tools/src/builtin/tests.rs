@@ -70,7 +70,7 @@ fn the_profile_carries_the_facts_that_the_bundled_model_was_shown() {
     let shown: Vec<Value> =
         serde_json::from_str(include_str!("../../../models/nano/tools.json")).unwrap();
     let home = Home::new();
-    let specs: Vec<_> = home.registry.specs().collect();
+    let specs = home.registry.specs();
     assert_eq!(specs.len(), shown.len());
     for (spec, shown) in specs.iter().zip(&shown) {
         assert_eq!(
