@@ -1,10 +1,10 @@
 //! The agent loop: one `select!` that waits for what happens, and one dispatch that feeds it to the state machine.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outpost_runtime::ToolSpec;
 use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Faults, seconds};
 use crate::dispatch::bundled_tools;
-use crate::event::{Event, Frame, Inbound, Payload, Setting};
+use crate::event::{Event, Frame, Inbound, Payload, Setting, Utterance};
 use crate::firmware::hands;
 use crate::heartbeat::Pulse;
 use crate::metrics::Counts;
@@ -43,6 +43,10 @@ pub struct AgentConfig {
     /// A tool that takes longer has failed.
     #[serde(with = "seconds", rename = "tool_timeout_seconds")]
     pub tool_timeout: Duration,
+    /// Calls that the model makes in one go run side by side, so many at most.
+    pub parallel_calls: usize,
+    /// How often a call is tried again that took too long or could not reach what it needs; only where doing it twice does no harm.
+    pub retries: u32,
     /// Whether the words of each utterance are reported too, which costs a second pass of the model.
     pub transcribe: bool,
     /// How long the agent waits for the work under way when it is told to end.
@@ -61,6 +65,8 @@ impl Default for AgentConfig {
             tools: None,
             max_steps: 3,
             tool_timeout: Duration::from_secs(10),
+            parallel_calls: 4,
+            retries: 1,
             transcribe: false,
             grace: Duration::from_secs(2),
             metrics: Duration::from_mins(1),
@@ -70,19 +76,18 @@ impl Default for AgentConfig {
 }
 
 impl AgentConfig {
-    /// The tools that the model is told of.
-    pub fn offered(&self) -> Vec<ToolSpec> {
-        let offered =
-            |tool: &ToolSpec| self.tools.as_ref().is_none_or(|names| names.contains(&tool.name));
-        bundled_tools().into_iter().filter(offered).collect()
-    }
-
     pub(crate) fn check(&self, faults: &mut Faults) {
         if !(1..=16).contains(&self.max_steps) {
             faults.add("agent.max_steps", self.max_steps, "use a value from 1 to 16");
         }
         if self.tool_timeout.is_zero() {
             faults.add("agent.tool_timeout_seconds", 0, "use more than 0");
+        }
+        if !(1..=16).contains(&self.parallel_calls) {
+            faults.add("agent.parallel_calls", self.parallel_calls, "use a value from 1 to 16");
+        }
+        if self.retries > 5 {
+            faults.add("agent.retries", self.retries, "use a value from 0 to 5");
         }
         self.limits.check(faults);
         let known = bundled_tools();
@@ -121,8 +126,19 @@ pub struct Agent {
     eye: Eye,
     machine: Machine,
     pending: Pending,
+    /// An utterance that is taken for the answer to a call which waits for a person.
+    answer: Option<Answer>,
     /// Whether pictures are looked at.
     camera_on: bool,
+}
+
+/// The understanding of a spoken answer.
+struct Answer(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").finish_non_exhaustive()
+    }
 }
 
 /// One thing that happened in the loop.
@@ -133,6 +149,7 @@ enum Next {
     Inbound(Inbound),
     Heard(Option<Heard>),
     Seen(Option<Frame>),
+    Answered,
     Tick,
 }
 
@@ -168,6 +185,7 @@ impl Agent {
             eye,
             machine: Machine::new(limits, Instant::now()),
             pending: Pending::default(),
+            answer: None,
         }
     }
 
@@ -191,8 +209,10 @@ impl Agent {
                 }
                 Next::Tick => {
                     if self.step(Input::Tick)
-                        && let Some(Current { event, .. }) = current.take()
+                        && let Some(Current { event, work, .. }) = current.take()
                     {
+                        // What was under way tells its own end first.
+                        drop(work);
                         self.turns.abandon(event, "it took longer than agent.limits allows");
                     }
                 }
@@ -250,6 +270,7 @@ impl Agent {
             biased;
             () = stop.cancelled() => Next::Stop,
             next = follow(current) => next,
+            () = understand(&mut self.answer) => Next::Answered,
             Some(message) = inbound.recv() => Next::Inbound(message),
             heard = receive(microphone), if self.pending.has_room_for_voice() => Next::Heard(heard),
             seen = receive(camera), if self.pending.has_room_for_frame() => Next::Seen(seen),
@@ -277,6 +298,8 @@ impl Agent {
                 self.take(Next::Inbound(Inbound::Talk(held)));
             }
             Next::Inbound(Inbound::Set(Setting::Camera(on))) => self.switch_camera(on),
+            Next::Inbound(Inbound::Confirm(consent)) => self.turns.answer_call(&consent),
+            Next::Answered => self.answer = None,
             Next::Inbound(Inbound::Evidence(name)) => self.turns.show_evidence(&name),
             Next::Inbound(Inbound::Talk(held)) => {
                 // When it comes up, the microphone tells what was heard.
@@ -301,11 +324,25 @@ impl Agent {
             }
             Some(_) if self.machine.muted() => {}
             Some(Heard::Started) => drop(self.step(Input::SpeechStarted)),
-            Some(Heard::Paused(utterance)) => self.turns.expect(&utterance),
-            Some(Heard::Resumed) => self.turns.expect_nothing(),
-            Some(Heard::Utterance(utterance)) => {
-                self.wait(Event::now(Payload::Utterance(utterance)));
+            Some(Heard::Paused(utterance)) if self.turns.asked_before(&utterance).is_none() => {
+                self.turns.expect(&utterance);
             }
+            Some(Heard::Paused(_)) => {}
+            Some(Heard::Resumed) => self.turns.expect_nothing(),
+            Some(Heard::Utterance(utterance)) => self.hear_utterance(utterance),
+        }
+    }
+
+    /// What is said while a call waits for a person is the answer to that.
+    fn hear_utterance(&mut self, utterance: Utterance) {
+        let event = Event::now(Payload::Utterance(utterance.clone()));
+        match self.turns.asked_before(&utterance) {
+            Some(call) if self.answer.is_none() => {
+                let turns = self.turns.clone();
+                let hear = async move { turns.hear_answer(call, utterance, event.at).await };
+                self.answer = Some(Answer(Box::pin(hear)));
+            }
+            _ => self.wait(event),
         }
     }
 
@@ -376,6 +413,14 @@ async fn follow(current: &mut Option<Current>) -> Next {
         biased;
         Some(progress) = told.recv() => Next::Progress(progress),
         ended = work => Next::TurnEnded(ended),
+    }
+}
+
+/// Waits until a spoken answer is understood, if there is one.
+async fn understand(answer: &mut Option<Answer>) {
+    match answer {
+        Some(Answer(hear)) => hear.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outpost_tools::AddError;
+use outpost_tools::{AddError, Registry};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -13,12 +13,13 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::agent::{Agent, Inputs};
+use crate::audit::{Audit, AuditError};
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, Reach};
+use crate::confirm::Confirmations;
+use crate::dispatch::{self, Dispatcher, Reach};
 use crate::event::Inbound;
 use crate::evidence::{Evidence, EvidenceError};
 use crate::firmware::Firmware;
-use crate::firmware::hands::Hands;
 use crate::heartbeat::Heartbeats;
 use crate::memory::{self, MemoryError};
 use crate::metrics::{self, Counts, Gauges};
@@ -73,6 +74,9 @@ pub enum AppError {
     /// The tools.
     #[error(transparent)]
     Tools(#[from] AddError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 /// A daemon with its model loaded and its broker known, not yet at work.
@@ -82,6 +86,7 @@ pub struct App {
     started: Instant,
     parts: Heartbeats,
     model: ModelThread,
+    tools: Arc<Registry>,
     broker: Option<Broker>,
 }
 
@@ -104,7 +109,8 @@ impl App {
     where
         L: FnOnce() -> outpost_runtime::Result<Box<dyn Model>> + Send + 'static,
     {
-        let offered = config.agent.offered();
+        let tools = Arc::new(dispatch::registry(config.policy.rules())?);
+        let offered = dispatch::offered(&tools, config.agent.tools.as_deref());
         let warm_up = prompting::command(prompting::user(None, None, Some("-")), &offered, 1);
         let load_warm = move || {
             let mut model = load()?;
@@ -117,7 +123,7 @@ impl App {
             Some(_) => None,
             None => Some(Broker::start(config.mqtt.listen.unwrap_or(Broker::ANY))?),
         };
-        Ok(Self { config, started, parts, model, broker })
+        Ok(Self { config, started, parts, model, tools, broker })
     }
 
     /// Where the embedded broker listens, if there is one.
@@ -125,12 +131,17 @@ impl App {
         self.broker.as_ref().map(Broker::address)
     }
 
+    /// Its tools; more can be added, now and while it runs.
+    pub fn tools(&self) -> &Arc<Registry> {
+        &self.tools
+    }
+
     /// Connects, opens the senses and starts the agent.
     ///
     /// # Errors
     /// When a sense cannot be opened or the outbox cannot be used.
     pub fn spawn(self) -> Result<Running, AppError> {
-        let Self { config, started, parts, model, broker } = self;
+        let Self { config, started, parts, model, tools, broker } = self;
         let ear = ear(&config);
         let firmware = Firmware::new(&config.firmware, ear.0.clone());
         let microphone =
@@ -143,6 +154,8 @@ impl App {
         let link = (farewell.clone(), parts.part("mqtt"));
         let publisher = client::connect(&config.mqtt, address, inbound_out, &tracker, link)?;
         let sink: Arc<dyn Sink> = Arc::new(publisher.clone());
+        let audit = Audit::open(&config.audit)?;
+        dispatch::report_left(&*sink, &audit, publisher.left());
         let hands = firmware.as_ref().map(|firmware| firmware.hands(&config.agent));
         let sink = match firmware {
             Some(firmware) => firmware.start(sink, told, (&tracker, farewell.clone())),
@@ -163,7 +176,14 @@ impl App {
         let eye = Eye::default();
         let seeing = Shared { eye: eye.clone(), counters: counters.clone(), sink: sink.clone() };
         let camera = camera::start(&config.camera, seeing, parts.part("camera"))?;
-        let turns = turns(&config, &model.handle, sink.clone(), (eye.clone(), counters), hands)?;
+        let confirmations = Confirmations::new(sink.clone(), config.policy.confirm);
+        confirmations.say(None);
+        let reach =
+            Reach { sink: sink.clone(), eye: eye.clone(), model: model.handle.clone(), hands };
+        warn_of_slips(&tools);
+        let dispatcher = Dispatcher::new(tools, reach, (confirmations, audit), &config.agent);
+        let turns =
+            turns(&config, dispatcher, &model.handle, sink.clone(), (eye.clone(), counters))?;
         let inputs = Inputs {
             microphone: microphone.map(|sense| sense.receiver),
             ear,
@@ -200,24 +220,30 @@ fn ear(config: &Config) -> (Gate, Status) {
     (config.microphone.gate(has_button), Status::default())
 }
 
+/// A rule for a tool that is not there may be a slip of the pen, and what it was meant for is then as free as without it.
+fn warn_of_slips(tools: &Registry) {
+    for name in tools.rules_without_tool() {
+        warn!(name, "policy.tools has a rule for a tool that is not there now");
+    }
+}
+
 fn turns(
     config: &Config,
+    dispatcher: Dispatcher,
     model: &ModelHandle,
     sink: Arc<dyn Sink>,
     (eye, counters): (Eye, Arc<Counters>),
-    hands: Option<Hands>,
 ) -> Result<Turns, AppError> {
     let sight = Sight::new(
         model.clone(),
-        (eye.clone(), counters, &config.camera),
+        (eye, counters, &config.camera),
         (WatchList::new(config.watch.clone())?, Evidence::open(&config.evidence)?),
         sink.clone(),
         &config.model,
     );
-    let reach = Reach { sink: sink.clone(), eye, model: model.clone(), hands };
-    let dispatcher = Dispatcher::new(reach, &config.agent)?;
     let settings = (&config.agent, &config.model);
     let turns = Turns::new(model.clone(), dispatcher, sight, sink, settings);
+    let turns = turns.agreeing(config.policy.yes.clone());
     Ok(turns.checking(config.microphone.wake.phrase.clone()))
 }
 

@@ -13,9 +13,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::agent::AgentConfig;
+use crate::audit::AuditConfig;
 use crate::evidence::EvidenceConfig;
 use crate::firmware::FirmwareConfig;
 use crate::mqtt::MqttConfig;
+use crate::policy::PolicyConfig;
 use crate::senses::MicrophoneConfig;
 use crate::senses::camera::config::CameraConfig;
 use crate::watch::WatchRule;
@@ -27,6 +29,10 @@ pub struct Config {
     pub model: ModelConfig,
     /// `[agent]`
     pub agent: AgentConfig,
+    /// `[policy]`
+    pub policy: PolicyConfig,
+    /// `[audit]`
+    pub audit: AuditConfig,
     /// `[microphone]`
     pub microphone: MicrophoneConfig,
     /// `[camera]`
@@ -245,6 +251,7 @@ impl Config {
             &mut config.microphone.wake.embedding,
             &mut config.camera.path,
             &mut config.evidence.folder,
+            &mut config.audit.path,
         ];
         for path in paths.into_iter().chain(config.mqtt.paths()).flatten() {
             *path = folder.join(&*path);
@@ -266,6 +273,8 @@ impl Config {
         let config = Self {
             model: sections.take("model"),
             agent: sections.take("agent"),
+            policy: sections.take("policy"),
+            audit: sections.take("audit"),
             microphone: sections.take("microphone"),
             camera: sections.take("camera"),
             firmware: sections.take("firmware"),
@@ -277,7 +286,7 @@ impl Config {
             faults.add(
                 key,
                 "",
-                "unknown table; known are model, agent, microphone, camera, firmware, mqtt, evidence and watch",
+                "unknown table; known are model, agent, policy, audit, microphone, camera, firmware, mqtt, evidence and watch",
             );
         }
         config.check(&mut faults);
@@ -291,6 +300,8 @@ impl Config {
     fn check(&self, faults: &mut Faults) {
         self.model.check(faults);
         self.agent.check(faults);
+        self.policy.check(&self.agent, faults);
+        self.audit.check(faults);
         self.microphone.check(faults);
         self.camera.check(faults);
         self.firmware.check(faults);

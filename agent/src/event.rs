@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use outpost_runtime::{Audio, Image};
 use uuid::Uuid;
 
+use crate::confirm::Consent;
 use crate::tasks::Task;
 
 /// Names an event; sorts by time.
@@ -14,6 +15,11 @@ use crate::tasks::Task;
 pub struct EventId(Uuid);
 
 impl EventId {
+    /// The id that a text names.
+    pub fn read(text: &str) -> Option<Self> {
+        Uuid::parse_str(text).ok().map(Self)
+    }
+
     /// A fresh id.
     #[expect(
         clippy::new_without_default,
@@ -123,6 +129,8 @@ pub struct Ask {
     pub stream: bool,
     /// Where the answer goes besides the `answer` topic, if the asker wants it elsewhere.
     pub respond_to: Option<RespondTo>,
+    /// Who asks.
+    pub origin: Origin,
 }
 
 /// Where an asker wants the answer, as MQTT 5 has it.
@@ -154,28 +162,55 @@ pub enum Inbound {
     Ask(Ask),
     /// A setting was changed.
     Set(Setting),
+    /// Somebody agrees to a call that waits for it, or declines.
+    Confirm(Consent),
     /// The push-to-talk button went down (true) or came up.
     Talk(bool),
 }
 
 /// Who caused a request: decides its priority and what the tool policy allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// A person who spoke.
     Voice,
     /// A message on the `ask` topic.
+    #[default]
     Ask,
+    /// The board behind the firmware link.
+    Firmware,
+    /// Something that was planned earlier is due.
+    Schedule,
     /// Text that the camera read: data, never an instruction.
     Camera,
+    /// What a tool brought in: data, never an instruction.
+    Tool,
 }
 
 impl Origin {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Voice, Self::Ask, Self::Firmware, Self::Schedule, Self::Camera, Self::Tool];
+
     /// The name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Voice => "voice",
             Self::Ask => "ask",
+            Self::Firmware => "firmware",
+            Self::Schedule => "schedule",
             Self::Camera => "camera",
+            Self::Tool => "tool",
+        }
+    }
+
+    /// As the rules of tools know it.
+    pub fn of_policy(self) -> outpost_tools::Origin {
+        match self {
+            Self::Voice => outpost_tools::Origin::Voice,
+            Self::Ask => outpost_tools::Origin::Ask,
+            Self::Firmware => outpost_tools::Origin::Firmware,
+            Self::Schedule => outpost_tools::Origin::Schedule,
+            Self::Camera | Self::Tool => outpost_tools::Origin::Untrusted,
         }
     }
 }

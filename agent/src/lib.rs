@@ -7,6 +7,7 @@
 //! # Layout
 //! - [`app`]: builds all of that from a [`config::Config`], starts and drains it.
 //! - [`agent`]: the one `select!`; [`state`], [`pending`], [`watch`], [`senses::endpoint`]: pure, time is an argument.
+//! - [`policy`]: who may call which tool, as it is written; [`confirm`]: calls that wait for a person; [`audit`]: the log of calls.
 //! - [`firmware`]: the board behind the firmware link.
 //! - [`model_thread`]: owns the model, the one panic boundary.
 //! - [`mqtt`]: the contract and the client; nothing else names rumqttc.
@@ -16,8 +17,10 @@
 pub mod agent;
 pub mod app;
 pub mod asked;
+pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod confirm;
 pub mod dispatch;
 pub mod doctor;
 pub mod event;
@@ -31,6 +34,7 @@ pub mod model_thread;
 pub mod mqtt;
 pub mod outbox;
 pub mod pending;
+pub mod policy;
 pub mod prompting;
 pub mod report;
 pub mod score;

@@ -178,8 +178,8 @@ enum Work {
 fn rank(origin: Origin) -> usize {
     match origin {
         Origin::Voice => 0,
-        Origin::Ask => 1,
-        Origin::Camera => 2,
+        Origin::Ask | Origin::Firmware | Origin::Schedule => 1,
+        Origin::Camera | Origin::Tool => 2,
     }
 }
 

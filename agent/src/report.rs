@@ -21,6 +21,11 @@ use crate::watch::Severity;
 pub struct ReportId(Uuid);
 
 impl ReportId {
+    /// The id that a text names.
+    pub fn read(text: &str) -> Option<Self> {
+        Uuid::parse_str(text).ok().map(Self)
+    }
+
     /// A fresh id.
     #[expect(
         clippy::new_without_default,
@@ -59,6 +64,9 @@ impl Report {
 pub trait Sink: Send + Sync + fmt::Debug {
     /// Takes a report; returns at once.
     fn send(&self, report: Report);
+
+    /// A tool is about to be called. The report of the call settles it; where the daemon ends before, the next run finds it.
+    fn intend(&self, intent: &Intent);
 }
 
 /// What a report says.
@@ -76,6 +84,8 @@ pub enum Body {
     Timer(TimerReport),
     /// A tool was called.
     Tool(ToolReport),
+    /// A call waits for a person's yes, or none does; retained.
+    Confirm(Option<ConfirmReport>),
     /// Something needs a person's attention.
     Alert(AlertReport),
     /// A picture that was kept of an alert, on request.
@@ -124,6 +134,10 @@ pub enum VoiceOutcome {
     Failed,
     /// The model took too long.
     TimedOut,
+    /// It agreed to a call that waited for that.
+    Confirmed,
+    /// It was no yes to a call that waited for one.
+    Declined,
     /// No turn was made of it.
     Unheard(Unheard),
 }
@@ -137,6 +151,8 @@ impl VoiceOutcome {
             Self::NotUnderstood => "not_understood",
             Self::Failed => "failed",
             Self::TimedOut => Unheard::Timeout.as_str(),
+            Self::Confirmed => "confirmed",
+            Self::Declined => "declined",
             Self::Unheard(why) => why.as_str(),
         }
     }
@@ -277,6 +293,38 @@ pub struct ToolReport {
     pub latency: Duration,
 }
 
+/// A call that is about to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Intent {
+    /// Names the invocation.
+    pub call: ReportId,
+    /// The event that led to it.
+    pub cause: EventId,
+    /// Who caused it.
+    pub origin: Origin,
+    /// The tool.
+    pub name: String,
+    /// What it is called with.
+    pub arguments: Map<String, Value>,
+    /// Whether doing it twice comes to the same as doing it once.
+    pub idempotent: bool,
+}
+
+/// A call that waits for a person's yes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConfirmReport {
+    /// Names the invocation.
+    pub call: ReportId,
+    /// Who caused it.
+    pub origin: Origin,
+    /// The tool.
+    pub name: String,
+    /// What it would be called with.
+    pub arguments: Map<String, Value>,
+    /// How long it waits.
+    pub patience: Duration,
+}
+
 /// What came of a tool call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
@@ -284,11 +332,27 @@ pub enum Outcome {
     Done(Value),
     /// It was not done.
     Failed {
-        /// Machine-readable: `refused`, `timeout`, `failed`, `invalid`, `unknown`.
+        /// Machine-readable: the name of an `outpost_tools::ErrorKind`.
         kind: String,
         /// What the operator should know; the model is told less.
         message: String,
     },
+    /// The daemon ended before it could tell: it may have been done.
+    Unknown {
+        /// What the operator should know.
+        message: String,
+    },
+}
+
+impl Outcome {
+    /// The name in reports.
+    pub fn status(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "done",
+            Self::Failed { .. } => "failed",
+            Self::Unknown { .. } => "unknown",
+        }
+    }
 }
 
 /// A situation that needs attention. One situation keeps its id over all its messages.

@@ -7,15 +7,19 @@ use jiff::Timestamp;
 use outpost_runtime::{Audio, Request, ToolSpec};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use crate::agent::AgentConfig;
 use crate::asked;
 use crate::config::ModelConfig;
+use crate::confirm::{Consent, is_yes};
 use crate::dispatch::{Cause, Dispatcher};
 use crate::event::{Ask, Event, EventId, Origin, Payload, Utterance};
 use crate::model_thread::ModelHandle;
 use crate::prompting;
-use crate::report::{AnswerReport, Body, CameraReport, Report, Sink, VoiceOutcome, VoiceReport};
+use crate::report::{
+    AnswerReport, Body, CameraReport, Report, ReportId, Sink, VoiceOutcome, VoiceReport,
+};
 use crate::senses::microphone::Unheard;
 use crate::senses::microphone::attention::is_said;
 use crate::sight::Sight;
@@ -62,6 +66,8 @@ pub struct Turns {
     deadline: Duration,
     /// The wake word's words, where the model has to hear them too.
     phrase: Option<String>,
+    /// What a person says to agree to a call.
+    yes: Vec<String>,
 }
 
 /// What the model said and did about a command.
@@ -106,6 +112,7 @@ impl Turns {
             max_new_tokens: config.max_new_tokens,
             deadline: config.deadline,
             phrase: None,
+            yes: Vec::new(),
         }
     }
 
@@ -113,6 +120,12 @@ impl Turns {
     #[must_use]
     pub fn checking(self, phrase: Option<String>) -> Self {
         Self { phrase, ..self }
+    }
+
+    /// Takes these words, said while a call waits for a person, for a yes.
+    #[must_use]
+    pub fn agreeing(self, yes: Vec<String>) -> Self {
+        Self { yes, ..self }
     }
 
     /// An utterance may be this; the model begins with it where it has nothing else to do.
@@ -128,6 +141,43 @@ impl Turns {
     /// It was not: the speaker goes on.
     pub fn expect_nothing(&self) {
         self.model.expect_nothing();
+    }
+
+    /// The call that waits for a person's yes, where an utterance that ends now may be the answer: it was asked about before.
+    pub fn asked_before(&self, utterance: &Utterance) -> Option<ReportId> {
+        self.dispatcher.confirmations().asked_before(utterance.duration())
+    }
+
+    /// Takes an answer that did not have to be understood first.
+    pub fn answer_call(&self, consent: &Consent) {
+        if !self.dispatcher.confirmations().answer(consent) {
+            debug!(?consent, "no such call waits for an answer");
+        }
+    }
+
+    /// Takes an utterance for the answer of a person to a call that waits: whatever is no clear yes is a no.
+    pub async fn hear_answer(&self, call: ReportId, utterance: Utterance, started: Timestamp) {
+        let transcript = self.transcript(utterance.audio.clone()).await;
+        let yes = transcript.as_ref().is_some_and(|said| is_yes(said, &self.yes));
+        let taken = match &transcript {
+            Some(_) => {
+                let consent = Consent { call: Some(call.to_string()), yes };
+                self.dispatcher.confirmations().answer(&consent)
+            }
+            None => false,
+        };
+        let outcome = match (taken, yes) {
+            (true, true) => VoiceOutcome::Confirmed,
+            (true, false) => VoiceOutcome::Declined,
+            (false, _) if transcript.is_none() => VoiceOutcome::Failed,
+            (false, _) => VoiceOutcome::NotUnderstood,
+        };
+        let duration = utterance.duration();
+        let Utterance { source, start, .. } = utterance;
+        let report = VoiceReport::nothing(Unheard::Noise, source, start, duration);
+        let latency = Event::age(started);
+        let report = VoiceReport { outcome, transcript, latency, ..report };
+        self.sink.send(Report::now(Body::Voice(report)));
     }
 
     /// Reports an utterance that mute came before.
@@ -270,7 +320,7 @@ impl Turns {
                 return true;
             }
         };
-        let cause = Cause { event, origin: Origin::Ask };
+        let cause = Cause { event, origin: ask.origin };
         let (words, said) = mpsc::channel(PIECES);
         let words = ask.stream.then_some(words);
         let (outcome, ()) = tokio::join!(
@@ -325,15 +375,13 @@ impl Turns {
                 break;
             }
             tell(progress, Progress::CallsStarted).await;
-            let mut results = Vec::new();
-            for call in &generation.calls {
-                outcome.calls.push(call.name.clone());
-                let result = self.dispatcher.call(call, cause, tools).await;
-                if result.untrusted {
-                    cause.origin = Origin::Camera;
-                }
-                results.push(result.for_model);
+            outcome.calls.extend(generation.calls.iter().map(|call| call.name.clone()));
+            let results = self.dispatcher.call_all(&generation.calls, cause, tools).await;
+            // The model made these calls before it saw what they brought in.
+            if let Some(origin) = results.iter().find_map(|result| result.taints) {
+                cause.origin = origin;
             }
+            let results = results.into_iter().map(|result| result.for_model);
             prompting::respond(&mut request, generation.calls, results);
             tell(progress, Progress::CallsEnded).await;
         }

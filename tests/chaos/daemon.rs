@@ -1,19 +1,27 @@
-//! The daemon under test: the whole agent, with a model that calls four tools for each question.
+//! The daemon under test: the whole agent, with a model that calls four tools for each question, or a slow one.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use outpost_agent::app::App;
 use outpost_agent::config::Config;
 use outpost_agent::model_thread::Model;
-use outpost_runtime::{Error, Finish, Generation, Request, Role, Stop, ToolCall, Usage};
+use outpost_runtime::{Error, Finish, Generation, Part, Request, Role, Stop, ToolCall, Usage};
+use outpost_tests::tool::TestTool;
+use outpost_tools::{Class, ErrorKind, ToolError, ToolOutcome};
 use serde_json::{Map, json};
 
 /// Calls for each question.
 pub(crate) const CALLS: u64 = 4;
+
+/// The name of a tool that must not be called twice, takes its time, and is called when the question is its name.
+pub(crate) const SLOW: &str = "burn";
+/// Where it leaves its mark, in the folder of the daemon.
+pub(crate) const BURNT: &str = "burnt";
 
 /// Calls tools; once they are done, notes that in a journal: their reports must then survive whatever comes.
 struct Caller {
@@ -36,7 +44,12 @@ impl Model for Caller {
             name: "set_volume".into(),
             arguments: Map::from_iter([("level".to_owned(), json!(level))]),
         };
-        let calls = if called { Vec::new() } else { (1..=CALLS).map(call).collect() };
+        let is_slow = request.turns.iter().any(|turn| turn.parts == [Part::Text(SLOW.into())]);
+        let calls = match (called, is_slow) {
+            (true, _) => Vec::new(),
+            (false, true) => vec![ToolCall { name: SLOW.into(), arguments: Map::new() }],
+            (false, false) => (1..=CALLS).map(call).collect(),
+        };
         let text = if called { "Done.".into() } else { String::new() };
         Ok(Generation { text, calls, finish: Finish::EndOfTurn, usage: Usage::default() })
     }
@@ -49,12 +62,32 @@ impl Model for Caller {
 }
 
 /// Runs the daemon until it is killed.
-pub(crate) async fn run(config: &Path, journal: &Path) -> Result<()> {
-    let config = Config::read(config)?;
-    let journal = OpenOptions::new().create(true).append(true).open(journal)?;
+pub(crate) async fn run(folder: &Path) -> Result<()> {
+    let config = Config::read(&folder.join("outpost.toml"))?;
+    let journal = OpenOptions::new().create(true).append(true).open(folder.join("journal"))?;
     let load = move || Ok(Box::new(Caller { journal }) as Box<dyn Model>);
-    let _running = App::with_model(config, load).await?.spawn()?;
+    let app = App::with_model(config, load).await?;
+    slow(folder.join(BURNT)).add_to(app.tools(), SLOW, (Class::Open, false))?;
+    let _running = app.spawn()?;
     std::future::pending().await
+}
+
+/// Leaves its mark at once, and takes longer than the daemon lives.
+fn slow(mark: PathBuf) -> TestTool {
+    TestTool::new(move |_| {
+        let mut options = OpenOptions::new();
+        let marked = options
+            .create(true)
+            .append(true)
+            .open(&mark)
+            .and_then(|mut file| file.write_all(b"burnt\n"))
+            .map_err(|fault| ToolError::new(ErrorKind::Failed, fault.to_string()));
+        async move {
+            marked?;
+            tokio::time::sleep(Duration::from_mins(5)).await;
+            Ok(ToolOutcome::done())
+        }
+    })
 }
 
 /// The daemon as a process of its own; killed on drop.

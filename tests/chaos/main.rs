@@ -1,6 +1,7 @@
 //! `cargo xtask chaos`: the daemon and mosquitto under random faults. Nothing may be lost, done twice, or out of order.
 
 mod broker;
+mod crash;
 mod daemon;
 mod ledger;
 
@@ -24,6 +25,7 @@ use crate::ledger::Ledger;
 macro_rules! say {
     ($($text:tt)*) => { drop(writeln!(std::io::stdout(), $($text)*)) };
 }
+pub(crate) use say;
 
 /// How long an answer may take after the last fault.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -50,6 +52,8 @@ enum Role {
         /// Where its configuration and journal are.
         folder: PathBuf,
     },
+    /// Kills the daemon in the middle of a tool, and looks at what is said and done of that call.
+    Crash,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +87,13 @@ const FAULTS: [Fault; 7] = [
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
-    if let Some(Role::Daemon { folder }) = options.role {
-        tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-        return daemon::run(&folder.join("outpost.toml"), &folder.join("journal")).await;
+    match options.role {
+        Some(Role::Daemon { folder }) => {
+            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+            return daemon::run(&folder).await;
+        }
+        Some(Role::Crash) => return crash::run().await,
+        None => {}
     }
     let mut trial = Trial::start(options.seed).await?;
     let asks = options.calls.div_ceil(CALLS);

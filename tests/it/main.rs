@@ -7,6 +7,8 @@ mod ahead;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod calls;
+#[cfg(test)]
 mod camera;
 #[cfg(test)]
 mod chaos;
@@ -20,6 +22,8 @@ mod firmware;
 mod gguf;
 #[cfg(test)]
 mod import;
+#[cfg(test)]
+mod injection;
 #[cfg(test)]
 mod microphone;
 #[cfg(test)]

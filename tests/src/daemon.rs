@@ -10,6 +10,7 @@ use outpost_agent::model_thread::Model;
 use outpost_agent::mqtt::payload::Message;
 use outpost_agent::mqtt::subscriber::{Received, Subscriber};
 use outpost_runtime::{Error, Finish, Generation, Request, Stop, ToolCall, Usage};
+use outpost_tools::{AddError, Registry};
 use serde_json::Value;
 
 /// What the scripted model does next.
@@ -101,9 +102,22 @@ impl Daemon {
     /// # Errors
     /// When it cannot be built.
     pub async fn scripted(config: Config, script: &Script) -> Result<Self, AppError> {
+        Self::equipped(config, script, |_| Ok(())).await
+    }
+
+    /// As [`Daemon::scripted`], with tools that `equip` adds.
+    ///
+    /// # Errors
+    /// As there, and when there are two tools of one name.
+    pub async fn equipped(
+        config: Config,
+        script: &Script,
+        equip: impl FnOnce(&Registry) -> Result<(), AddError>,
+    ) -> Result<Self, AppError> {
         let script = script.clone();
-        Self::start(App::with_model(config, move || Ok(Box::new(script) as Box<dyn Model>)).await?)
-            .await
+        let app = App::with_model(config, move || Ok(Box::new(script) as Box<dyn Model>)).await?;
+        equip(app.tools())?;
+        Self::start(app).await
     }
 
     /// Subscribes and lets a daemon begin.

@@ -2,6 +2,7 @@
 
 pub mod daemon;
 pub mod media;
+pub mod tool;
 
 use std::path::PathBuf;
 

@@ -6,19 +6,22 @@
 //!
 //! # Layout
 //! - [`tool`]: the [`Tool`] trait and what a tool gets and gives; [`House`] is all that it can reach.
-//! - [`registry`]: tools by name; [`schema`]: argument types → JSON Schema; [`policy`]: pure rules.
-//! - [`builtin`]: one tool a file; [`devices`]: the state that they keep.
+//! - [`registry`]: tools by name; [`policy`]: pure rules; [`call`]: the carrying out. [`schema`]: argument types → JSON Schema.
+//! - [`schedule`]: days and hours. [`builtin`]: one tool a file; [`devices`]: the state that they keep.
 //! - no model, no MQTT client, no device.
 #![forbid(unsafe_code)]
 
 pub mod builtin;
+pub mod call;
 pub mod devices;
 pub mod policy;
 pub mod registry;
+pub mod schedule;
 pub mod schema;
 pub mod tool;
 
-pub use policy::{Origin, Policy, PolicyRules, Verdict};
+pub use call::{Judged, Patience, Permit, Unconfirmed};
+pub use policy::{Moment, Origin, Policy, PolicyRules, ToolRule, Verdict};
 pub use registry::{AddError, Registry};
 pub use tool::{
     Callable, Class, Context, Definition, ErrorKind, House, Media, Spec, Tool, ToolError,

@@ -1,13 +1,14 @@
-//! Tools by name, and the calling: known, valid, allowed, in time, at most once.
+//! Tools by name, and what comes before a call: known, valid, allowed, and not there before.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::policy::{Origin, Policy, PolicyRules, Verdict};
+use crate::call::{Judged, Patience, Permit, Unconfirmed};
+use crate::policy::{Moment, Origin, Policy, PolicyRules, Verdict};
 use crate::tool::{
     Callable, Class, Context, Definition, ErrorKind, Spec, Tool, ToolError, ToolOutcome,
 };
@@ -42,10 +43,10 @@ pub struct Registry {
 /// Ids remembered; far more than can be under way.
 const SEEN: usize = 4096;
 
-struct Entry {
-    definition: Definition,
+pub(crate) struct Entry {
+    pub(crate) definition: Definition,
     validator: jsonschema::Validator,
-    tool: Box<dyn Callable>,
+    pub(crate) tool: Box<dyn Callable>,
 }
 
 impl fmt::Debug for Registry {
@@ -109,14 +110,62 @@ impl Registry {
         tools.len() < before
     }
 
-    /// The tools that can be offered to the model, in the order in which they were added.
+    /// The tools that can be offered to the model, in the order in which they were added: none that only the agent or nobody may
+    /// call.
     pub fn specs(&self) -> Vec<Spec> {
+        let policy = self.policy();
+        let offered = |entry: &&Arc<Entry>| {
+            let class = policy.rules().class_of(entry.name(), entry.definition.class);
+            matches!(class, Class::Open | Class::Guarded)
+        };
         let tools = self.read();
-        let offered = tools.iter().filter(|entry| entry.definition.class != Class::Internal);
-        offered.map(|entry| entry.definition.spec.clone()).collect()
+        tools.iter().filter(offered).map(|entry| entry.definition.spec.clone()).collect()
     }
 
-    /// Carries out a call.
+    /// Whether there is a tool of that name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.entry(name).is_some()
+    }
+
+    /// Names in the rules that are of no tool, as a slip of the pen would be.
+    pub fn rules_without_tool(&self) -> Vec<String> {
+        let ruled: Vec<String> = self.policy().rules().tools.keys().cloned().collect();
+        ruled.into_iter().filter(|name| !self.knows(name)).collect()
+    }
+
+    /// Judges a call: known, valid, allowed, and of an id that was not there before.
+    ///
+    /// # Errors
+    /// [`ToolError`] saying why it may not be carried out.
+    pub fn judge(
+        &self,
+        name: &str,
+        arguments: Map<String, Value>,
+        origin: Origin,
+        (id, now): (&str, Moment),
+    ) -> Result<Judged, ToolError> {
+        let unknown =
+            || ToolError::new(ErrorKind::Unknown, format!("there is no tool named `{name}`"));
+        let entry = self.entry(name).ok_or_else(unknown)?;
+        let arguments = Value::Object(arguments);
+        entry.validate(&arguments)?;
+        let verdict = self.policy().decide(name, entry.definition.class, origin, now);
+        if let Verdict::Refuse(reason) = verdict {
+            return Err(ToolError::new(ErrorKind::Refused, reason));
+        }
+        self.first_time(id)?;
+        let permit = Permit { entry, arguments };
+        match verdict {
+            Verdict::DryRun => {
+                let text = format!("this is a dry run: {name} was not carried out");
+                Err(ToolError::new(ErrorKind::DryRun, text))
+            }
+            Verdict::Confirm => Ok(Judged::Unconfirmed(Unconfirmed(permit))),
+            _ => Ok(Judged::Allowed(permit)),
+        }
+    }
+
+    /// Carries out a call that needs nobody's yes.
     ///
     /// # Errors
     /// [`ToolError`] saying why it was not carried out, or that it may have been and took too long.
@@ -128,28 +177,17 @@ impl Registry {
         context: &Context,
         limit: Duration,
     ) -> Result<ToolOutcome, ToolError> {
-        let unknown =
-            || ToolError::new(ErrorKind::Unknown, format!("there is no tool named `{name}`"));
-        let entry = self.entry(name).ok_or_else(unknown)?;
-        let arguments = Value::Object(arguments);
-        entry.validate(&arguments)?;
-        let verdict = {
-            let mut policy = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-            policy.decide(name, entry.definition.class, origin, Instant::now())
-        };
-        if let Verdict::Refuse(reason) = verdict {
-            return Err(ToolError::new(ErrorKind::Refused, reason));
+        match self.judge(name, arguments, origin, (&context.call, Moment::now()))? {
+            Judged::Allowed(permit) => permit.carry_out(context, Patience::once(limit)).await,
+            Judged::Unconfirmed(_) => {
+                let text = format!("{name} needs a person's yes, and nobody can be asked here");
+                Err(ToolError::new(ErrorKind::Refused, text))
+            }
         }
-        self.first_time(&context.call)?;
-        let limit = entry.definition.limit.unwrap_or(limit);
-        tokio::time::timeout(limit, entry.tool.call(arguments, context)).await.unwrap_or_else(
-            |_| {
-                Err(ToolError::new(
-                    ErrorKind::Timeout,
-                    format!("{name} took longer than {limit:?}"),
-                ))
-            },
-        )
+    }
+
+    fn policy(&self) -> MutexGuard<'_, Policy> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entry(&self, name: &str) -> Option<Arc<Entry>> {
@@ -159,7 +197,7 @@ impl Registry {
     fn first_time(&self, call: &str) -> Result<(), ToolError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.iter().any(|earlier| earlier == call) {
-            let text = format!("call {call} was carried out before");
+            let text = format!("call {call} was there before");
             return Err(ToolError::new(ErrorKind::Refused, text));
         }
         if seen.len() == SEEN {
@@ -171,7 +209,7 @@ impl Registry {
 }
 
 impl Entry {
-    fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.definition.spec.name
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -96,13 +97,17 @@ impl Definition {
 }
 
 /// Who may call a tool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Anyone.
     Open,
     /// Only where the rules allow the origin.
     Guarded,
-    /// Only the agent itself; never offered to the model.
+    /// Nobody; never offered to the model.
+    Forbidden,
+    /// Only the agent itself; never offered to the model. No configuration can give this away.
+    #[serde(skip_deserializing)]
     Internal,
 }
 
@@ -224,20 +229,39 @@ pub enum ErrorKind {
     Invalid,
     /// The rules forbid it.
     Refused,
+    /// It might have been carried out, were this no dry run.
+    DryRun,
     /// It took too long. It may have been done all the same.
     Timeout,
+    /// What it needs cannot be reached just now; nothing was done.
+    Unavailable,
+    /// It was given up before its end. It may have been done all the same.
+    Cancelled,
     /// It was tried and failed.
     Failed,
 }
 
 impl ErrorKind {
+    /// Whether trying again may help, where doing it twice does no harm.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Timeout | Self::Unavailable)
+    }
+
+    /// Whether the tool itself says so, in words that may come from anywhere.
+    pub fn is_of_the_tool(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Failed)
+    }
+
     /// The name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Invalid => "invalid",
             Self::Refused => "refused",
+            Self::DryRun => "dry_run",
             Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::Cancelled => "cancelled",
             Self::Failed => "failed",
         }
     }

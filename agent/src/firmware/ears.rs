@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::confirm::Consent;
 use crate::event::{self, Inbound};
 use crate::firmware::follower::transaction;
 use crate::firmware::function_name;
@@ -19,13 +20,15 @@ use crate::senses::gate::Gate;
 /// Readings of one channel are reported this far apart at least.
 const READING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The names of the board's buttons that work the microphone.
+/// The names of the board's buttons that are for the agent.
 #[derive(Debug)]
 pub(super) struct Buttons {
     /// Heard while it is down.
     pub(super) talk: Option<String>,
     /// Sets and lifts mute.
     pub(super) mute: Option<String>,
+    /// Says yes to a call that waits for it.
+    pub(super) confirm: Option<String>,
 }
 
 /// Listens to a board.
@@ -79,6 +82,11 @@ impl Ears {
                 if self.buttons.mute.as_ref() == Some(&name) && input.kind == InputKind::Pressed {
                     self.toggle_mute().await;
                 }
+                if self.buttons.confirm.as_ref() == Some(&name) && input.kind == InputKind::Pressed
+                {
+                    let consent = Consent { call: None, yes: true };
+                    self.inbound.send(Inbound::Confirm(consent)).await.ok();
+                }
                 if self.buttons.talk.as_ref() == Some(&name) {
                     match input.kind {
                         InputKind::Pressed => self.talk(true).await,
@@ -100,6 +108,7 @@ impl Ears {
                 let ask = event::Ask {
                     transaction: Some(transaction(request)),
                     prompt: text.as_str().to_owned(),
+                    origin: event::Origin::Firmware,
                     ..event::Ask::default()
                 };
                 // Where nobody takes it any more, the daemon ends.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::firmware::hands::{action, is_actuator};
-use crate::report::{AnswerReport, Body, CommandReport, Report, Sink, StateReport};
+use crate::report::{AnswerReport, Body, CommandReport, Intent, Report, Sink, StateReport};
 use crate::state::State;
 
 /// Commands of the house that wait for the board at most; beyond that they are dropped, and that is said.
@@ -68,7 +68,8 @@ impl Sink for Follower {
         match &report.body {
             Body::State(state) => self.board.show(shown(state)),
             Body::Command(command) => self.obey(command),
-            Body::Alert(_) => self.board.cue(Cue::Alert),
+            // A person is needed: to look, or to say yes.
+            Body::Alert(_) | Body::Confirm(Some(_)) => self.board.cue(Cue::Alert),
             Body::Voice(voice) if voice.is_of_a_turn() => {
                 self.board.cue(if voice.error.is_some() { Cue::Failed } else { Cue::Done });
             }
@@ -82,6 +83,10 @@ impl Sink for Follower {
             _ => {}
         }
         self.sink.send(report);
+    }
+
+    fn intend(&self, intent: &Intent) {
+        self.sink.intend(intent);
     }
 }
 

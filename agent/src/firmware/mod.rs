@@ -48,6 +48,8 @@ pub struct FirmwareConfig {
     pub push_to_talk: Option<String>,
     /// The name of the board's button that sets and lifts mute; none: only `set/mute` does.
     pub mute: Option<String>,
+    /// The name of the board's button that says yes to a call which waits for it; none: only `set/confirm` and a voice do.
+    pub confirm: Option<String>,
 }
 
 impl Default for FirmwareConfig {
@@ -59,6 +61,7 @@ impl Default for FirmwareConfig {
             timeout: Duration::from_secs(2),
             push_to_talk: None,
             mute: None,
+            confirm: None,
         }
     }
 }
@@ -86,7 +89,12 @@ impl FirmwareConfig {
         if self.timeout.is_zero() {
             faults.add("firmware.timeout_seconds", 0, "use more than 0");
         }
-        for (key, button) in [("push_to_talk", &self.push_to_talk), ("mute", &self.mute)] {
+        let buttons = [
+            ("push_to_talk", &self.push_to_talk),
+            ("mute", &self.mute),
+            ("confirm", &self.confirm),
+        ];
+        for (key, button) in buttons {
             if button.is_some() && self.port.is_none() {
                 let remedy = "give firmware.port too: without a board there is no button";
                 faults.add(format!("firmware.{key}"), "", remedy);
@@ -115,7 +123,11 @@ impl Firmware {
         };
         let (baud, timeout) = (config.baud, config.timeout);
         let (board, told, task) = host::connect(HostConfig { port, baud, check, timeout });
-        let buttons = Buttons { talk: config.push_to_talk.clone(), mute: config.mute.clone() };
+        let buttons = Buttons {
+            talk: config.push_to_talk.clone(),
+            mute: config.mute.clone(),
+            confirm: config.confirm.clone(),
+        };
         Some(Self { board, told, task, buttons, gate })
     }
 

@@ -26,7 +26,7 @@ use crate::mqtt::session::{Arrival, Fault, FaultKind, Hello, Session, Signal, Ve
 use crate::mqtt::topics::Topics;
 use crate::mqtt::transport::{Target, TransportError};
 use crate::outbox::{Condition, Limits, Outbox, OutboxError};
-use crate::report::{AnswerReport, Body, Report, Sink};
+use crate::report::{AnswerReport, Body, Intent, Report, Sink};
 
 /// Messages under way at most; far below the packet ids that rumqttc has, so that they never collide.
 pub(super) const WINDOW: usize = 16;
@@ -98,6 +98,11 @@ impl Publisher {
         self.status.clone()
     }
 
+    /// The calls that an earlier run began, and whose end it did not tell.
+    pub fn left(&self) -> Vec<Intent> {
+        self.outbox.left()
+    }
+
     /// How the outbox fares.
     pub fn condition(&self) -> Condition {
         self.outbox.condition()
@@ -112,6 +117,10 @@ impl Publisher {
 impl Sink for Publisher {
     fn send(&self, report: Report) {
         self.publish(&report);
+    }
+
+    fn intend(&self, intent: &Intent) {
+        self.outbox.intend(intent);
     }
 }
 
@@ -437,7 +446,9 @@ impl Link {
 fn asker(inbound: Inbound) -> (Option<String>, Option<RespondTo>) {
     match inbound {
         Inbound::Ask(ask) => (ask.transaction, ask.respond_to),
-        Inbound::Set(_) | Inbound::Talk(_) | Inbound::Evidence(_) => (None, None),
+        Inbound::Set(_) | Inbound::Talk(_) | Inbound::Confirm(_) | Inbound::Evidence(_) => {
+            (None, None)
+        }
     }
 }
 

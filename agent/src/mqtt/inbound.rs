@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 
-use crate::event::{Ask, Inbound, RespondTo};
+use crate::confirm::Consent;
+use crate::event::{Ask, Inbound, Origin, RespondTo};
 use crate::mqtt::session::Arrival;
 use crate::mqtt::topics::{AskForm, Incoming, Topics};
 use crate::tasks::Task;
@@ -77,11 +78,37 @@ pub fn decode(arrival: &Arrival, topics: &Topics) -> Result<Option<Inbound>, Pay
             })
             .map(|name| Some(Inbound::Evidence(name)))
             .map_err(|reason| refusal(arrival, reason, None, None)),
+        Incoming::Confirm => consent(arrival)
+            .map(|consent| Some(Inbound::Confirm(consent)))
+            .map_err(|reason| refusal(arrival, reason, None, None)),
         Incoming::Set(setting) => text(&arrival.payload)
             .and_then(|text| switch(text).ok_or_else(|| "expected ON or OFF".into()))
             .map(|on| Some(Inbound::Set(setting(on))))
             .map_err(|reason| refusal(arrival, reason, None, None)),
     }
+}
+
+/// The JSON of `set/confirm`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConsentPayload {
+    call: String,
+    confirm: bool,
+}
+
+fn consent(arrival: &Arrival) -> Result<Consent, String> {
+    if arrival.retained {
+        return Err(
+            "a yes must not be retained: it would be given again on every connection".into()
+        );
+    }
+    let text = text(&arrival.payload)?;
+    if let Some(yes) = switch(text) {
+        return Ok(Consent { call: None, yes });
+    }
+    let payload: ConsentPayload = serde_json::from_str(text)
+        .map_err(|_| "expected ON, OFF or {\"call\": \"…\", \"confirm\": true}")?;
+    Ok(Consent { call: Some(payload.call), yes: payload.confirm })
 }
 
 fn refusal(
@@ -184,6 +211,7 @@ fn text_or_media(payload: &[u8]) -> Result<Ask, String> {
         images: images.into_iter().map(|image| decode("image", image)).collect::<Result<_, _>>()?,
         stream: ask.stream,
         respond_to: None,
+        origin: Origin::Ask,
     })
 }
 
@@ -227,6 +255,7 @@ mod tests {
             images: vec![b"png".to_vec()],
             stream: true,
             respond_to: None,
+            origin: Origin::Ask,
         };
         let text = r#" {"prompt": "hi", "transaction": "7", "task": "speech-qa", "language": "German",
             "audio": "d2F2", "image": "cG5n", "stream": true}"#;
@@ -244,6 +273,34 @@ mod tests {
         assert_eq!(read("set/mute", "ON"), Ok(Some(Inbound::Set(Setting::Mute(true)))));
         assert_eq!(read("set/camera", "off"), Ok(Some(Inbound::Set(Setting::Camera(false)))));
         assert_eq!(read("tool/x", "hi"), Ok(None));
+    }
+
+    #[test]
+    fn a_yes_is_for_one_device_and_never_retained() {
+        let consent = |call: Option<&str>, yes| {
+            Ok(Some(Inbound::Confirm(Consent { call: call.map(str::to_owned), yes })))
+        };
+        assert_eq!(read("set/confirm", "ON"), consent(None, true));
+        assert_eq!(read("set/confirm", "off"), consent(None, false));
+        assert_eq!(
+            read("set/confirm", r#"{"call": "7", "confirm": true}"#),
+            consent(Some("7"), true)
+        );
+        for payload in ["", "yes", "{}", r#"{"confirm": true}"#, r#"{"call": 7, "confirm": true}"#]
+        {
+            let fault = read("set/confirm", payload).unwrap_err().to_string();
+            assert!(fault.contains("expected ON"), "{fault}");
+        }
+        let arrival = |topic: &str, retained| Arrival {
+            topic: topic.into(),
+            payload: b"ON".to_vec(),
+            retained,
+            ..Arrival::default()
+        };
+        let topics = Topics::new("desk").in_group(Some("desks"));
+        let fault = decode(&arrival("outpost/desk/set/confirm", true), &topics).unwrap_err();
+        assert!(fault.reason.contains("retained"), "{fault}");
+        assert_eq!(decode(&arrival("outpost/@desks/set/confirm", false), &topics), Ok(None));
     }
 
     #[test]

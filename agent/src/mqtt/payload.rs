@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use crate::mqtt::topics::Topics;
 use crate::outbox::Condition;
 use crate::report::{
-    AlertReport, AnswerReport, BoardReport, Body, CameraReport, DeltaReport, EvidenceReport,
-    MetricsReport, Outcome, Report, ReportId,
+    AlertReport, AnswerReport, BoardReport, Body, CameraReport, ConfirmReport, DeltaReport,
+    EvidenceReport, MetricsReport, Outcome, Report, ReportId,
 };
 use crate::senses::microphone::status::{MicrophoneState, Presence};
 use crate::state::State;
@@ -36,6 +36,8 @@ pub struct Message {
     pub correlation: Option<Vec<u8>>,
     /// MQTT 5: where an answer to it is wanted.
     pub response_topic: Option<String>,
+    /// The call whose end it tells: once it is kept, the call is known to have ended.
+    pub settles: Option<String>,
 }
 
 impl Message {
@@ -64,6 +66,10 @@ pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
     let message = Message {
         urgent: matches!(report.body, Body::Alert(_)),
         fleeting: matches!(report.body, Body::Delta(_)),
+        settles: match &report.body {
+            Body::Tool(tool) => Some(tool.call.to_string()),
+            _ => None,
+        },
         ..message(topics.below(&path), retain, (report.at, report.id), body)
     };
     let respond_to = match &report.body {
@@ -149,6 +155,7 @@ fn body(body: &Body) -> (String, bool, Value) {
                 "name": tool.name, "arguments": tool.arguments, "outcome": outcome(&tool.outcome),
                 "latency_ms": millis(tool.latency) }),
         ),
+        Body::Confirm(waits) => ("confirm".into(), true, confirm_body(waits.as_ref())),
         Body::Alert(alert) => alert_body(alert),
         Body::Answer(answer) => answer_body(answer),
         Body::Delta(delta) => delta_body(delta),
@@ -163,6 +170,15 @@ fn body(body: &Body) -> (String, bool, Value) {
             json!({ "value": reading.value, "unit": reading.unit }),
         ),
         Body::Metrics(metrics) => metrics_body(metrics),
+    }
+}
+
+fn confirm_body(waits: Option<&ConfirmReport>) -> Value {
+    match waits {
+        None => json!({ "waiting": false }),
+        Some(waits) => json!({ "waiting": true, "call": waits.call.to_string(),
+            "origin": waits.origin.as_str(), "name": waits.name, "arguments": waits.arguments,
+            "timeout_s": waits.patience.as_secs() }),
     }
 }
 
@@ -254,6 +270,7 @@ fn outcome(outcome: &Outcome) -> Value {
         Outcome::Failed { kind, message } => {
             json!({ "status": "failed", "kind": kind, "message": message })
         }
+        Outcome::Unknown { message } => json!({ "status": "unknown", "message": message }),
     }
 }
 

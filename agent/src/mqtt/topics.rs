@@ -22,6 +22,8 @@ pub enum Incoming {
     Set(fn(bool) -> Setting),
     /// A picture that was kept is wanted.
     Evidence,
+    /// A call may be carried out, or may not.
+    Confirm,
 }
 
 /// What the payload of a question is.
@@ -82,6 +84,10 @@ impl Topics {
     pub fn incoming(&self, topic: &str) -> Option<Incoming> {
         let group = self.group.as_ref().map(|(_, base)| base.as_str());
         let below = |base: &str| topic.strip_prefix(base)?.strip_prefix('/');
+        // A group agrees to nothing: each call is of one device.
+        if below(&self.base) == Some("set/confirm") {
+            return Some(Incoming::Confirm);
+        }
         match below(&self.base).or_else(|| below(group?))? {
             "ask" => Some(Incoming::Ask(AskForm::Text)),
             "ask/audio" => Some(Incoming::Ask(AskForm::Audio)),

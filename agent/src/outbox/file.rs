@@ -11,12 +11,16 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use crate::mqtt::payload::Message;
-use crate::outbox::OutboxError;
+use crate::outbox::{OutboxError, intent};
+use crate::report::Intent;
 
 const ROWS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
 
 /// Small texts that outlive the daemon, by name.
 const NOTES: TableDefinition<'_, &str, &str> = TableDefinition::new("notes");
+
+/// Calls that were begun and whose end was not told, by their id.
+const INTENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("intents");
 
 /// A stored message.
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,8 +72,22 @@ pub(super) struct File {
     database: Database,
 }
 
-/// What a file holds: its messages by number, and how many rows were damaged and are gone.
-pub(super) type Held = (Vec<(u64, Message)>, u64);
+/// What a file holds.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Its messages by number.
+    pub(super) messages: Vec<(u64, Message)>,
+    /// Calls that were begun and whose end was not told.
+    pub(super) intents: Vec<Intent>,
+    /// How many rows were damaged and are gone.
+    pub(super) damaged: u64,
+}
+
+/// The tables of a change.
+struct Tables<'a> {
+    rows: Table<'a, u64, &'static [u8]>,
+    intents: Table<'a, &'static str, &'static [u8]>,
+}
 
 impl File {
     /// Opens or makes the file, and reads it.
@@ -84,61 +102,84 @@ impl File {
         let write = self.database.begin_write()?;
         write.open_table(ROWS)?;
         write.open_table(NOTES)?;
+        write.open_table(INTENTS)?;
         write.commit()?;
-        let table = self.database.begin_read()?.open_table(ROWS)?;
-        let (mut messages, mut damaged) = (Vec::new(), 0);
-        for entry in table.iter()? {
+        let read = self.database.begin_read()?;
+        let mut held = Held::default();
+        for entry in read.open_table(ROWS)?.iter()? {
             let (number, bytes) = entry?;
             match Row::decode(bytes.value()) {
-                Some(message) => messages.push((number.value(), message)),
-                None => damaged += 1,
+                Some(message) => held.messages.push((number.value(), message)),
+                None => held.damaged += 1,
             }
         }
-        Ok((messages, damaged))
+        for entry in read.open_table(INTENTS)?.iter()? {
+            let (call, bytes) = entry?;
+            match intent::decode(call.value(), bytes.value()) {
+                Some(intent) => held.intents.push(intent),
+                None => held.damaged += 1,
+            }
+        }
+        Ok(held)
     }
 
-    /// Stores one message and deletes others; when this returns, it survives a power cut.
+    /// Stores one message and deletes others, and the call whose end the message tells; when this returns, it survives a power
+    /// cut.
     pub(super) fn store(
         &self,
         number: u64,
         message: &Message,
         gone: &[u64],
     ) -> Result<(), OutboxError> {
-        self.write(Durability::Immediate, |table| {
-            table.insert(number, Row::encode(message).as_slice())?;
-            gone.iter().try_for_each(|number| table.remove(number).map(drop))
+        self.write(Durability::Immediate, |tables| {
+            tables.rows.insert(number, Row::encode(message).as_slice())?;
+            if let Some(call) = &message.settles {
+                tables.intents.remove(call.as_str())?;
+            }
+            gone.iter().try_for_each(|number| tables.rows.remove(number).map(drop))
         })
+    }
+
+    /// Stores a call that is about to be made; when this returns, it survives a power cut.
+    pub(super) fn intend(&self, intent: &Intent) -> Result<(), OutboxError> {
+        self.write(Durability::Immediate, |tables| insert(tables, intent))
     }
 
     /// Deletes messages. Not forced to the disk: a row that comes back after a power cut is sent twice, with the same id.
     pub(super) fn delete(&self, gone: &[u64]) -> Result<(), OutboxError> {
-        self.write(Durability::None, |table| {
-            gone.iter().try_for_each(|number| table.remove(number).map(drop))
+        self.write(Durability::None, |tables| {
+            gone.iter().try_for_each(|number| tables.rows.remove(number).map(drop))
         })
     }
 
-    /// Makes the file hold these messages and nothing else.
+    /// Makes the file hold these messages and calls, and nothing else.
     pub(super) fn replace<'a>(
         &self,
         mut messages: impl Iterator<Item = (u64, &'a Message)>,
+        mut intents: impl Iterator<Item = &'a Intent>,
     ) -> Result<(), OutboxError> {
-        self.write(Durability::Immediate, |table| {
-            table.retain(|_, _| false)?;
+        self.write(Durability::Immediate, |tables| {
+            tables.rows.retain(|_, _| false)?;
+            tables.intents.retain(|_, _| false)?;
             messages.try_for_each(|(number, message)| {
-                table.insert(number, Row::encode(message).as_slice()).map(drop)
-            })
+                tables.rows.insert(number, Row::encode(message).as_slice()).map(drop)
+            })?;
+            intents.try_for_each(|intent| insert(tables, intent))
         })
     }
 
     fn write(
         &self,
         durability: Durability,
-        change: impl FnOnce(&mut Table<'_, u64, &[u8]>) -> Result<(), StorageError>,
+        change: impl FnOnce(&mut Tables<'_>) -> Result<(), StorageError>,
     ) -> Result<(), OutboxError> {
         let write = || {
             let mut write = self.database.begin_write()?;
             write.set_durability(durability)?;
-            change(&mut write.open_table(ROWS)?)?;
+            change(&mut Tables {
+                rows: write.open_table(ROWS)?,
+                intents: write.open_table(INTENTS)?,
+            })?;
             write.commit()?;
             Ok(())
         };
@@ -184,6 +225,11 @@ impl File {
             source => OutboxError::Database { path, source: Box::new(source) },
         }
     }
+}
+
+fn insert(tables: &mut Tables<'_>, intent: &Intent) -> Result<(), StorageError> {
+    let call = intent.call.to_string();
+    tables.intents.insert(call.as_str(), intent::encode(intent).as_slice()).map(drop)
 }
 
 fn opening(path: &Path, fault: DatabaseError) -> OutboxError {

@@ -3,12 +3,17 @@
 //!
 //! What waits is in memory, and the file is a copy of it. A file that fails while the daemon runs, as on a full disk, costs
 //! durability and nothing else: the daemon goes on, says so, and writes the copy anew as soon as that works.
+//!
+//! A call of a tool is written down before it is made, and struck out together with the appending of its report: so after a crash
+//! it is known which calls were begun and whose end was not told.
 
 mod file;
+mod intent;
 mod queue;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,9 +24,10 @@ use tokio::time::Instant;
 use tracing::{error, info};
 
 use crate::mqtt::payload::Message;
-use crate::outbox::file::File;
+use crate::outbox::file::{File, Held};
 use crate::outbox::queue::Queue;
 pub use crate::outbox::queue::{Cursor, Dropped, Limits};
+use crate::report::Intent;
 
 /// A file that failed is opened again after this time.
 const REOPEN: Duration = Duration::from_secs(10);
@@ -96,6 +102,8 @@ enum Store {
 #[derive(Debug)]
 struct Inner {
     queue: Queue,
+    /// Calls that were begun and whose end was not told, by id. As many as run side by side, and those that an earlier run left.
+    intents: BTreeMap<String, Intent>,
     store: Store,
 }
 
@@ -113,10 +121,12 @@ impl Outbox {
     /// When the file cannot be opened or is no outbox.
     pub fn open(path: Option<&Path>, limits: Limits) -> Result<Self, OutboxError> {
         let mut queue = Queue::new(limits, 0);
+        let mut intents = BTreeMap::new();
         let store = match path {
             None => Store::Memory,
             Some(path) => {
-                let (file, (messages, damaged)) = File::open(path)?;
+                let (file, held) = File::open(path)?;
+                let Held { messages, intents: begun, damaged } = held;
                 if damaged > 0 {
                     error!(damaged, "rows of the outbox cannot be read and are lost");
                 }
@@ -125,10 +135,12 @@ impl Outbox {
                     queue.restore(number, message, now);
                 }
                 queue.dropped.refused += damaged;
+                intents.extend(begun.into_iter().map(|intent| (intent.call.to_string(), intent)));
                 Store::File(file)
             }
         };
-        Ok(Self { inner: Mutex::new(Inner { queue, store }), changed: Notify::new() })
+        let inner = Mutex::new(Inner { queue, intents, store });
+        Ok(Self { inner, changed: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -138,7 +150,10 @@ impl Outbox {
     /// Appends a message; when this returns, it survives a power cut, unless it is fleeting or [`Condition::durable`] says otherwise.
     pub fn push(&self, message: &Message) {
         let mut inner = self.lock();
-        let Inner { queue, store } = &mut *inner;
+        let Inner { queue, intents, store } = &mut *inner;
+        if let Some(call) = &message.settles {
+            intents.remove(call);
+        }
         let (number, evicted) = queue.push(message.clone(), Instant::now());
         store.write(|file| {
             if message.fleeting {
@@ -147,9 +162,22 @@ impl Outbox {
                 file.store(number, message, &evicted)
             }
         });
-        store.mend(queue);
+        store.mend(queue, intents);
         drop(inner);
         self.changed.notify_one();
+    }
+
+    /// Notes a call that is about to be made; when this returns, that survives a power cut, unless [`Condition::durable`] says
+    /// otherwise. The message that settles the call strikes it out.
+    pub fn intend(&self, intent: &Intent) {
+        let mut inner = self.lock();
+        inner.intents.insert(intent.call.to_string(), intent.clone());
+        inner.store.write(|file| file.intend(intent));
+    }
+
+    /// The calls that were begun and whose end was not told: at the start, those that an earlier run left.
+    pub fn left(&self) -> Vec<Intent> {
+        self.lock().intents.values().cloned().collect()
     }
 
     /// The next message to send after those that `cursor` saw.
@@ -175,12 +203,12 @@ impl Outbox {
     /// Forgets what waited too long, and mends the file where it failed. To be called now and then.
     pub fn tend(&self) {
         let mut inner = self.lock();
-        let Inner { queue, store } = &mut *inner;
+        let Inner { queue, intents, store } = &mut *inner;
         let expired = queue.expire(Instant::now());
         if !expired.is_empty() {
             store.write(|file| file.delete(&expired));
         }
-        store.mend(queue);
+        store.mend(queue, intents);
     }
 
     /// A small text that an earlier run left; none without a file.
@@ -237,14 +265,15 @@ impl Store {
     }
 
     /// Opens a file that failed again and makes it a copy of what waits. A database that failed takes nothing more.
-    fn mend(&mut self, queue: &Queue) {
+    fn mend(&mut self, queue: &Queue, intents: &BTreeMap<String, Intent>) {
         let Self::Failed { path, at, .. } = self else { return };
         if at.elapsed() < REOPEN {
             return;
         }
         let path = path.clone();
         let reopened = File::open(&path).and_then(|(file, _)| {
-            file.replace(queue.iter().filter(|(_, message)| !message.fleeting))?;
+            let messages = queue.iter().filter(|(_, message)| !message.fleeting);
+            file.replace(messages, intents.values())?;
             Ok(file)
         });
         *self = match reopened {

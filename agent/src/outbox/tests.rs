@@ -1,6 +1,8 @@
 //! The outbox over restarts, power cuts, full disks and files that are none.
 
 use super::*;
+use crate::event::{EventId, Origin};
+use crate::report::ReportId;
 
 const LIMITS: Limits = Limits { rows: 10, bytes: 1 << 20, age: Duration::from_hours(1) };
 
@@ -104,4 +106,60 @@ async fn a_file_that_fails_costs_durability_only_and_is_mended() {
     assert!(outbox.condition().durable);
     drop(outbox);
     assert_eq!(texts(&Outbox::open(Some(&path), LIMITS).unwrap()), ["b", "c"]);
+}
+
+fn intent(name: &str) -> Intent {
+    Intent {
+        call: ReportId::new(),
+        cause: EventId::new(),
+        origin: Origin::Camera,
+        name: name.into(),
+        arguments: [("door".to_owned(), "front".into())].into_iter().collect(),
+        idempotent: true,
+    }
+}
+
+fn report_of(intent: &Intent) -> Message {
+    Message { settles: Some(intent.call.to_string()), ..Message::new("tool", "done") }
+}
+
+#[test]
+fn a_call_whose_end_was_not_told_is_found_after_a_power_cut_and_one_whose_end_was_told_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("outbox.redb"), folder.path().join("copy.redb"));
+    let outbox = Outbox::open(Some(&path), LIMITS).unwrap();
+    let (told, untold) = (intent("told"), intent("untold"));
+    outbox.intend(&told);
+    outbox.intend(&untold);
+    outbox.push(&report_of(&told));
+    std::fs::copy(&path, &copy).unwrap();
+    let after = Outbox::open(Some(&copy), LIMITS).unwrap();
+    assert_eq!(after.left(), [untold.clone()]);
+    assert_eq!(texts(&after), ["done"]);
+    after.push(&report_of(&untold));
+    drop(after);
+    assert_eq!(Outbox::open(Some(&copy), LIMITS).unwrap().left(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_are_known_in_memory_while_the_file_fails_and_are_in_it_when_it_is_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.redb");
+    let outbox = Outbox::open(Some(&path), LIMITS).unwrap();
+    let (before, meanwhile) = (intent("before"), intent("meanwhile"));
+    outbox.intend(&before);
+    let full = || OutboxError::Io { path: path.clone(), source: io::ErrorKind::StorageFull.into() };
+    outbox.lock().store.write(|_| Err(full()));
+    outbox.intend(&meanwhile);
+    outbox.push(&report_of(&before));
+    tokio::time::advance(REOPEN).await;
+    outbox.tend();
+    assert!(outbox.condition().durable);
+    drop(outbox);
+    let outbox = Outbox::open(Some(&path), LIMITS).unwrap();
+    assert_eq!((outbox.left(), texts(&outbox)), (vec![meanwhile], vec!["done".to_owned()]));
+    let memory = Outbox::open(None, LIMITS).unwrap();
+    memory.intend(&before);
+    memory.push(&report_of(&before));
+    assert_eq!(memory.left(), []);
 }

@@ -3,17 +3,15 @@
 pub mod agreement;
 mod pattern;
 mod rule;
-mod schedule;
 
 use jiff::civil::DateTime;
+use outpost_tools::schedule::Schedule;
 use tokio::time::Instant;
 
 pub use rule::{Answer, RuleError, Severity, WatchRule};
-pub use schedule::Day;
 
 use crate::report::ReportId;
 use crate::watch::rule::Condition;
-use crate::watch::schedule::Schedule;
 
 /// The time, by the clock that never goes back and by the one on the wall.
 #[derive(Debug, Clone, Copy)]
@@ -156,6 +154,8 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use outpost_tools::schedule::Day;
 
     use super::*;
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use outpost_tools::schedule::{Day, Schedule};
 use serde::Deserialize;
 
 use crate::config::{Faults, seconds};
 use crate::watch::pattern::Pattern;
-use crate::watch::schedule::{Day, Schedule};
 
 /// What to watch for, and what to do about it. Letters' case and the amount of white space do not matter.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

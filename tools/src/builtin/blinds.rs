@@ -33,6 +33,7 @@ impl Tool for SetBlinds {
     type Arguments = Arguments;
     const NAME: &'static str = "set_blinds";
     const DESCRIPTION: &'static str = "Open or close the blinds.";
+    const IDEMPOTENT: bool = true;
 
     async fn call(
         &self,

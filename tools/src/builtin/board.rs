@@ -17,6 +17,7 @@ impl Tool for ReadSensor {
     type Arguments = ReadArguments;
     const NAME: &'static str = "read_sensor";
     const DESCRIPTION: &'static str = "Read a sensor of the board.";
+    const IDEMPOTENT: bool = true;
 
     async fn call(
         &self,
@@ -46,6 +47,7 @@ impl Tool for SetActuator {
     const NAME: &'static str = "set_actuator";
     const DESCRIPTION: &'static str = "Switch an actuator of the board.";
     const CLASS: Class = Class::Guarded;
+    const IDEMPOTENT: bool = true;
 
     async fn call(
         &self,

@@ -14,6 +14,7 @@ impl Tool for ReadCamera {
     type Arguments = Arguments;
     const NAME: &'static str = "read_camera";
     const DESCRIPTION: &'static str = "Read the text that the camera sees.";
+    const IDEMPOTENT: bool = true;
 
     async fn call(
         &self,

@@ -37,6 +37,7 @@ impl Tool for SetLight {
     type Arguments = Arguments;
     const NAME: &'static str = "set_light";
     const DESCRIPTION: &'static str = "Switch a light or set its brightness.";
+    const IDEMPOTENT: bool = true;
 
     async fn call(
         &self,

@@ -35,6 +35,7 @@ impl Tool for SetLock {
     const NAME: &'static str = "set_lock";
     const DESCRIPTION: &'static str = "Lock or unlock a door.";
     const CLASS: Class = Class::Guarded;
+    const IDEMPOTENT: bool = true;
 
     async fn call(
         &self,

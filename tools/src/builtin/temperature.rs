@@ -27,6 +27,7 @@ impl Tool for SetTemperature {
     type Arguments = Arguments;
     const NAME: &'static str = "set_temperature";
     const DESCRIPTION: &'static str = "Set the target temperature.";
+    const IDEMPOTENT: bool = true;
 
     async fn call(
         &self,

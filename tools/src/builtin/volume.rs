@@ -20,6 +20,7 @@ impl Tool for SetVolume {
     type Arguments = Arguments;
     const NAME: &'static str = "set_volume";
     const DESCRIPTION: &'static str = "Set the volume.";
+    const IDEMPOTENT: bool = true;
 
     async fn call(
         &self,

@@ -15,8 +15,8 @@ use crate::mqtt::topics::Topics;
 use crate::outbox::Condition;
 use crate::report::{
     AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraReport, CameraState,
-    CommandReport, DeltaReport, InputReport, MetricsReport, Outcome, ReadingReport, Report,
-    ReportId, SightReport, StateReport, TimerReport, ToolReport, VoiceOutcome, VoiceReport,
+    CommandReport, ConfirmReport, DeltaReport, InputReport, MetricsReport, Outcome, ReadingReport,
+    Report, ReportId, SightReport, StateReport, TimerReport, ToolReport, VoiceOutcome, VoiceReport,
 };
 use crate::senses::camera::counters::CameraMetrics;
 use crate::senses::microphone::Unheard;
@@ -59,8 +59,8 @@ fn object(value: Value) -> Map<String, Value> {
     object
 }
 
-/// A call that was carried out, and one that was refused.
-fn calls(cause: EventId) -> [Body; 2] {
+/// A call that was carried out, one that was refused, one that a crash cut short, and one that waits for a person.
+fn calls(cause: EventId) -> [Body; 5] {
     let done = ToolReport {
         call: ReportId::new(),
         cause,
@@ -79,7 +79,28 @@ fn calls(cause: EventId) -> [Body; 2] {
         latency: Duration::ZERO,
         ..done.clone()
     };
-    [Body::Tool(done), Body::Tool(refused)]
+    let message = "the agent ended while play_media was carried out: it may have been done, and is not repeated; see for yourself before you call it again".into();
+    let cut_short = ToolReport {
+        name: "play_media".into(),
+        arguments: object(json!({ "action": "next" })),
+        outcome: Outcome::Unknown { message },
+        latency: Duration::ZERO,
+        ..done.clone()
+    };
+    let waits = ConfirmReport {
+        call: ReportId::new(),
+        origin: Origin::Voice,
+        name: "set_lock".into(),
+        arguments: object(json!({ "door": "front", "locked": false })),
+        patience: Duration::from_secs(30),
+    };
+    [
+        Body::Tool(done),
+        Body::Tool(refused),
+        Body::Tool(cut_short),
+        Body::Confirm(Some(waits)),
+        Body::Confirm(None),
+    ]
 }
 
 fn metrics() -> Body {
@@ -186,7 +207,6 @@ fn microphone() -> MicrophoneState {
 fn bodies() -> Vec<Body> {
     let event = EventId::new();
     let called = vec!["set_light".to_owned()];
-    let [done, refused] = calls(event);
     let mut bodies = vec![
         Body::State(StateReport {
             state: State::Idle,
@@ -215,8 +235,6 @@ fn bodies() -> Vec<Body> {
         )),
         metrics(),
         Body::Timer(TimerReport { call: ReportId::new(), duration: Duration::from_mins(10) }),
-        done,
-        refused,
         Body::Command(CommandReport {
             path: "command/light/kitchen".into(),
             payload: json!({ "state": "on", "brightness": 40 }),
@@ -232,6 +250,7 @@ fn bodies() -> Vec<Body> {
         Body::Input(InputReport { input: "talk".into(), kind: "pressed" }),
         Body::Reading(ReadingReport { sensor: "room".into(), value: 21.5, unit: "°C" }),
     ];
+    bodies.extend(calls(event));
     bodies.extend(answers(event));
     bodies
 }
@@ -290,5 +309,8 @@ fn what_the_document_tells_to_send_is_understood() {
     for topic in ["set/mute", "set/camera"] {
         assert!(examples().contains_key(topic), "{topic}");
         assert!(understood(topic, "ON"));
+    }
+    for block in &examples()["set/confirm"] {
+        assert!(understood("set/confirm", block), "{block}");
     }
 }

@@ -7,7 +7,8 @@ use crate::mqtt::inbound::{MAX_MEDIA, decode};
 use crate::mqtt::session::Arrival;
 use crate::mqtt::topics::Topics;
 
-const TOPICS: [&str; 5] = ["ask", "ask/audio", "ask/image", "set/mute", "set/camera"];
+const TOPICS: [&str; 6] =
+    ["ask", "ask/audio", "ask/image", "set/mute", "set/camera", "set/confirm"];
 
 /// A message arrives everywhere. What is taken keeps the bounds.
 fn arrive(payload: &[u8]) {

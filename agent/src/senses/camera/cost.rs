@@ -93,5 +93,7 @@ fn watching_a_still_scene() {
 struct Deaf;
 
 impl crate::report::Sink for Deaf {
+    fn intend(&self, _intent: &crate::report::Intent) {}
+
     fn send(&self, _: crate::report::Report) {}
 }

@@ -12,7 +12,7 @@ use super::pixels::{FrameError, Layout, PixelFormat, to_image};
 use super::raw::{CameraError, RawCamera, RawFrame, RawStream};
 use super::*;
 use crate::heartbeat::Heartbeats;
-use crate::report::{Body, CameraState, Report, Sink};
+use crate::report::{Body, CameraState, Intent, Report, Sink};
 use crate::senses::camera::area::Area;
 use crate::senses::camera::eye::Eye;
 
@@ -78,6 +78,8 @@ impl Sink for Told {
     fn send(&self, report: Report) {
         self.0.lock().unwrap().push(report);
     }
+
+    fn intend(&self, _intent: &Intent) {}
 }
 
 impl Told {

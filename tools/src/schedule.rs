@@ -31,17 +31,17 @@ impl Day {
     }
 }
 
-/// Days and hours. Hours that go past midnight belong to the day on which they begin.
-#[derive(Debug, Clone)]
-pub(super) struct Schedule {
+/// Days and hours. Hours that go past midnight belong to the day on which they begin. The default holds always.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Schedule {
     days: Option<Vec<Weekday>>,
     /// From, and to; the end does not belong to it.
     hours: Option<(Time, Time)>,
 }
 
 impl Schedule {
-    /// None where the hours cannot be read.
-    pub(super) fn new(days: Option<&[Day]>, hours: Option<&str>) -> Option<Self> {
+    /// On these days, none: on all; at these hours such as `22:00-06:00`, none: at all. None where the hours cannot be read.
+    pub fn new(days: Option<&[Day]>, hours: Option<&str>) -> Option<Self> {
         let days = days.map(|days| days.iter().map(|day| day.weekday()).collect());
         let hours = match hours {
             Some(hours) => {
@@ -53,7 +53,8 @@ impl Schedule {
         Some(Self { days, hours })
     }
 
-    pub(super) fn holds(&self, now: DateTime) -> bool {
+    /// Whether a local time belongs to it.
+    pub fn holds(&self, now: DateTime) -> bool {
         let Some((from, to)) = self.hours else { return self.on(now.weekday()) };
         let time = now.time();
         if from < to {

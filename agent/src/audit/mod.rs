@@ -1,0 +1,197 @@
+//! The audit log: a line of JSON for each judgement of a call, each answer of a person and each outcome, in a file that only grows
+//! until it is set aside for a new one.
+//!
+//! A disk that is full costs lines, which are counted, and nothing else.
+
+mod log;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::audit::log::Log;
+use crate::config::Faults;
+use crate::report::{Intent, Outcome};
+
+/// What stands in the place of a secret.
+const HIDDEN: &str = "***";
+
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// The file; none: `audit.jsonl` in the state directory that systemd gives the service, else nowhere.
+    pub path: Option<PathBuf>,
+    /// A file that has grown so far is set aside, MiB.
+    pub max_mib: u64,
+    /// How many files that were set aside are kept.
+    pub keep: u32,
+    /// Names of arguments whose values are not written down.
+    pub redact: Vec<String>,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self { path: None, max_mib: 8, keep: 4, redact: Vec::new() }
+    }
+}
+
+impl AuditConfig {
+    pub(crate) fn check(&self, faults: &mut Faults) {
+        if !(1..=1024).contains(&self.max_mib) {
+            faults.add("audit.max_mib", self.max_mib, "use a value from 1 to 1024");
+        }
+        if self.keep > 100 {
+            faults.add("audit.keep", self.keep, "use a value from 0 to 100");
+        }
+    }
+}
+
+/// The file cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("audit.path {}: {source}: see that the folder is there and can be written", path.display())]
+pub struct AuditError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// The log. Clones write to the same file.
+#[derive(Debug, Clone, Default)]
+pub struct Audit(Option<Arc<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    log: Mutex<Log>,
+    redact: BTreeSet<String>,
+}
+
+impl Audit {
+    /// Opens the file of a configuration, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(config: &AuditConfig) -> Result<Self, AuditError> {
+        let state = || {
+            std::env::var_os("STATE_DIRECTORY").map(|state| Path::new(&state).join("audit.jsonl"))
+        };
+        let Some(path) = config.path.clone().or_else(state) else { return Ok(Self(None)) };
+        let limit = config.max_mib << 20;
+        let log = Log::open(&path, limit, config.keep)
+            .map_err(|source| AuditError { path: path.clone(), source })?;
+        let redact = config.redact.iter().cloned().collect();
+        Ok(Self(Some(Arc::new(Inner { log: Mutex::new(log), redact }))))
+    }
+
+    /// What the rules say of a call.
+    pub(crate) fn decision(&self, call: &Intent, verdict: &str, reason: Option<&str>) {
+        self.write("decision", call, |secrets| {
+            json!({ "cause": call.cause.to_string(), "origin": call.origin.as_str(),
+                "arguments": secrets.without(&call.arguments), "verdict": verdict,
+                "reason": reason.map(|reason| secrets.hide(reason)) })
+        });
+    }
+
+    /// What a person says of it.
+    pub(crate) fn answer(&self, call: &Intent, answer: &str) {
+        self.write("answer", call, |_| json!({ "answer": answer }));
+    }
+
+    /// What came of it.
+    pub(crate) fn outcome(&self, call: &Intent, outcome: &Outcome, latency: Duration) {
+        self.write("outcome", call, |secrets| {
+            let (kind, message) = match outcome {
+                Outcome::Done(_) => (None, None),
+                Outcome::Failed { kind, message } => (Some(kind.as_str()), Some(message)),
+                Outcome::Unknown { message } => (None, Some(message)),
+            };
+            json!({ "outcome": outcome.status(), "kind": kind,
+                "message": message.map(|message| secrets.hide(message)),
+                "latency_ms": latency.as_millis() as u64 })
+        });
+    }
+
+    fn write(&self, what: &str, call: &Intent, fields: impl FnOnce(&Secrets<'_>) -> Value) {
+        let Some(Inner { log, redact }) = self.0.as_deref() else { return };
+        let mut line = Map::new();
+        line.insert("ts".into(), Timestamp::now().to_string().into());
+        line.insert("what".into(), what.into());
+        line.insert("call".into(), call.call.to_string().into());
+        line.insert("tool".into(), call.name.clone().into());
+        if let Value::Object(fields) = fields(&Secrets::of(&call.arguments, redact)) {
+            line.extend(fields.into_iter().filter(|(_, field)| !field.is_null()));
+        }
+        log.lock().unwrap_or_else(PoisonError::into_inner).append(&Value::Object(line).to_string());
+    }
+}
+
+/// The values of a call that are not to be written down.
+struct Secrets<'a> {
+    names: &'a BTreeSet<String>,
+    texts: Vec<String>,
+}
+
+impl<'a> Secrets<'a> {
+    fn of(arguments: &Map<String, Value>, names: &'a BTreeSet<String>) -> Self {
+        let mut secrets = Self { names, texts: Vec::new() };
+        secrets.collect(arguments);
+        secrets
+    }
+
+    fn collect(&mut self, object: &Map<String, Value>) {
+        for (name, value) in object {
+            match value {
+                _ if self.names.contains(name) => self.texts.extend(texts(value)),
+                Value::Object(inner) => self.collect(inner),
+                Value::Array(list) => {
+                    list.iter().filter_map(Value::as_object).for_each(|inner| self.collect(inner))
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The arguments without them.
+    fn without(&self, object: &Map<String, Value>) -> Map<String, Value> {
+        let shown = |(name, value): (&String, &Value)| {
+            let hidden = self.names.contains(name);
+            (name.clone(), if hidden { HIDDEN.into() } else { self.shown(value) })
+        };
+        object.iter().map(shown).collect()
+    }
+
+    fn shown(&self, value: &Value) -> Value {
+        match value {
+            Value::Object(inner) => self.without(inner).into(),
+            Value::Array(list) => list.iter().map(|item| self.shown(item)).collect(),
+            other => other.clone(),
+        }
+    }
+
+    /// A text without them: what is wrong with an argument is often told with its value.
+    fn hide(&self, text: &str) -> String {
+        let secrets = self.texts.iter().filter(|secret| !secret.is_empty());
+        secrets.fold(text.to_owned(), |text, secret| text.replace(secret, HIDDEN))
+    }
+}
+
+/// The values in a value, as texts show them.
+fn texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => {
+            // A text is shown in quotes, with what is special in it escaped.
+            let quoted = value.to_string();
+            vec![quoted.trim_matches('"').to_owned(), text.clone()]
+        }
+        Value::Array(list) => list.iter().flat_map(texts).collect(),
+        Value::Object(object) => object.values().flat_map(texts).collect(),
+        Value::Null => Vec::new(),
+        other => vec![other.to_string()],
+    }
+}

@@ -1,0 +1,109 @@
+//! What tools can reach.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outpost_tools::tool::BoxFuture;
+use outpost_tools::{ErrorKind, House, ToolError};
+use serde_json::Value;
+
+use crate::event::Origin;
+use crate::firmware::hands::Hands;
+use crate::model_thread::ModelHandle;
+use crate::report::{AlertReport, Body, CommandReport, Report, ReportId, Sink, TimerReport};
+use crate::senses::camera::eye::Eye;
+use crate::sight::read_text;
+
+/// Tokens of a text that the camera sees, at most.
+const MAX_TEXT_TOKENS: usize = 64;
+
+/// What tools can reach.
+#[derive(Debug)]
+pub struct Reach {
+    /// Takes reports and commands.
+    pub sink: Arc<dyn Sink>,
+    /// What the camera sees.
+    pub eye: Eye,
+    /// Reads it.
+    pub model: ModelHandle,
+    /// The board, if there is one.
+    pub hands: Option<Hands>,
+}
+
+#[derive(Debug)]
+pub(super) struct Home {
+    pub(super) reach: Reach,
+    pub(super) deadline: Duration,
+}
+
+impl Home {
+    async fn read_camera(&self) -> Result<Option<String>, ToolError> {
+        let no_picture =
+            || ToolError::new(ErrorKind::Failed, "the camera is off or has no picture yet");
+        let frame = self.reach.eye.look().ok_or_else(no_picture)?;
+        read_text(&self.reach.model, Origin::Voice, frame, MAX_TEXT_TOKENS, self.deadline)
+            .await
+            .map_err(|error| ToolError {
+                kind: ErrorKind::Failed,
+                for_model: "the picture could not be read".to_owned(),
+                for_operator: error.to_string(),
+            })
+    }
+}
+
+/// The house as one call sees it.
+pub(super) struct CallHouse {
+    pub(super) home: Arc<Home>,
+    pub(super) call: ReportId,
+    /// The situation that the call is about, where the watch list made it.
+    pub(super) alert: Option<AlertReport>,
+}
+
+impl fmt::Debug for CallHouse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallHouse").field("call", &self.call).finish_non_exhaustive()
+    }
+}
+
+impl House for CallHouse {
+    fn command(&self, path: &str, payload: Value) {
+        let command = CommandReport { path: format!("command/{path}"), payload, retain: false };
+        self.home.reach.sink.send(Report::now(Body::Command(command)));
+    }
+
+    fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
+        Box::pin(self.home.read_camera())
+    }
+
+    fn timer_rang(&self, _call: &str, length: Duration) {
+        let timer = TimerReport { call: self.call, duration: length };
+        self.home.reach.sink.send(Report::now(Body::Timer(timer)));
+    }
+
+    fn alert(&self, message: &str) {
+        if let Some(alert) = &self.alert {
+            let alert = AlertReport { message: message.to_owned(), ..alert.clone() };
+            self.home.reach.sink.send(Report::now(Body::Alert(alert)));
+        }
+    }
+
+    fn read_sensor<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, ToolError>> {
+        match &self.home.reach.hands {
+            Some(hands) => Box::pin(hands.read_sensor(name)),
+            None => Box::pin(std::future::ready(Err(ToolError::no_board(name)))),
+        }
+    }
+
+    fn set_actuator<'a>(
+        &'a self,
+        name: &'a str,
+        on: bool,
+        percent: Option<u8>,
+    ) -> BoxFuture<'a, Result<(), ToolError>> {
+        match &self.home.reach.hands {
+            Some(hands) => Box::pin(hands.set_actuator(name, on, percent)),
+            None => Box::pin(std::future::ready(Err(ToolError::no_board(name)))),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+use jiff::civil::date;
+
+use super::*;
+use crate::schedule::Day;
+
+const CLASSES: [Class; 4] = [Class::Open, Class::Guarded, Class::Forbidden, Class::Internal];
+
+fn at(hour: i8) -> Moment {
+    Moment { instant: Instant::now(), local: date(2026, 11, 27).at(hour, 0, 0, 0) }
+}
+
+fn judge(rules: &PolicyRules, class: Class, origin: Origin) -> Verdict {
+    Policy::new(rules.clone()).decide("set_lock", class, origin, at(12))
+}
+
+fn with(rule: ToolRule) -> PolicyRules {
+    let tools = BTreeMap::from([("set_lock".to_owned(), rule)]);
+    PolicyRules { tools, ..PolicyRules::default() }
+}
+
+#[test]
+fn without_rules_the_class_decides() {
+    let rules = PolicyRules::default();
+    for (class, allowed) in [
+        (Class::Open, Origin::ALL.to_vec()),
+        (
+            Class::Guarded,
+            vec![Origin::Voice, Origin::Ask, Origin::Firmware, Origin::Schedule, Origin::Agent],
+        ),
+        (Class::Forbidden, vec![]),
+        (Class::Internal, vec![Origin::Agent]),
+    ] {
+        for origin in Origin::ALL {
+            let allows = judge(&rules, class, origin) == Verdict::Allow;
+            assert_eq!(allows, allowed.contains(&origin), "{class:?} from {origin:?}");
+        }
+    }
+}
+
+#[test]
+fn text_that_was_read_never_opens_a_guarded_tool_whatever_the_rules_are() {
+    for from in [None, Some(vec![Origin::Untrusted]), Some(Origin::ALL.to_vec())] {
+        for confirm in [false, true] {
+            for class in [None, Some(Class::Guarded), Some(Class::Forbidden)] {
+                let rule = ToolRule { class, from: from.clone(), confirm, ..ToolRule::default() };
+                let rules = PolicyRules { guarded_from: Origin::ALL.to_vec(), ..with(rule) };
+                let verdict = judge(&rules, Class::Guarded, Origin::Untrusted);
+                assert!(
+                    matches!(verdict, Verdict::Confirm | Verdict::Refuse(_)),
+                    "{rules:?} {verdict:?}"
+                );
+            }
+        }
+    }
+    let named = with(ToolRule { from: Some(vec![Origin::Untrusted]), ..ToolRule::default() });
+    assert_eq!(judge(&named, Class::Guarded, Origin::Untrusted), Verdict::Confirm);
+    let silent = with(ToolRule { confirm: true, ..ToolRule::default() });
+    assert!(matches!(judge(&silent, Class::Guarded, Origin::Untrusted), Verdict::Refuse(_)));
+}
+
+#[test]
+fn a_rule_changes_the_class_but_not_of_what_is_the_agents_own() {
+    for class in CLASSES {
+        let rules = with(ToolRule { class: Some(class), ..ToolRule::default() });
+        assert_eq!(rules.class_of("set_lock", Class::Open), class);
+        assert_eq!(rules.class_of("set_light", Class::Open), Class::Open);
+        assert_eq!(rules.class_of("set_lock", Class::Internal), Class::Internal);
+    }
+    let forbidden = with(ToolRule { class: Some(Class::Forbidden), ..ToolRule::default() });
+    assert_eq!(
+        judge(&forbidden, Class::Open, Origin::Voice),
+        Verdict::Refuse("set_lock is forbidden".into())
+    );
+}
+
+#[test]
+fn a_rule_says_from_where_when_and_whether_a_person_has_to_agree() {
+    let rule = ToolRule {
+        from: Some(vec![Origin::Voice]),
+        when: Schedule::new(Some(&[Day::Fri]), Some("07:00-22:00")).unwrap(),
+        confirm: true,
+        ..ToolRule::default()
+    };
+    let mut policy = Policy::new(with(rule));
+    let mut decide = |origin, hour| policy.decide("set_lock", Class::Guarded, origin, at(hour));
+    assert_eq!(decide(Origin::Voice, 12), Verdict::Confirm);
+    for (origin, hour, part) in
+        [(Origin::Voice, 22, "at this time"), (Origin::Ask, 12, "guarded"), (Origin::Ask, 22, "")]
+    {
+        let Verdict::Refuse(reason) = decide(origin, hour) else { panic!("{origin:?} {hour}") };
+        assert!(reason.contains(part), "{reason}");
+    }
+}
+
+#[test]
+fn the_rate_is_bounded_and_recovers() {
+    let rules = with(ToolRule { per_minute: Some(2), ..ToolRule::default() });
+    let mut policy = Policy::new(rules);
+    let start = at(12);
+    let mut call = |tool: &str, seconds: u64| {
+        let now = Moment { instant: start.instant + Duration::from_secs(seconds), ..start };
+        policy.decide(tool, Class::Open, Origin::Voice, now) == Verdict::Allow
+    };
+    assert!(call("set_lock", 0) && call("set_lock", 1));
+    assert!(!call("set_lock", 59));
+    assert!(call("set_light", 59));
+    assert!(call("set_lock", 60));
+    assert!(!call("set_lock", 60));
+}
+
+#[test]
+fn a_dry_run_carries_nothing_out_and_refuses_as_ever() {
+    let dry =
+        PolicyRules { dry_run: true, ..with(ToolRule { confirm: true, ..ToolRule::default() }) };
+    assert_eq!(judge(&dry, Class::Guarded, Origin::Voice), Verdict::DryRun);
+    assert_eq!(judge(&dry, Class::Open, Origin::Untrusted), Verdict::DryRun);
+    assert!(matches!(judge(&dry, Class::Guarded, Origin::Untrusted), Verdict::Refuse(_)));
+    // The watch list still raises its alerts.
+    let dry = PolicyRules { dry_run: true, ..PolicyRules::default() };
+    assert_eq!(judge(&dry, Class::Internal, Origin::Agent), Verdict::Allow);
+}
