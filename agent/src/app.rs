@@ -20,14 +20,14 @@ use crate::dispatch::{self, Dispatcher, Reach};
 use crate::event::Inbound;
 use crate::evidence::{Evidence, EvidenceError};
 use crate::firmware::Firmware;
-use crate::heartbeat::Heartbeats;
+use crate::heartbeat::{Heartbeats, Pulse};
 use crate::memory::{self, MemoryError};
 use crate::metrics::{self, Counts, Gauges};
 use crate::model_thread::{EngineModel, Model, ModelError, ModelHandle, ModelThread};
 use crate::mqtt::broker::{Broker, BrokerError};
 use crate::mqtt::client::{self, MqttError, Publisher};
 use crate::prompting;
-use crate::report::Sink;
+use crate::report::{Intent, Sink};
 use crate::senses::camera::counters::Counters;
 use crate::senses::camera::eye::Eye;
 use crate::senses::camera::watcher::Shared;
@@ -154,8 +154,6 @@ impl App {
         let link = (farewell.clone(), parts.part("mqtt"));
         let publisher = client::connect(&config.mqtt, address, inbound_out, &tracker, link)?;
         let sink: Arc<dyn Sink> = Arc::new(publisher.clone());
-        let audit = Audit::open(&config.audit)?;
-        dispatch::report_left(&*sink, &audit, publisher.left());
         let hands = firmware.as_ref().map(|firmware| firmware.hands(&config.agent));
         let sink = match firmware {
             Some(firmware) => firmware.start(sink, told, (&tracker, farewell.clone())),
@@ -176,12 +174,9 @@ impl App {
         let eye = Eye::default();
         let seeing = Shared { eye: eye.clone(), counters: counters.clone(), sink: sink.clone() };
         let camera = camera::start(&config.camera, seeing, parts.part("camera"))?;
-        let confirmations = Confirmations::new(sink.clone(), config.policy.confirm);
-        confirmations.say(None);
         let reach =
             Reach { sink: sink.clone(), eye: eye.clone(), model: model.handle.clone(), hands };
-        warn_of_slips(&tools);
-        let dispatcher = Dispatcher::new(tools, reach, (confirmations, audit), &config.agent);
+        let dispatcher = dispatcher(&config, tools, reach, publisher.left())?;
         let turns =
             turns(&config, dispatcher, &model.handle, sink.clone(), (eye.clone(), counters))?;
         let inputs = Inputs {
@@ -191,13 +186,8 @@ impl App {
             inbound,
         };
         let agent = Agent::new(inputs, turns, (sink, counts), eye, config.agent.limits);
-        let ended = CancellationToken::new();
-        let guard = ended.clone().drop_guard();
-        let run = agent.run(stop.clone(), config.agent.grace / 2, parts.part("agent"));
-        tracker.spawn(async move {
-            let _guard = guard;
-            run.await;
-        });
+        let (grace, pulse) = (config.agent.grace / 2, parts.part("agent"));
+        let ended = run_agent(agent, grace, pulse, (&tracker, stop.clone()));
         info!(device = config.mqtt.device, "ready");
         Ok(Running {
             tracker,
@@ -220,11 +210,38 @@ fn ear(config: &Config) -> (Gate, Status) {
     (config.microphone.gate(has_button), Status::default())
 }
 
-/// A rule for a tool that is not there may be a slip of the pen, and what it was meant for is then as free as without it.
-fn warn_of_slips(tools: &Registry) {
+/// What calls the tools. Says at once which calls an earlier run left, and that none waits for a person.
+fn dispatcher(
+    config: &Config,
+    tools: Arc<Registry>,
+    reach: Reach,
+    left: Vec<Intent>,
+) -> Result<Dispatcher, AppError> {
+    let audit = Audit::open(&config.audit)?;
+    dispatch::report_left(&*reach.sink, &audit, left);
+    let confirmations = Confirmations::new(reach.sink.clone(), config.policy.confirm);
+    confirmations.say(None);
     for name in tools.rules_without_tool() {
+        // It may be a slip of the pen, and what it was meant for is then as free as without it.
         warn!(name, "policy.tools has a rule for a tool that is not there now");
     }
+    Ok(Dispatcher::new(tools, reach, (confirmations, audit), &config.agent))
+}
+
+/// Starts the agent's loop; gives what tells of its end.
+fn run_agent(
+    agent: Agent,
+    grace: Duration,
+    pulse: Pulse,
+    (tracker, stop): (&TaskTracker, CancellationToken),
+) -> CancellationToken {
+    let ended = CancellationToken::new();
+    let guard = ended.clone().drop_guard();
+    tracker.spawn(async move {
+        let _guard = guard;
+        agent.run(stop, grace, pulse).await;
+    });
+    ended
 }
 
 fn turns(

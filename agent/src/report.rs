@@ -1,15 +1,18 @@
 //! What goes out: everything that the agent tells the world. `mqtt::payload` gives each its JSON.
 
+mod calls;
+
 use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use uuid::Uuid;
 
-use crate::event::{EventId, Origin, RespondTo};
+use crate::event::{EventId, RespondTo};
 use crate::heartbeat::Health;
 use crate::metrics::{Counts, ModelStats};
+pub use crate::report::calls::{ConfirmReport, Intent, Outcome, ToolReport};
 use crate::senses::camera::counters::CameraMetrics;
 use crate::senses::microphone::Unheard;
 use crate::senses::microphone::status::MicrophoneState;
@@ -272,87 +275,6 @@ pub struct TimerReport {
     pub call: ReportId,
     /// Its length.
     pub duration: Duration,
-}
-
-/// A tool invocation.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ToolReport {
-    /// Names the invocation.
-    pub call: ReportId,
-    /// The event that led to it.
-    pub cause: EventId,
-    /// Who caused it.
-    pub origin: Origin,
-    /// The tool.
-    pub name: String,
-    /// What it was called with.
-    pub arguments: Map<String, Value>,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// How long the tool took.
-    pub latency: Duration,
-}
-
-/// A call that is about to be made.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Intent {
-    /// Names the invocation.
-    pub call: ReportId,
-    /// The event that led to it.
-    pub cause: EventId,
-    /// Who caused it.
-    pub origin: Origin,
-    /// The tool.
-    pub name: String,
-    /// What it is called with.
-    pub arguments: Map<String, Value>,
-    /// Whether doing it twice comes to the same as doing it once.
-    pub idempotent: bool,
-}
-
-/// A call that waits for a person's yes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ConfirmReport {
-    /// Names the invocation.
-    pub call: ReportId,
-    /// Who caused it.
-    pub origin: Origin,
-    /// The tool.
-    pub name: String,
-    /// What it would be called with.
-    pub arguments: Map<String, Value>,
-    /// How long it waits.
-    pub patience: Duration,
-}
-
-/// What came of a tool call.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// It was done; the result as the model is told, `{"ok": true, …}`.
-    Done(Value),
-    /// It was not done.
-    Failed {
-        /// Machine-readable: the name of an `outpost_tools::ErrorKind`.
-        kind: String,
-        /// What the operator should know; the model is told less.
-        message: String,
-    },
-    /// The daemon ended before it could tell: it may have been done.
-    Unknown {
-        /// What the operator should know.
-        message: String,
-    },
-}
-
-impl Outcome {
-    /// The name in reports.
-    pub fn status(&self) -> &'static str {
-        match self {
-            Self::Done(_) => "done",
-            Self::Failed { .. } => "failed",
-            Self::Unknown { .. } => "unknown",
-        }
-    }
 }
 
 /// A situation that needs attention. One situation keeps its id over all its messages.

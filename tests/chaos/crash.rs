@@ -34,7 +34,7 @@ pub(crate) async fn run() -> Result<()> {
     let mut reports = Vec::new();
     for _ in 0..2 {
         daemon = Daemon::start(folder.path())?;
-        online(&mut judge).await.map(|told| reports.extend(told))?;
+        reports.extend(online(&mut judge).await?);
         reports.extend(quiet(&mut judge).await);
         daemon.kill()?;
     }

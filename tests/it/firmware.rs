@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use outpost_agent::config::Config;
+use outpost_agent::policy::RuleConfig;
 use outpost_agent::senses::microphone::judge::Vad;
 use outpost_firmware_bridge::simulator::{Bench, Deed, Seen, Simulator};
-use outpost_firmware_bridge::wire::AgentState;
+use outpost_firmware_bridge::wire::{AgentState, Cue};
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::{silence, tone, write_wav};
 use serde_json::json;
@@ -127,5 +128,33 @@ async fn the_board_asks_and_is_answered() {
     assert_eq!(daemon.expect("answer").await["text"], "Done.");
     bench.deeds.send(Deed::Reset).await.unwrap();
     sees(&mut bench.seen, Seen::Led(AgentState::Idle)).await;
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn the_button_says_yes_to_a_call_that_waits_and_the_board_is_told_that_one_does() {
+    let (mut config, mut bench, _tasks) = board();
+    config.firmware.confirm = Some("talk".into());
+    let rule = RuleConfig { confirm: true, ..RuleConfig::default() };
+    config.policy.tools.insert("set_actuator".into(), rule);
+    let script = Script::new([
+        Line::Call(vec![("set_actuator", json!({"actuator": "lamp", "on": true, "percent": 40}))]),
+        Line::Say("Done."),
+    ]);
+    let mut daemon = connected(config, &script).await;
+    bench.deeds.send(Deed::Ask("dim the lamp".into())).await.unwrap();
+    let waits = loop {
+        let confirm = daemon.expect("confirm").await;
+        if confirm["waiting"] == true {
+            break confirm;
+        }
+    };
+    assert_eq!((&waits["name"], &waits["origin"]), (&json!("set_actuator"), &json!("firmware")));
+    sees(&mut bench.seen, Seen::Cue(Cue::Alert)).await;
+    // A press that comes at once may be for something else.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.deeds.send(Deed::Press).await.unwrap();
+    sees(&mut bench.seen, Seen::Switched("lamp", 400)).await;
+    assert_eq!(daemon.expect("tool/set_actuator").await["outcome"]["status"], "done");
     assert!(daemon.end().await);
 }

@@ -91,7 +91,7 @@ fn secrets_are_written_neither_as_arguments_nor_in_messages() {
 fn a_full_file_is_set_aside_and_the_oldest_goes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
-    let mut log = Log::open(&path, 100, 2).unwrap();
+    let mut log = Log::open(&path, 110, 2).unwrap();
     for number in 0..10 {
         log.append(&format!("{{\"number\":{number},\"text\":\"{}\"}}", "x".repeat(30)));
     }
