@@ -119,6 +119,7 @@ async fn a_camera_that_takes_too_long_is_a_tool_time_out() {
     let mut config = Config::default();
     config.camera.path = Some(write_png(&dir.path().join("sign.png"), 64, 64).unwrap());
     config.agent.tool_timeout = Duration::from_millis(100);
+    config.agent.retries = 0;
     let read = Line::Call(vec![("read_camera", json!({}))]);
     let script =
         Script::new([Line::Say("NO TEXT"), read, Line::Hang, Line::Say("That did not work.")]);

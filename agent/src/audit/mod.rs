@@ -150,7 +150,7 @@ impl<'a> Secrets<'a> {
                 _ if self.names.contains(name) => self.texts.extend(texts(value)),
                 Value::Object(inner) => self.collect(inner),
                 Value::Array(list) => {
-                    list.iter().filter_map(Value::as_object).for_each(|inner| self.collect(inner))
+                    list.iter().filter_map(Value::as_object).for_each(|inner| self.collect(inner));
                 }
                 _ => {}
             }

@@ -134,7 +134,7 @@ fn a_call_whose_end_was_not_told_is_found_after_a_power_cut_and_one_whose_end_wa
     outbox.push(&report_of(&told));
     std::fs::copy(&path, &copy).unwrap();
     let after = Outbox::open(Some(&copy), LIMITS).unwrap();
-    assert_eq!(after.left(), [untold.clone()]);
+    assert_eq!(after.left(), std::slice::from_ref(&untold));
     assert_eq!(texts(&after), ["done"]);
     after.push(&report_of(&untold));
     drop(after);
