@@ -3,6 +3,11 @@
 use outpost_agent::mqtt::inbound::decode;
 use outpost_agent::mqtt::session::Arrival;
 use outpost_agent::mqtt::topics::Topics;
+use outpost_tools::bus::Nowhere;
+use outpost_tools::remote::{RemoteConfig, Switchboard};
+use outpost_tools::requests::{Heard, Requests};
+use outpost_tools::{PolicyRules, Registry};
+use std::sync::Arc;
 
 /// A message arrives below the device's topic. Its first byte decides whether it is retained and wants an answer elsewhere.
 pub fn arrive(path: &str, data: &[u8]) {
@@ -15,4 +20,16 @@ pub fn arrive(path: &str, data: &[u8]) {
         correlation: (flags & 4 == 4).then(|| payload.to_vec()),
     };
     drop(decode(&arrival, &Topics::new("desk")));
+}
+
+/// A program that offers a tool says something: what the tool is, or else what came of a call.
+pub fn of_tools(is_definition: bool, data: &[u8]) {
+    let registry = Arc::new(Registry::new(PolicyRules::default()));
+    let settings = (RemoteConfig::default(), Vec::new());
+    let switchboard = Switchboard::new(registry, Arc::new(Nowhere), settings, Requests::default());
+    if is_definition {
+        drop(switchboard.define("x", data));
+    } else {
+        drop(switchboard.result("x", &Heard { payload: data.to_vec(), ..Heard::default() }));
+    }
 }

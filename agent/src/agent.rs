@@ -76,7 +76,8 @@ impl Default for AgentConfig {
 }
 
 impl AgentConfig {
-    pub(crate) fn check(&self, faults: &mut Faults) {
+    /// Notes what cannot be used; `more` are the tools beyond the bundled ones and the board's, if all of them are known.
+    pub(crate) fn check(&self, more: Option<&[String]>, faults: &mut Faults) {
         if !(1..=16).contains(&self.max_steps) {
             faults.add("agent.max_steps", self.max_steps, "use a value from 1 to 16");
         }
@@ -90,9 +91,11 @@ impl AgentConfig {
             faults.add("agent.retries", self.retries, "use a value from 0 to 5");
         }
         self.limits.check(faults);
+        let Some(more) = more else { return };
         let known = bundled_tools();
         let bundled = known.iter().map(|tool| tool.name.as_str());
-        let names: Vec<&str> = bundled.chain(hands::TOOLS).collect();
+        let more = more.iter().map(String::as_str);
+        let names: Vec<&str> = bundled.chain(hands::TOOLS).chain(more).collect();
         for name in self.tools.iter().flatten().filter(|name| !names.contains(&name.as_str())) {
             faults.add(
                 "agent.tools",

@@ -36,6 +36,7 @@ use crate::senses::microphone::start_microphone;
 use crate::senses::microphone::status::Status;
 use crate::senses::{SenseError, camera};
 use crate::sight::Sight;
+use crate::toolbox::{Site, ToolboxError};
 use crate::turn::Turns;
 use crate::watch::{RuleError, WatchList};
 
@@ -77,6 +78,9 @@ pub enum AppError {
     /// The audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The tools of the configuration.
+    #[error(transparent)]
+    Toolbox(#[from] ToolboxError),
 }
 
 /// A daemon with its model loaded and its broker known, not yet at work.
@@ -152,7 +156,7 @@ impl App {
         let address = broker.as_ref().map(Broker::address);
         let told = inbound_out.clone();
         let link = (farewell.clone(), parts.part("mqtt"));
-        let publisher = client::connect(&config.mqtt, address, inbound_out, &tracker, link)?;
+        let publisher = client::connect(&config.mqtt, address, told.clone(), &tracker, link)?;
         let sink: Arc<dyn Sink> = Arc::new(publisher.clone());
         let hands = firmware.as_ref().map(|firmware| firmware.hands(&config.agent));
         let sink = match firmware {
@@ -177,6 +181,7 @@ impl App {
         let reach =
             Reach { sink: sink.clone(), eye: eye.clone(), model: model.handle.clone(), hands };
         let dispatcher = dispatcher(&config, tools, reach, publisher.left())?;
+        add_tools(&config, &dispatcher, (&publisher, inbound_out), (&tracker, stop.clone()))?;
         let turns =
             turns(&config, dispatcher, &model.handle, sink.clone(), (eye.clone(), counters))?;
         let inputs = Inputs {
@@ -210,6 +215,24 @@ fn ear(config: &Config) -> (Gate, Status) {
     (config.microphone.gate(has_button), Status::default())
 }
 
+/// Adds the tools of the configuration, and lets others come.
+fn add_tools(
+    config: &Config,
+    dispatcher: &Dispatcher,
+    (publisher, inbound): (&Publisher, mpsc::Sender<Inbound>),
+    (tracker, stop): (&TaskTracker, CancellationToken),
+) -> Result<(), ToolboxError> {
+    let (registry, offering) = (dispatcher.registry(), dispatcher.clone());
+    let (publisher, tracker) = (publisher.clone(), tracker.clone());
+    let site = Site { registry: registry.clone(), publisher, inbound, tracker, stop };
+    site.open(config, move || offering.offered())?;
+    // A rule for a tool that is not there may be a slip of the pen, and what it was meant for is then as free as without it.
+    for name in registry.rules_without_tool() {
+        warn!(name, "policy.tools has a rule for a tool that is not there now");
+    }
+    Ok(())
+}
+
 /// What calls the tools. Says at once which calls an earlier run left, and that none waits for a person.
 fn dispatcher(
     config: &Config,
@@ -221,10 +244,6 @@ fn dispatcher(
     dispatch::report_left(&*reach.sink, &audit, left);
     let confirmations = Confirmations::new(reach.sink.clone(), config.policy.confirm);
     confirmations.say(None);
-    for name in tools.rules_without_tool() {
-        // It may be a slip of the pen, and what it was meant for is then as free as without it.
-        warn!(name, "policy.tools has a rule for a tool that is not there now");
-    }
     Ok(Dispatcher::new(tools, reach, (confirmations, audit), &config.agent))
 }
 

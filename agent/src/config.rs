@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use outpost_runtime::device::DeviceChoice;
 use outpost_runtime::{EncoderWeights, EngineOptions, KvFormat};
+use outpost_tools::declared::DeclaredConfig;
+use outpost_tools::mcp::McpConfig;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +22,7 @@ use crate::mqtt::MqttConfig;
 use crate::policy::PolicyConfig;
 use crate::senses::MicrophoneConfig;
 use crate::senses::camera::config::CameraConfig;
+use crate::toolbox::{self, ToolsConfig};
 use crate::watch::WatchRule;
 
 /// Everything that can be configured.
@@ -45,6 +48,12 @@ pub struct Config {
     pub evidence: EvidenceConfig,
     /// `[[watch]]`
     pub watch: Vec<WatchRule>,
+    /// `[tools]`
+    pub tools: Box<ToolsConfig>,
+    /// `[[tool]]`
+    pub tool: Vec<DeclaredConfig>,
+    /// `[[mcp]]`
+    pub mcp: Vec<McpConfig>,
 }
 
 /// Which model, and how it runs.
@@ -253,7 +262,9 @@ impl Config {
             &mut config.evidence.folder,
             &mut config.audit.path,
         ];
-        for path in paths.into_iter().chain(config.mqtt.paths()).flatten() {
+        let of_tools = toolbox::config::paths(&mut config.tools, &mut config.tool, &mut config.mcp);
+        let paths = paths.into_iter().chain(config.mqtt.paths()).chain(of_tools);
+        for path in paths.flatten() {
             *path = folder.join(&*path);
         }
         Ok(config)
@@ -281,12 +292,15 @@ impl Config {
             mqtt: sections.take("mqtt"),
             evidence: sections.take("evidence"),
             watch: sections.take("watch"),
+            tools: sections.take("tools"),
+            tool: sections.take("tool"),
+            mcp: sections.take("mcp"),
         };
         for key in table.keys() {
             faults.add(
                 key,
                 "",
-                "unknown table; known are model, agent, policy, audit, microphone, camera, firmware, mqtt, evidence and watch",
+                "unknown table; known are model, agent, policy, audit, microphone, camera, firmware, mqtt, evidence, watch, tools, tool and mcp",
             );
         }
         config.check(&mut faults);
@@ -299,9 +313,10 @@ impl Config {
 
     fn check(&self, faults: &mut Faults) {
         self.model.check(faults);
-        self.agent.check(faults);
+        self.agent.check(toolbox::config::names(self).as_deref(), faults);
         self.policy.check(&self.agent, faults);
         self.audit.check(faults);
+        toolbox::config::check(self, faults);
         self.microphone.check(faults);
         self.camera.check(faults);
         self.firmware.check(faults);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use outpost_runtime::{Audio, Image};
+use outpost_runtime::{Audio, Image, ToolCall};
 use uuid::Uuid;
 
 use crate::confirm::Consent;
@@ -111,7 +111,7 @@ impl Frame {
 }
 
 /// A question or command in writing, or in media that came with a message.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ask {
     /// Goes back with the answer, so that the asker knows it.
     pub transaction: Option<String>,
@@ -131,6 +131,8 @@ pub struct Ask {
     pub respond_to: Option<RespondTo>,
     /// Who asks.
     pub origin: Origin,
+    /// A call to carry out in place of a question, without the model.
+    pub call: Option<Box<ToolCall>>,
 }
 
 /// Where an asker wants the answer, as MQTT 5 has it.
@@ -154,7 +156,7 @@ pub enum Setting {
 }
 
 /// What arrives from MQTT and from the board for the agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Inbound {
     /// The pictures of an alert are wanted, by its id.
     Evidence(String),

@@ -43,5 +43,6 @@ pub mod service;
 pub mod sight;
 pub mod state;
 pub mod tasks;
+pub mod toolbox;
 pub mod turn;
 pub mod watch;

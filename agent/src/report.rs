@@ -1,13 +1,18 @@
 //! What goes out: everything that the agent tells the world. `mqtt::payload` gives each its JSON.
 
+mod board;
 mod calls;
 
 use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use outpost_runtime::ToolSpec;
+use outpost_tools::bus::{Publication, RemoteCall};
 use serde_json::Value;
 use uuid::Uuid;
+
+pub use board::{BoardReport, BoardState, InputReport, ReadingReport};
 
 use crate::event::{EventId, RespondTo};
 use crate::heartbeat::Health;
@@ -99,6 +104,12 @@ pub enum Body {
     Delta(DeltaReport),
     /// A command to a device of the home, made by a tool.
     Command(CommandReport),
+    /// A call for the program behind a tool that was offered over MQTT.
+    RemoteCall(RemoteCall),
+    /// A message that a tool sends as it is.
+    Message(Publication),
+    /// The tools that are offered now; retained.
+    Offered(Vec<ToolSpec>),
     /// The board came, went or was refused; retained.
     Board(BoardReport),
     /// An input of the board changed.
@@ -320,10 +331,28 @@ pub struct AnswerReport {
     pub text: String,
     /// Names of the tools that it called, in order.
     pub calls: Vec<String>,
+    /// What came of the call, where the question was one.
+    pub result: Option<Value>,
     /// From the question to the answer.
     pub latency: Duration,
     /// What went wrong, if anything.
     pub error: Option<String>,
+}
+
+impl AnswerReport {
+    /// Of something that was asked and not dealt with.
+    pub fn refusal(error: String) -> Self {
+        Self {
+            event: EventId::new(),
+            transaction: None,
+            respond_to: None,
+            text: String::new(),
+            calls: Vec::new(),
+            result: None,
+            latency: Duration::ZERO,
+            error: Some(error),
+        }
+    }
 }
 
 /// A piece of an answer.
@@ -350,64 +379,6 @@ pub struct CommandReport {
     pub payload: Value,
     /// Whether the broker keeps it for later subscribers.
     pub retain: bool,
-}
-
-/// Whether the board can be spoken to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum BoardState {
-    /// There is a session.
-    Up,
-    /// There is none.
-    #[default]
-    Down,
-    /// There can be none: its firmware does not fit.
-    Refused,
-}
-
-impl BoardState {
-    /// The name in reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// The board behind the firmware link.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BoardReport {
-    /// Whether it can be spoken to.
-    pub state: BoardState,
-    /// Its program, while it can.
-    pub firmware: Option<String>,
-    /// That program's version.
-    pub version: Option<String>,
-    /// The names of its channels, and what they are for.
-    pub channels: Vec<(String, &'static str)>,
-    /// Why it cannot be spoken to, where that is known.
-    pub reason: Option<String>,
-}
-
-/// An input of the board changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InputReport {
-    /// The name of the channel.
-    pub input: String,
-    /// What it did: `pressed`, `released`, `motion_started`, `motion_ended` or `woke`.
-    pub kind: &'static str,
-}
-
-/// A sensor of the board was read.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ReadingReport {
-    /// The name of the channel.
-    pub sensor: String,
-    /// The value, in the unit.
-    pub value: f64,
-    /// The unit.
-    pub unit: &'static str,
 }
 
 /// What was counted since the start, and how things are now.

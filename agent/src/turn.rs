@@ -75,6 +75,8 @@ pub struct Turns {
 struct Conversation {
     text: String,
     calls: Vec<String>,
+    /// What came of a call that somebody made without the model.
+    result: Option<serde_json::Value>,
     error: Option<String>,
     timed_out: bool,
 }
@@ -309,7 +311,17 @@ impl Turns {
         started: Timestamp,
         progress: &mpsc::Sender<Progress>,
     ) -> bool {
+        let cause = Cause { event, origin: ask.origin };
         let tools = self.dispatcher.offered();
+        if let Some(call) = &ask.call {
+            let calls = vec![call.name.clone()];
+            tell(progress, Progress::CallsStarted).await;
+            let result = Some(self.dispatcher.call(call, cause, &tools).await.for_model);
+            tell(progress, Progress::CallsEnded).await;
+            let outcome = Conversation { calls, result, ..Conversation::default() };
+            self.answer(event, ask, outcome, Event::age(started));
+            return true;
+        }
         let request = match asked::request(&ask, &tools, self.max_new_tokens).await {
             Ok(request) => request,
             Err(fault) => {
@@ -320,7 +332,6 @@ impl Turns {
                 return true;
             }
         };
-        let cause = Cause { event, origin: ask.origin };
         let (words, said) = mpsc::channel(PIECES);
         let words = ask.stream.then_some(words);
         let (outcome, ()) = tokio::join!(
@@ -339,6 +350,7 @@ impl Turns {
             respond_to: ask.respond_to,
             text: outcome.text,
             calls: outcome.calls,
+            result: outcome.result,
             latency,
             error: outcome.error,
         })));

@@ -38,3 +38,5 @@ mod smollm2;
 mod sweep;
 #[cfg(test)]
 mod tokenizer;
+#[cfg(test)]
+mod tools;

@@ -1,6 +1,7 @@
 //! A daemon over a real broker, and a model that follows a script.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -91,6 +92,7 @@ impl Model for Script {
 pub struct Daemon {
     running: Running,
     subscriber: Subscriber,
+    broker: SocketAddr,
 }
 
 /// How long a report may take.
@@ -130,12 +132,29 @@ impl Daemon {
     #[expect(clippy::expect_used, reason = "a test cannot go on without its subscriber")]
     pub async fn start(app: App) -> Result<Self, AppError> {
         let broker = app.broker().expect("the embedded broker");
+        Self::on(app, broker).await
+    }
+
+    /// As [`Daemon::start`], on a broker of its own.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// When the broker does not take the subscription.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without its subscriber")]
+    pub async fn on(app: App, broker: SocketAddr) -> Result<Self, AppError> {
         let subscriber =
             Subscriber::connect(broker, "test", "outpost/outpost/#").await.expect("a subscription");
-        let mut daemon = Self { running: app.spawn()?, subscriber };
+        let mut daemon = Self { running: app.spawn()?, subscriber, broker };
         // It subscribes before it says so; what is told to it earlier would be lost.
         daemon.expect("status").await;
         Ok(daemon)
+    }
+
+    /// Where its broker listens.
+    pub fn broker(&self) -> SocketAddr {
+        self.broker
     }
 
     /// The next message on a topic below the base, skipping others.

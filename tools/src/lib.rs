@@ -7,17 +7,36 @@
 //! # Layout
 //! - [`tool`]: the [`Tool`] trait and what a tool gets and gives; [`House`] is all that it can reach.
 //! - [`registry`]: tools by name; [`policy`]: pure rules; [`call`]: the carrying out. [`schema`]: argument types → JSON Schema.
-//! - [`schedule`]: days and hours. [`builtin`]: one tool a file; [`devices`]: the state that they keep.
+//! - [`schedule`]: days and hours. [`builtin`]: one tool a file; [`devices`], [`agenda`], [`store`]: the state that they keep.
+//! - [`declared`]: tools of the configuration, on [`template`], [`process`], [`http`] and [`requests`]; what is wrong with a
+//!   table is a [`fault`].
+//! - [`remote`]: tools that others offer over MQTT, which is the [`bus`]; [`mcp`]: those of MCP servers. [`plain`] makes their
+//!   schemas fit for grammar and prompt.
 //! - no model, no MQTT client, no device.
 #![forbid(unsafe_code)]
 
+pub mod agenda;
 pub mod builtin;
+pub mod bus;
 pub mod call;
+pub mod declared;
 pub mod devices;
+pub mod fault;
+pub mod http;
+pub mod mcp;
+pub mod plain;
 pub mod policy;
+pub mod process;
 pub mod registry;
+pub mod remote;
+pub mod requests;
 pub mod schedule;
 pub mod schema;
+pub mod secret;
+pub mod store;
+pub mod template;
+#[cfg(test)]
+mod testing;
 pub mod tool;
 
 pub use call::{Judged, Patience, Permit, Unconfirmed};

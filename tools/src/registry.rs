@@ -32,6 +32,12 @@ pub enum AddError {
     },
 }
 
+/// Whether the model could write a name: 1 to 64 letters, digits, `_` and `-`.
+pub fn is_name(name: &str) -> bool {
+    let is_usable = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+    (1..=64).contains(&name.len()) && name.chars().all(is_usable)
+}
+
 /// All tools. They come and go while others are called.
 pub struct Registry {
     tools: RwLock<Vec<Arc<Entry>>>,
@@ -87,8 +93,7 @@ impl Registry {
         tool: impl Callable + 'static,
     ) -> Result<(), AddError> {
         let name = definition.spec.name.clone();
-        let is_usable = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
-        if !(1..=64).contains(&name.len()) || !name.chars().all(is_usable) {
+        if !is_name(&name) {
             return Err(AddError::Name(name));
         }
         let validator = jsonschema::validator_for(&definition.spec.schema)

@@ -2,10 +2,12 @@
 
 mod libtorch;
 mod packages;
+mod peers;
 mod weights;
 mod wheels;
 
 pub(crate) use packages::install_missing as install;
+pub(crate) use peers::ensure as peers;
 pub(crate) use weights::ensure as weights;
 pub(crate) use wheels::Flavour;
 

@@ -27,6 +27,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     let start = Instant::now();
     setup::run(root, setup::Flavour::Cpu)?;
     setup::weights(root);
+    setup::peers(root);
     let mut report = vec![("setup", start.elapsed(), Ok(()))];
     for (name, step) in STEPS {
         println!("== {name}");

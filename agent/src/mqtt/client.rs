@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::event::{EventId, Inbound, RespondTo};
+use crate::event::{Inbound, RespondTo};
 use crate::heartbeat::Pulse;
 use crate::mqtt::config::MqttConfig;
 use crate::mqtt::connection::{Connection, Filters};
+use crate::mqtt::ears::Ears;
 use crate::mqtt::home_assistant::{self, Discovery};
 use crate::mqtt::inbound;
 use crate::mqtt::payload::{self, Message};
@@ -70,6 +71,7 @@ pub struct Publisher {
     outbox: Arc<Outbox>,
     topics: Topics,
     status: watch::Receiver<LinkStatus>,
+    ears: Ears,
 }
 
 impl Publisher {
@@ -106,6 +108,11 @@ impl Publisher {
     /// How the outbox fares.
     pub fn condition(&self) -> Condition {
         self.outbox.condition()
+    }
+
+    /// What is listened to beside what the agent itself is told.
+    pub fn ears(&self) -> &Ears {
+        &self.ears
     }
 
     /// The device's topics.
@@ -149,7 +156,9 @@ pub fn connect(
     let discovery = discovery.enabled.then(|| Discovery::new(discovery, &config.device, &topics));
     home_assistant::succeed(&outbox, discovery.as_ref());
     let (status_out, status) = watch::channel(LinkStatus::Connecting);
-    let publisher = Publisher { outbox: Arc::clone(&outbox), topics: topics.clone(), status };
+    let (ears, outbox_of) = (Ears::default(), Arc::clone(&outbox));
+    let publisher =
+        Publisher { outbox: outbox_of, topics: topics.clone(), status, ears: ears.clone() };
     let hello = Hello {
         client: format!("outpost-{}", config.device),
         version: config.version,
@@ -168,6 +177,7 @@ pub fn connect(
         topics,
         discovery,
         inbound,
+        ears,
         tracker: tracker.clone(),
         stop,
         pulse,
@@ -191,6 +201,7 @@ struct Link {
     topics: Topics,
     discovery: Option<Discovery>,
     inbound: mpsc::Sender<Inbound>,
+    ears: Ears,
     tracker: TaskTracker,
     stop: CancellationToken,
     pulse: Pulse,
@@ -200,8 +211,10 @@ impl Link {
     async fn run(self) {
         let mut pause = *BACK_OFF.start();
         let mut filters = Filters::new(self.subscriptions());
+        let mut number = 0;
         while !self.stop.is_cancelled() {
-            let Some(fault) = self.connection(&mut filters).await else { return };
+            number += 1;
+            let Some(fault) = self.connection(&mut filters, number).await else { return };
             if *self.status.borrow() == LinkStatus::Up {
                 pause = *BACK_OFF.start();
             }
@@ -250,7 +263,7 @@ impl Link {
     }
 
     /// One connection from beginning to end, and why it ended. None after a farewell.
-    async fn connection(&self, filters: &mut Filters) -> Option<Fault> {
+    async fn connection(&self, filters: &mut Filters, number: u64) -> Option<Fault> {
         let refused =
             |fault: TransportError| Fault { kind: FaultKind::Refused, reason: fault.to_string() };
         let target = match Target::new(&self.config, self.embedded) {
@@ -259,8 +272,9 @@ impl Link {
         };
         let spawn = |poll| self.tracker.spawn(poll).abort_handle();
         let session = Session::open(&target, &self.hello, spawn);
-        let mut connection = Connection::new(session, self.hello.keep_alive);
+        let mut connection = Connection::new(session, self.hello.keep_alive, number);
         let mut tend = interval(TEND);
+        let mut wanted = self.ears.filters();
         loop {
             tokio::select! {
                 signal = connection.session.next() => {
@@ -269,6 +283,7 @@ impl Link {
                     }
                 }
                 () = self.outbox.changed(), if connection.up => {}
+                Ok(()) = wanted.changed() => self.listen(&mut connection, filters),
                 _ = tend.tick() => {
                     self.tend(&mut connection, filters);
                     if let Some(fault) = connection.overdue() {
@@ -302,7 +317,7 @@ impl Link {
                 self.acknowledged(connection, packet, verdict)?;
             }
             Signal::Received(arrival) if self.is_birth(&arrival) => connection.announce_soon(),
-            Signal::Received(arrival) => self.receive(&arrival),
+            Signal::Received(arrival) => self.receive(arrival, connection.number),
             Signal::Alive => {}
             Signal::Ended(fault) => {
                 return Err(fault.unwrap_or_else(|| Fault::network("the connection was ended")));
@@ -315,6 +330,7 @@ impl Link {
         info!(broker = ?self.config.host, version = ?self.config.version, "connected to the MQTT broker");
         self.status.send_replace(LinkStatus::Up);
         connection.greeted(max);
+        filters.add(&self.ears.filters().borrow());
         if !connection.session.subscribe(filters.first()) {
             error!("cannot subscribe");
         }
@@ -342,6 +358,7 @@ impl Link {
         if !connection.up {
             return;
         }
+        self.listen(connection, filters);
         if let Some(filter) = filters.next() {
             connection.session.subscribe(filter);
         }
@@ -351,6 +368,14 @@ impl Link {
         let condition = self.outbox.condition();
         if connection.has_news(&condition) {
             connection.send(None, &payload::outbox(&condition, &self.topics));
+        }
+    }
+
+    /// Subscribes to what else is to be listened to.
+    fn listen(&self, connection: &mut Connection, filters: &mut Filters) {
+        filters.add(&self.ears.filters().borrow());
+        if connection.up {
+            filters.catch_up(|rest| connection.session.subscribe(rest));
         }
     }
 
@@ -390,9 +415,10 @@ impl Link {
         Ok(())
     }
 
-    fn receive(&self, arrival: &Arrival) {
-        let (transaction, respond_to, refusal) = match inbound::decode(arrival, &self.topics) {
-            Ok(None) => return,
+    fn receive(&self, arrival: Arrival, connection: u64) {
+        let topic = arrival.topic.clone();
+        let (transaction, respond_to, refusal) = match inbound::decode(&arrival, &self.topics) {
+            Ok(None) => return self.ears.hear(arrival, connection),
             Ok(Some(inbound)) => match self.inbound.try_send(inbound) {
                 Ok(()) => return,
                 Err(refused) => {
@@ -402,16 +428,9 @@ impl Link {
             },
             Err(fault) => (fault.transaction.clone(), fault.respond_to.clone(), fault.to_string()),
         };
-        warn!(topic = arrival.topic, refusal, "refused a message");
-        self.publisher.send(Report::now(Body::Answer(AnswerReport {
-            event: EventId::new(),
-            transaction,
-            respond_to,
-            text: String::new(),
-            calls: Vec::new(),
-            latency: Duration::ZERO,
-            error: Some(refusal),
-        })));
+        warn!(topic, refusal, "refused a message");
+        let refusal = AnswerReport { transaction, respond_to, ..AnswerReport::refusal(refusal) };
+        self.publisher.send(Report::now(Body::Answer(refusal)));
     }
 
     /// Sends what is left, says `offline` (a clean disconnect suppresses the last will) and disconnects.

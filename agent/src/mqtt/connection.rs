@@ -35,6 +35,8 @@ pub(super) struct Connection {
     pub(super) cursor: Cursor,
     /// The longest packet that the broker takes.
     pub(super) max_packet: usize,
+    /// Which connection it is.
+    pub(super) number: u64,
     in_flight: VecDeque<InFlight>,
     heard: Instant,
     /// The longest time without a sign of life, and for an acknowledgement.
@@ -46,12 +48,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(session: Session, keep_alive: Duration) -> Self {
+    pub(super) fn new(session: Session, keep_alive: Duration, number: u64) -> Self {
         Self {
             session,
             up: false,
             cursor: Cursor::default(),
             max_packet: MAX_PACKET,
+            number,
             in_flight: VecDeque::new(),
             heard: Instant::now(),
             // A ping goes out after one keep-alive, and has another for its answer.
@@ -149,11 +152,12 @@ pub(super) struct Filters {
     /// How many were subscribed to on this connection.
     asked: usize,
     one_by_one: bool,
+    left_out: Vec<String>,
 }
 
 impl Filters {
     pub(super) fn new(all: Vec<String>) -> Self {
-        Self { all, asked: 0, one_by_one: false }
+        Self { all, asked: 0, one_by_one: false, left_out: Vec::new() }
     }
 
     /// What to subscribe to at the beginning of a connection.
@@ -173,10 +177,28 @@ impl Filters {
         Some(&self.all[self.asked - 1..self.asked])
     }
 
+    /// Adds those that are not there yet.
+    pub(super) fn add(&mut self, filters: &[String]) {
+        for filter in filters {
+            if !self.all.contains(filter) && !self.left_out.contains(filter) {
+                self.all.push(filter.clone());
+            }
+        }
+    }
+
+    /// What was not subscribed to on this connection, where all can be at once; `subscribe` says whether it was.
+    pub(super) fn catch_up(&mut self, subscribe: impl FnOnce(&[String]) -> bool) {
+        let rest = &self.all[self.asked..];
+        if !self.one_by_one && !rest.is_empty() && subscribe(rest) {
+            self.asked = self.all.len();
+        }
+    }
+
     /// The connection ended at a packet that was too long.
     pub(super) fn suspect(&mut self) {
         if self.one_by_one && self.asked > 0 {
             let filter = self.all.remove(self.asked - 1);
+            self.left_out.push(filter.clone());
             error!(
                 filter,
                 limit = MAX_PACKET,

@@ -2,7 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use outpost_runtime::ToolCall;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::confirm::Consent;
 use crate::event::{Ask, Inbound, Origin, RespondTo};
@@ -47,6 +49,22 @@ struct AskPayload {
     audio: Option<String>,
     image: Images,
     stream: bool,
+    call: Option<CallPayload>,
+}
+
+/// A call in place of a question.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallPayload {
+    name: String,
+    #[serde(default)]
+    arguments: Map<String, Value>,
+}
+
+impl CallPayload {
+    fn boxed(self) -> Box<ToolCall> {
+        Box::new(ToolCall { name: self.name, arguments: self.arguments })
+    }
 }
 
 /// One picture or a list of them, each in base64.
@@ -170,7 +188,9 @@ fn fault(ask: &Ask) -> Option<String> {
     let media = ask.images.iter().chain(&ask.audio).map(Vec::len).sum::<usize>();
     if let Some((name, _)) = long_word {
         Some(format!("the {name} is longer than {MAX_WORD} characters"))
-    } else if ask.prompt.trim().is_empty() && media == 0 {
+    } else if ask.call.is_some() && (media > 0 || ask.task.is_some() || !ask.prompt.is_empty()) {
+        Some("a call stands alone: leave out prompt, task, audio and image".into())
+    } else if ask.prompt.trim().is_empty() && media == 0 && ask.call.is_none() {
         Some("the prompt is empty".into())
     } else if too_long(&ask.prompt, MAX_PROMPT) {
         Some(format!("the prompt is longer than {MAX_PROMPT} characters"))
@@ -212,6 +232,7 @@ fn text_or_media(payload: &[u8]) -> Result<Ask, String> {
         stream: ask.stream,
         respond_to: None,
         origin: Origin::Ask,
+        call: ask.call.map(CallPayload::boxed),
     })
 }
 
@@ -254,8 +275,7 @@ mod tests {
             audio: Some(b"wav".to_vec()),
             images: vec![b"png".to_vec()],
             stream: true,
-            respond_to: None,
-            origin: Origin::Ask,
+            ..Ask::default()
         };
         let text = r#" {"prompt": "hi", "transaction": "7", "task": "speech-qa", "language": "German",
             "audio": "d2F2", "image": "cG5n", "stream": true}"#;

@@ -8,6 +8,7 @@ pub mod broker;
 pub mod client;
 pub mod config;
 mod connection;
+pub mod ears;
 pub mod home_assistant;
 pub mod inbound;
 pub mod payload;

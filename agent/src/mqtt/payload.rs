@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use outpost_runtime::ToolSpec;
+use outpost_tools::bus::{Publication, RemoteCall};
 use serde_json::{Map, Value, json};
 
 use crate::mqtt::topics::Topics;
@@ -60,12 +62,17 @@ impl Message {
 /// A report as a message, and for an answer a second one to where its asker wants it.
 pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
     let (path, retain, body) = body(&report.body);
-    if let Body::Evidence(EvidenceReport { jpeg, .. }) = &report.body {
-        return (Message { retain, ..Message::new(topics.below(&path), jpeg.clone()) }, None);
+    match &report.body {
+        Body::Evidence(EvidenceReport { jpeg, .. }) => {
+            return (Message { retain, ..Message::new(topics.below(&path), jpeg.clone()) }, None);
+        }
+        Body::Message(sent) => return (bare(sent), None),
+        _ => {}
     }
     let message = Message {
         urgent: matches!(report.body, Body::Alert(_)),
-        fleeting: matches!(report.body, Body::Delta(_)),
+        // Nobody waits for an old call, and no piece of an answer is of use later.
+        fleeting: matches!(report.body, Body::Delta(_) | Body::RemoteCall(_)),
         settles: match &report.body {
             Body::Tool(tool) => Some(tool.call.to_string()),
             _ => None,
@@ -160,6 +167,9 @@ fn body(body: &Body) -> (String, bool, Value) {
         Body::Answer(answer) => answer_body(answer),
         Body::Delta(delta) => delta_body(delta),
         Body::Command(command) => (command.path.clone(), command.retain, command.payload.clone()),
+        Body::RemoteCall(call) => remote_call_body(call),
+        Body::Message(_) => (String::new(), false, Value::Null),
+        Body::Offered(tools) => offered_body(tools),
         Body::Board(board) => board_body(board),
         Body::Input(input) => {
             ("event/input".into(), false, json!({ "input": input.input, "kind": input.kind }))
@@ -182,9 +192,30 @@ fn confirm_body(waits: Option<&ConfirmReport>) -> Value {
     }
 }
 
+/// A message that a tool sends as it is.
+fn bare(sent: &Publication) -> Message {
+    let Publication { topic, payload, retain, fleeting, response_topic, correlation } =
+        sent.clone();
+    let plain = Message::new(topic, payload);
+    Message { retain, fleeting, correlation, response_topic, ..plain }
+}
+
+fn remote_call_body(call: &RemoteCall) -> (String, bool, Value) {
+    let fields = json!({ "call": call.call, "arguments": call.arguments,
+        "deadline": Timestamp::now().saturating_add(call.limit).ok().map(|at| at.to_string()),
+        "timeout_ms": millis(call.limit) });
+    (format!("tools/{}/call", call.tool), false, present(fields))
+}
+
+fn offered_body(tools: &[ToolSpec]) -> (String, bool, Value) {
+    let tool = |tool: &ToolSpec| json!({ "name": tool.name, "description": tool.description, "parameters": tool.schema });
+    ("tools".into(), true, json!({ "tools": tools.iter().map(tool).collect::<Vec<_>>() }))
+}
+
 fn answer_body(answer: &AnswerReport) -> (String, bool, Value) {
     let fields = json!({ "event": answer.event.to_string(), "transaction": answer.transaction,
-        "text": answer.text, "calls": answer.calls, "latency_ms": millis(answer.latency),
+        "text": answer.text, "calls": answer.calls, "result": answer.result,
+        "latency_ms": millis(answer.latency),
         "error": answer.error });
     ("answer".into(), false, present(fields))
 }

@@ -99,6 +99,11 @@ impl Subscriber {
         timeout(limit, self.messages.recv()).await.ok().flatten()
     }
 
+    /// The next message, however long it takes; none when the connection is gone.
+    pub async fn received(&mut self) -> Option<Received> {
+        self.messages.recv().await
+    }
+
     /// Publishes text.
     ///
     /// # Errors

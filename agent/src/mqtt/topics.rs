@@ -26,6 +26,15 @@ pub enum Incoming {
     Confirm,
 }
 
+/// What a program that offers a tool says, with the tool's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToolTopic<'a> {
+    /// What the tool is; empty: it is no longer offered.
+    Definition(&'a str),
+    /// What came of a call.
+    Result(&'a str),
+}
+
 /// What the payload of a question is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AskForm {
@@ -97,6 +106,21 @@ impl Topics {
             "set/listen" => Some(Incoming::Set(Setting::Listen)),
             "set/camera" => Some(Incoming::Set(Setting::Camera)),
             _ => None,
+        }
+    }
+
+    /// What programs that offer tools are listened to on.
+    pub fn of_tools(&self) -> [String; 2] {
+        ["tools/+", "tools/+/result"].map(|path| self.below(path))
+    }
+
+    /// What a program that offers a tool says on a topic; none where it is no topic of tools.
+    pub fn tool<'a>(&self, topic: &'a str) -> Option<ToolTopic<'a>> {
+        let rest = topic.strip_prefix(&self.base)?.strip_prefix("/tools/")?;
+        match rest.split_once('/') {
+            None => Some(ToolTopic::Definition(rest)),
+            Some((name, "result")) => Some(ToolTopic::Result(name)),
+            Some(_) => None,
         }
     }
 

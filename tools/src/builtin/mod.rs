@@ -1,12 +1,17 @@
-//! The tools of the bundled profile, one a file.
+//! The tools of the bundled profile, and those that a table of the configuration switches on; one a file.
 
 mod alert;
 mod blinds;
 mod board;
 mod camera;
+pub mod http_request;
 mod lights;
 mod lock;
 mod media;
+pub mod memory;
+pub mod publish;
+pub mod run_process;
+pub mod schedule;
 mod temperature;
 mod timer;
 mod volume;

@@ -17,10 +17,11 @@ const MAY_USE: [(&str, &[&str]); 6] = [
 ];
 
 /// Crates that only some may use.
-const ONLY_FOR: [(&str, &[&str]); 4] = [
+const ONLY_FOR: [(&str, &[&str]); 5] = [
     ("tch", &["outpost-runtime"]),
     ("tract-onnx", &["outpost-runtime"]),
     ("rumqttc", &["outpost-agent", "outpost-tests"]),
+    ("rmcp", &["outpost-tools"]),
     ("tokio", &["outpost-tools", "outpost-firmware-bridge", "outpost-agent", "outpost-tests"]),
 ];
 

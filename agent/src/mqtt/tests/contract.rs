@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use outpost_runtime::ToolSpec;
+use outpost_tools::bus::RemoteCall;
 use serde_json::{Map, Value, json};
 
 use crate::event::{EventId, Origin};
@@ -27,7 +29,7 @@ use crate::watch::Severity;
 
 const DOCUMENT: &str = include_str!("../../../../docs/mqtt.md");
 /// Fields that differ from message to message.
-const CHANGING: [&str; 7] = ["ts", "id", "event", "cause", "call", "alert", "version"];
+const CHANGING: [&str; 8] = ["ts", "id", "event", "cause", "call", "alert", "version", "deadline"];
 
 /// The JSON examples below each heading that names a topic.
 fn examples() -> BTreeMap<&'static str, Vec<&'static str>> {
@@ -171,24 +173,50 @@ fn sights(event: EventId) -> Vec<Body> {
     ]
 }
 
-/// A piece of an answer, and all of it.
-fn answers(event: EventId) -> [Body; 2] {
+/// A piece of an answer, all of it, and the answer to a call.
+fn answers(event: EventId) -> [Body; 3] {
+    let answer = AnswerReport {
+        event,
+        transaction: Some("42".into()),
+        respond_to: None,
+        text: "Done.".into(),
+        calls: vec!["set_light".into()],
+        result: None,
+        latency: Duration::from_millis(305),
+        error: None,
+    };
+    let called = AnswerReport {
+        transaction: Some("44".into()),
+        text: String::new(),
+        calls: vec!["read_sensor".into()],
+        result: Some(json!({ "ok": true, "text": "21.5 °C" })),
+        latency: Duration::from_millis(4),
+        ..answer.clone()
+    };
     [
-        Body::Answer(AnswerReport {
-            event,
-            transaction: Some("42".into()),
-            respond_to: None,
-            text: "Done.".into(),
-            calls: vec!["set_light".into()],
-            latency: Duration::from_millis(305),
-            error: None,
-        }),
+        Body::Answer(answer),
+        Body::Answer(called),
         Body::Delta(DeltaReport {
             event,
             transaction: Some("42".into()),
             respond_to: None,
             index: 0,
             text: "The meeting ".into(),
+        }),
+    ]
+}
+
+/// What there is to say of tools.
+fn of_tools() -> [Body; 2] {
+    let schema = json!({"type": "object", "properties": {}, "additionalProperties": false});
+    let description = "Read the text that the camera sees.".into();
+    [
+        Body::Offered(vec![ToolSpec { name: "read_camera".into(), description, schema }]),
+        Body::RemoteCall(RemoteCall {
+            call: ReportId::new().to_string(),
+            tool: "uptime".into(),
+            arguments: object(json!({ "unit": "minutes" })),
+            limit: Duration::from_secs(5),
         }),
     ]
 }
@@ -252,6 +280,7 @@ fn bodies() -> Vec<Body> {
     ];
     bodies.extend(calls(event));
     bodies.extend(answers(event));
+    bodies.extend(of_tools());
     bodies
 }
 
@@ -281,6 +310,7 @@ fn the_document_shows_what_is_sent() {
             Some(("tool", _)) => "tool/<name>",
             Some(("command", _)) => "command/<device>",
             Some(("sensor", _)) => "sensor/<name>",
+            Some(("tools", _)) => "tools/<name>/call",
             _ => &path,
         };
         let shown: Vec<_> =

@@ -1,6 +1,12 @@
 //! Payloads of strangers: the seeds of `agent/fuzz`, whole, cut and damaged. `agent/fuzz` has a target for each topic.
 
 use std::path::Path;
+use std::sync::Arc;
+
+use outpost_tools::bus::Nowhere;
+use outpost_tools::remote::{RemoteConfig, Switchboard};
+use outpost_tools::requests::{Heard, Requests};
+use outpost_tools::{PolicyRules, Registry};
 
 use crate::event::Inbound;
 use crate::mqtt::inbound::{MAX_MEDIA, decode};
@@ -11,7 +17,8 @@ const TOPICS: [&str; 6] =
     ["ask", "ask/audio", "ask/image", "set/mute", "set/camera", "set/confirm"];
 
 /// A message arrives everywhere. What is taken keeps the bounds.
-fn arrive(payload: &[u8]) {
+fn arrive(payload: &[u8], tools: &Tools) {
+    tools.arrive(payload);
     let topics = Topics::new("desk");
     for path in TOPICS {
         let (topic, payload) = (topics.below(path), payload.to_vec());
@@ -23,22 +30,57 @@ fn arrive(payload: &[u8]) {
     }
 }
 
+/// Where programs that offer tools are listened to.
+struct Tools {
+    registry: Arc<Registry>,
+    switchboard: Switchboard,
+}
+
+impl Tools {
+    fn new() -> Self {
+        let registry = Arc::new(Registry::new(PolicyRules::default()));
+        let settings = (RemoteConfig::default(), Vec::new());
+        let switchboard =
+            Switchboard::new(registry.clone(), Arc::new(Nowhere), settings, Requests::default());
+        Self { registry, switchboard }
+    }
+
+    /// Whatever is said, the tools are one at most, and small.
+    fn arrive(&self, payload: &[u8]) {
+        self.switchboard.define("x", payload).ok();
+        let heard = |topic: &str| Heard {
+            topic: topic.into(),
+            payload: payload.to_vec(),
+            ..Heard::default()
+        };
+        self.switchboard.result("x", &heard("x")).ok();
+        self.switchboard.other(&heard("a/available"));
+        let specs = self.registry.specs();
+        assert!(specs.len() <= 1);
+        for spec in specs {
+            assert!(spec.description.chars().count() <= 300);
+            assert!(spec.schema.to_string().len() <= 32 * 1024);
+        }
+    }
+}
+
 #[test]
 fn no_payload_stops_the_reading_of_messages() {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
     let mut read = 0;
+    let tools = Tools::new();
     for seed in std::fs::read_dir(seeds).unwrap() {
         let whole = std::fs::read(seed.unwrap().path()).unwrap();
         // The first byte is for the fuzz target.
         let whole = &whole[1..];
         for end in 0..=whole.len() {
-            arrive(&whole[..end]);
+            arrive(&whole[..end], &tools);
         }
         for at in 0..whole.len() {
             for byte in [0, b'"', b'{', b'\\', 0x80, 0xff] {
                 let mut damaged = whole.to_vec();
                 damaged[at] = byte;
-                arrive(&damaged);
+                arrive(&damaged, &tools);
             }
         }
         read += 1;

@@ -1,0 +1,5 @@
+//! What arrives on `tools/<name>`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| outpost_agent_fuzz::of_tools(true, data));

@@ -1,0 +1,28 @@
+//! MQTT as tools see it.
+
+use outpost_tools::bus::{Bus, Publication, RemoteCall};
+
+use crate::mqtt::client::{LinkStatus, Publisher};
+use crate::report::{Body, Report};
+
+/// The client's outbox and connection.
+#[derive(Debug)]
+pub(super) struct MqttBus(pub(super) Publisher);
+
+impl Bus for MqttBus {
+    fn is_up(&self) -> bool {
+        *self.0.status().borrow() == LinkStatus::Up
+    }
+
+    fn publish(&self, message: Publication) {
+        self.0.publish(&Report::now(Body::Message(message)));
+    }
+
+    fn call(&self, call: RemoteCall) {
+        self.0.publish(&Report::now(Body::RemoteCall(call)));
+    }
+
+    fn listen(&self, topic: &str) {
+        self.0.ears().listen(topic);
+    }
+}

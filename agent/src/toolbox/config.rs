@@ -1,0 +1,134 @@
+//! `[tools]`, `[[tool]]` and `[[mcp]]`: which tools there are beyond the bundled ones.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use outpost_tools::builtin::http_request::HttpConfig;
+use outpost_tools::builtin::memory::MemoryConfig;
+use outpost_tools::builtin::publish::PublishConfig;
+use outpost_tools::builtin::run_process::ProcessConfig;
+use outpost_tools::builtin::schedule::ScheduleConfig;
+use outpost_tools::declared::{Declared, DeclaredConfig};
+use outpost_tools::fault::Faults as ToolFaults;
+use outpost_tools::mcp::McpConfig;
+use outpost_tools::remote::RemoteConfig;
+use outpost_tools::requests::Correlate;
+use outpost_tools::secret::Header;
+use serde::Deserialize;
+
+use crate::config::{Config, Faults};
+use crate::dispatch::bundled_tools;
+use crate::firmware::hands;
+use crate::mqtt::config::Version;
+
+/// `[tools]`: each is there when its table is.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ToolsConfig {
+    /// `http_request`
+    pub http: Option<HttpConfig>,
+    /// `run_process`
+    pub process: Option<ProcessConfig>,
+    /// `publish`
+    pub publish: Option<PublishConfig>,
+    /// `remember` and `recall`
+    pub memory: Option<MemoryConfig>,
+    /// `schedule`, `list_schedule` and `cancel_schedule`
+    pub schedule: Option<ScheduleConfig>,
+    /// Tools that are offered over MQTT.
+    pub mqtt: Option<RemoteConfig>,
+}
+
+impl ToolsConfig {
+    /// The names of the built-in tools that are switched on.
+    fn names(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        for (is_on, tools) in [
+            (self.http.is_some(), &["http_request"][..]),
+            (self.process.is_some(), &["run_process"]),
+            (self.publish.is_some(), &["publish"]),
+            (self.memory.is_some(), &["remember", "recall"]),
+            (self.schedule.is_some(), &["schedule", "list_schedule", "cancel_schedule"]),
+        ] {
+            names.extend(tools.iter().filter(|_| is_on));
+        }
+        names
+    }
+}
+
+/// The names of all tools of the configuration; none where others can come while the program runs.
+pub(crate) fn names(config: &Config) -> Option<Vec<String>> {
+    if config.tools.mqtt.is_some() || !config.mcp.is_empty() {
+        return None;
+    }
+    let built_in = config.tools.names().into_iter().map(str::to_owned);
+    Some(built_in.chain(config.tool.iter().map(|tool| tool.name.clone())).collect())
+}
+
+/// Notes what cannot be used in any of the tables.
+pub(crate) fn check(config: &Config, faults: &mut Faults) {
+    let mut found = ToolFaults::default();
+    let tools = &config.tools;
+    tools.http.iter().for_each(|table| table.check(&mut found));
+    tools.process.iter().for_each(|table| table.check(&mut found));
+    tools.publish.iter().for_each(|table| table.check(&mut found));
+    tools.memory.iter().for_each(|table| table.check(&mut found));
+    tools.schedule.iter().for_each(|table| table.check(&mut found));
+    tools.mqtt.iter().for_each(|table| table.check(&mut found));
+    let bundled: BTreeSet<String> = bundled_tools().into_iter().map(|tool| tool.name).collect();
+    let mut taken: BTreeSet<&str> = bundled.iter().map(String::as_str).collect();
+    taken.extend(hands::TOOLS);
+    taken.extend(["raise_alert"]);
+    taken.extend(tools.names());
+    for (index, tool) in config.tool.iter().enumerate() {
+        let key = format!("tool[{index}]");
+        Declared::read(tool, &key, &mut found);
+        if !taken.insert(&tool.name) {
+            found.add(
+                format!("{key}.name"),
+                format!("{:?}", tool.name),
+                "there is a tool of that name: use another",
+            );
+        }
+        let by_properties = |request: &outpost_tools::declared::config::RequestAction| {
+            request.correlate == Correlate::Properties
+        };
+        if tool.request.as_ref().is_some_and(by_properties) && config.mqtt.version != Version::V5 {
+            let remedy = "set mqtt.version to \"5\", or use another way";
+            found.add(format!("{key}.request.correlate"), "\"properties\"", remedy);
+        }
+    }
+    let mut servers = BTreeSet::new();
+    for (index, server) in config.mcp.iter().enumerate() {
+        let key = format!("mcp[{index}]");
+        server.check(&key, &mut found);
+        if !servers.insert(&server.name) {
+            found.add(
+                format!("{key}.name"),
+                format!("{:?}", server.name),
+                "there is a server of that name: use another",
+            );
+        }
+    }
+    for fault in found.0 {
+        faults.add(fault.key, fault.value, fault.remedy);
+    }
+}
+
+/// The files that are named, for relative paths to be taken from the folder of the configuration.
+pub(crate) fn paths<'a>(
+    tools: &'a mut ToolsConfig,
+    declared: &'a mut [DeclaredConfig],
+    servers: &'a mut [McpConfig],
+) -> Vec<&'a mut Option<PathBuf>> {
+    let headers = declared.iter_mut().filter_map(|tool| tool.http.as_mut());
+    let headers = headers.flat_map(|http| http.headers.values_mut());
+    let headers = headers.chain(servers.iter_mut().flat_map(|server| server.headers.values_mut()));
+    let secrets = headers.filter_map(|header| match header {
+        Header::Secret(secret) => Some(&mut secret.file),
+        Header::Text(_) => None,
+    });
+    let memory = tools.memory.as_mut().map(|table| &mut table.path);
+    let schedule = tools.schedule.as_mut().map(|table| &mut table.path);
+    memory.into_iter().chain(schedule).chain(secrets).collect()
+}

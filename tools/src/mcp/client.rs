@@ -1,0 +1,271 @@
+//! Keeps a connection to an MCP server up, and offers its tools for as long as it lasts.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmcp::model::{
+    CallToolRequestParams, ClientCapabilities, ClientConfig, PaginatedRequestParams,
+    Tool as McpTool,
+};
+use rmcp::service::{NotificationContext, RunningService};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use rmcp::{ClientHandler, Peer, RoleClient, ServiceError, serve_client};
+use serde_json::Value;
+use tokio::process::{Child, Command};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use super::content::outcome;
+use super::{McpConfig, ourselves};
+use crate::http::plain_client;
+use crate::plain::{plain, short};
+use crate::process::Group;
+use crate::registry::Registry;
+use crate::tool::{
+    BoxFuture, Callable, Context, Definition, ErrorKind, Spec, ToolError, ToolOutcome,
+};
+
+/// Pauses between attempts to connect.
+const BACK_OFF: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_mins(2);
+/// A server that lasted for this long is tried again soon.
+const LASTED: Duration = Duration::from_mins(1);
+/// How long a server has for its start, and for its list of tools.
+const START: Duration = Duration::from_mins(1);
+/// Pages of a list of tools that are read at most.
+const MAX_PAGES: usize = 8;
+/// A longer description is cut, characters.
+const MAX_DESCRIPTION: usize = 300;
+/// A longer message of a server over HTTP is refused, bytes.
+const MAX_MESSAGE: usize = 8 << 20;
+
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// Keeps the connection to a server for ever. `changed` is told whenever the tools of it come or go; when this is dropped, so is
+/// the server.
+pub async fn attend(config: McpConfig, registry: Arc<Registry>, changed: Arc<Notify>) {
+    let mut pause = *BACK_OFF.start();
+    loop {
+        let started = Instant::now();
+        let mut offered = Offered { registry: &registry, names: Vec::new(), changed: &changed };
+        let Err(fault) = connection(&config, &mut offered).await;
+        drop(offered);
+        if started.elapsed() > LASTED {
+            pause = *BACK_OFF.start();
+        }
+        warn!(server = config.name, %fault, retry_in = ?pause, "no MCP server");
+        sleep(pause).await;
+        pause = (pause * 2).min(*BACK_OFF.end());
+    }
+}
+
+/// The tools of one connection, which go with it.
+struct Offered<'a> {
+    registry: &'a Registry,
+    names: Vec<String>,
+    changed: &'a Notify,
+}
+
+impl Offered<'_> {
+    fn clear(&mut self) {
+        for name in self.names.drain(..) {
+            self.registry.remove(&name);
+        }
+    }
+}
+
+impl Drop for Offered<'_> {
+    fn drop(&mut self) {
+        self.clear();
+        self.changed.notify_one();
+    }
+}
+
+/// One connection from beginning to end, and why it ended.
+async fn connection(
+    config: &McpConfig,
+    offered: &mut Offered<'_>,
+) -> Result<std::convert::Infallible, Fault> {
+    let handler = Handler { changed: Arc::default() };
+    let changed = Arc::clone(&handler.changed);
+    let late = "the server did not start in time";
+    let (service, _program) = timeout(START, open(config, handler)).await.map_err(|_| late)??;
+    loop {
+        let tools =
+            timeout(START, list(service.peer())).await.map_err(|_| "no list of tools came")??;
+        offer(config, offered, service.peer(), tools);
+        info!(
+            server = config.name,
+            tools = offered.names.len(),
+            "an MCP server's tools are offered"
+        );
+        tokio::select! {
+            () = changed.notified() => {}
+            () = closed(&service) => return Err("the server ended the connection".into()),
+        }
+    }
+}
+
+async fn closed(service: &RunningService<RoleClient, Handler>) {
+    while !service.is_closed() && !service.is_transport_closed() {
+        sleep(Duration::from_millis(250)).await;
+    }
+}
+
+async fn open(
+    config: &McpConfig,
+    handler: Handler,
+) -> Result<(RunningService<RoleClient, Handler>, Option<Program>), Fault> {
+    if let Some(url) = &config.url {
+        let mut headers = HashMap::new();
+        for (name, header) in &config.headers {
+            headers.extend([header.ready(name)?]);
+        }
+        let settings = StreamableHttpClientTransportConfig::with_uri(url.as_str())
+            .custom_headers(headers)
+            .max_json_response_size(MAX_MESSAGE)
+            .max_sse_event_size(MAX_MESSAGE);
+        // No redirects: they could carry the headers elsewhere.
+        let client = plain_client()?.redirect(reqwest::redirect::Policy::none()).build()?;
+        let transport = StreamableHttpClientTransport::with_client(client, settings);
+        return Ok((serve_client(handler, transport).await?, None));
+    }
+    let program = config.command.as_deref().unwrap_or_default();
+    let mut command = Command::new(program);
+    command.args(&config.args).env_clear().process_group(0).kill_on_drop(true);
+    for name in ["PATH", "HOME"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    command.env("LANG", "C.UTF-8").envs(&config.environment);
+    if let Some(folder) = &config.folder {
+        command.current_dir(folder);
+    }
+    // What it says beside the protocol goes where the agent's own log goes.
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = command.spawn().map_err(|fault| format!("{program}: {fault}"))?;
+    let (Some(out), Some(into)) = (child.stdout.take(), child.stdin.take()) else {
+        return Err(format!("{program}: it has no standard streams").into());
+    };
+    let program = Program { _group: Group::of(child.id()), _child: child };
+    Ok((serve_client(handler, (out, into)).await?, Some(program)))
+}
+
+/// The program of a server, which ends with the connection, and with it what it started.
+struct Program {
+    _group: Group,
+    _child: Child,
+}
+
+async fn list(peer: &Peer<RoleClient>) -> Result<Vec<McpTool>, ServiceError> {
+    let (mut tools, mut cursor) = (Vec::new(), None);
+    for _ in 0..MAX_PAGES {
+        let page = PaginatedRequestParams::default().with_cursor(cursor.take());
+        let page = peer.list_tools(Some(page)).await?;
+        tools.extend(page.tools);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(tools)
+}
+
+/// Offers what a server has now, in place of what it had.
+fn offer(
+    config: &McpConfig,
+    offered: &mut Offered<'_>,
+    peer: &Peer<RoleClient>,
+    tools: Vec<McpTool>,
+) {
+    offered.clear();
+    let is_wanted = |tool: &McpTool| {
+        config.tools.as_ref().is_none_or(|names| names.iter().any(|name| *name == tool.name))
+    };
+    let mut wanted = tools.into_iter().filter(is_wanted);
+    for tool in wanted.by_ref().take(config.max_tools) {
+        let definition = match definition(config, &tool) {
+            Ok(definition) => definition,
+            Err(fault) => {
+                warn!(server = config.name, tool = %tool.name, fault, "left out a tool");
+                continue;
+            }
+        };
+        let name = definition.spec.name.clone();
+        let ready = Ready { peer: peer.clone(), name: tool.name.into_owned() };
+        match offered.registry.add_defined(definition, ready) {
+            Ok(()) => offered.names.push(name),
+            Err(fault) => warn!(server = config.name, %fault, "left out a tool"),
+        }
+    }
+    if wanted.next().is_some() {
+        warn!(server = config.name, max = config.max_tools, "left out tools beyond mcp.max_tools");
+    }
+    offered.changed.notify_one();
+}
+
+fn definition(config: &McpConfig, tool: &McpTool) -> Result<Definition, String> {
+    let is_usable = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+    let name = tool.name.replace(|letter: char| !is_usable(letter), "_");
+    let name = format!("{}{name}", config.prefix());
+    let schema = plain(&Value::Object((*tool.input_schema).clone()))?;
+    let said = tool.description.as_deref().or(tool.title.as_deref()).unwrap_or(&tool.name);
+    Ok(Definition {
+        spec: Spec { name, description: short(said, MAX_DESCRIPTION), schema },
+        class: config.class.into(),
+        // What a server says of itself in this is a hint only.
+        idempotent: false,
+        limit: Some(config.limit()),
+    })
+}
+
+/// Hears what the server says by itself.
+#[derive(Debug)]
+struct Handler {
+    changed: Arc<Notify>,
+}
+
+impl ClientHandler for Handler {
+    async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.changed.notify_one();
+    }
+
+    fn get_info(&self) -> ClientConfig {
+        ClientConfig::new(ClientCapabilities::default(), ourselves())
+    }
+}
+
+/// A tool of a server.
+struct Ready {
+    peer: Peer<RoleClient>,
+    name: String,
+}
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ready").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Callable for Ready {
+    fn call<'a>(
+        &'a self,
+        arguments: Value,
+        _context: &'a Context,
+    ) -> BoxFuture<'a, Result<ToolOutcome, ToolError>> {
+        Box::pin(async move {
+            let mut call = CallToolRequestParams::new(self.name.clone());
+            call.arguments = arguments.as_object().cloned();
+            let result = self.peer.call_tool(call).await.map_err(|fault| ToolError {
+                kind: ErrorKind::Failed,
+                for_model: "the tool's server did not carry it out".into(),
+                for_operator: fault.to_string(),
+            })?;
+            outcome(result)
+        })
+    }
+}

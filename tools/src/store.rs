@@ -1,0 +1,49 @@
+//! Small files of JSON that are whole at any time: a new one takes the place of the old in one step.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}; mend it, or move it away to begin anew", path.display())]
+pub struct StoreError {
+    path: PathBuf,
+    reason: String,
+}
+
+/// Reads a file; without one, the default.
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, StoreError> {
+    let fault = |reason: String| StoreError { path: path.to_owned(), reason };
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|reason| fault(reason.to_string())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(fault(error.to_string())),
+    }
+}
+
+/// Writes a file. When this returns, it outlives a power cut.
+///
+/// # Errors
+/// When it cannot be written; then the old one is still there.
+pub fn write(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+    let replace = || {
+        let new = path.with_extension("new");
+        let mut file = File::create(&new)?;
+        serde_json::to_writer_pretty(&mut file, value)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    let fault =
+        |reason: std::io::Error| StoreError { path: path.to_owned(), reason: reason.to_string() };
+    replace().map_err(fault)
+}
