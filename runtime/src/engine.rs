@@ -69,6 +69,14 @@ pub struct Engine {
     context: usize,
 }
 
+/// A prompt that is to be computed.
+struct Asked<'a> {
+    prompt: &'a Prompt,
+    keys: &'a [Key],
+    adapter: Adapter,
+    stop: &'a Stop,
+}
+
 /// What this runtime reads of `generation_config.json`.
 #[derive(Debug, Deserialize)]
 struct GenerationConfig {
@@ -156,7 +164,15 @@ impl Engine {
 
         // Hashing the media once serves both the search for a kept beginning and the keeping.
         let mut keys = prefix_cache::keys(&prompt);
-        let (mut session, mut logits) = self.prefill(cache, &prompt, &keys, stop, &mut usage)?;
+        let adapter = self.adapter(&prompt)?;
+        let (mut session, mut logits) = if let Some(ready) = cache.take_ready(adapter, &keys) {
+            usage.cached_tokens = prompt.ids.len();
+            ready
+        } else {
+            let begun = cache.resume(adapter, &keys)?;
+            let asked = Asked { prompt: &prompt, keys: &keys, adapter, stop };
+            self.prefill(&asked, begun, cache, &mut usage)?
+        };
         let started = Instant::now();
         while let Some(tokens) = answer.advance(&logits, sink)? {
             stop.check()?;
@@ -205,8 +221,8 @@ impl Engine {
         self.check_context(&prompt)?;
         let (adapter, keys) = (self.adapter(&prompt)?, prefix_cache::keys(&prompt));
         let begun = cache.find(adapter, &keys)?;
-        let prefilled =
-            self.prefill_from(begun, cache, &prompt, &keys, stop, &mut Usage::default())?;
+        let asked = Asked { prompt: &prompt, keys: &keys, adapter, stop };
+        let prefilled = self.prefill(&asked, begun, cache, &mut Usage::default())?;
         cache.keep_ready(adapter, keys, prefilled);
         Ok(())
     }
@@ -247,35 +263,15 @@ impl Engine {
         Err(Error::ContextFull { prompt: length, new: 1, limit: self.context })
     }
 
-    /// Runs the prompt, from the longest beginning that the cache holds; the logits of its last position.
+    /// Runs the prompt from where a session has begun with it, if one has; the logits of its last position.
     fn prefill(
         &self,
-        cache: &mut PrefixCache,
-        prompt: &Prompt,
-        keys: &[Key],
-        stop: &Stop,
-        usage: &mut Usage,
-    ) -> Result<(Session, Vec<f32>)> {
-        let adapter = self.adapter(prompt)?;
-        if let Some(ready) = cache.take_ready(adapter, keys) {
-            usage.cached_tokens = prompt.ids.len();
-            return Ok(ready);
-        }
-        let begun = cache.resume(adapter, keys)?;
-        self.prefill_from(begun, cache, prompt, keys, stop, usage)
-    }
-
-    /// Runs the prompt from where a session has begun with it, if one has.
-    fn prefill_from(
-        &self,
+        asked: &Asked<'_>,
         begun: Option<Session>,
         cache: &mut PrefixCache,
-        prompt: &Prompt,
-        keys: &[Key],
-        stop: &Stop,
         usage: &mut Usage,
     ) -> Result<(Session, Vec<f32>)> {
-        let adapter = self.adapter(prompt)?;
+        let &Asked { prompt, keys, adapter, stop } = asked;
         let mut session = match begun {
             Some(session) => session,
             None => Session::new(&self.decoder, adapter, self.context)?,

@@ -135,6 +135,10 @@ impl TensorFile {
     }
 }
 
+/// Bytes that are read of a tensor at a time. What lies in memory beside the weights while they are loaded would otherwise stay
+/// with the allocator, which does not give large freed pieces back.
+const PIECE: usize = 1 << 20;
+
 /// The packed weights of a decoder.
 #[derive(Debug)]
 pub(crate) struct Weights {
@@ -168,19 +172,65 @@ impl Weights {
 
     /// A tensor on the device, in the number format of the file.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let bytes = self.bytes(name, shape)?;
-        let kind = match self.file.info(name).map(|info| info.dtype) {
-            Some(Dtype::F32) => Kind::Float,
-            Some(Dtype::BF16) => Kind::BFloat16,
-            Some(Dtype::I8) => Kind::Int8,
-            Some(Dtype::U8) => Kind::Uint8,
-            dtype => return Err(self.fault(format!("`{name}` has number format {dtype:?}"))),
-        };
-        Ok(Tensor::f_from_data_size(&bytes, &sizes(shape), kind)?.f_to(self.device)?)
+        let whole = Tensor::f_empty(sizes(shape), (self.kind(name)?, Device::Cpu))?;
+        self.rows(name, shape, |first, rows| {
+            Ok(whole.f_narrow(0, first, rows.size()[0])?.f_copy_(rows)?)
+        })?;
+        Ok(whole.f_to(self.device)?)
     }
 
-    /// The bytes of a tensor, which must have that shape.
-    pub(crate) fn bytes(&self, name: &str, shape: &[usize]) -> Result<Vec<u8>> {
+    /// A tensor on the device, `[rows, columns, ..]` in the file and `[columns, rows, ..]` here.
+    pub(crate) fn transposed(&self, name: &str, shape: &[usize; 3]) -> Result<Tensor> {
+        let [rows, columns, rest] = *shape;
+        let size = sizes(&[columns, rows, rest]);
+        let whole = Tensor::f_empty(size, (self.kind(name)?, Device::Cpu))?;
+        self.rows(name, shape, |first, rows| {
+            let mut place = whole.f_narrow(1, first, rows.size()[0])?;
+            Ok(place.f_copy_(&rows.f_transpose(0, 1)?)?)
+        })?;
+        Ok(whole.f_to(self.device)?)
+    }
+
+    /// Reads a tensor some rows at a time, and has each lot taken with the number of its first row.
+    fn rows(
+        &self,
+        name: &str,
+        shape: &[usize],
+        take: impl Fn(i64, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let kind = self.kind(name)?;
+        let width = kind.elt_size_in_bytes();
+        let (rows, row) = (shape[0], shape[1..].iter().product::<usize>() * width);
+        let most = (PIECE / row.max(1)).max(1);
+        for first in (0..rows).step_by(most) {
+            let end = rows.min(first + most);
+            let bytes = self.bytes(name, shape, width, first * row..end * row)?;
+            let mut size = sizes(shape);
+            size[0] = (end - first) as i64;
+            take(first as i64, &Tensor::f_from_data_size(&bytes, &size, kind)?)?;
+        }
+        Ok(())
+    }
+
+    fn kind(&self, name: &str) -> Result<Kind> {
+        match self.file.info(name).map(|info| info.dtype) {
+            Some(Dtype::F32) => Ok(Kind::Float),
+            Some(Dtype::BF16) => Ok(Kind::BFloat16),
+            Some(Dtype::I8) => Ok(Kind::Int8),
+            Some(Dtype::U8) => Ok(Kind::Uint8),
+            Some(dtype) => Err(self.fault(format!("`{name}` has number format {dtype:?}"))),
+            None => Err(self.fault(format!("`{name}` is missing"))),
+        }
+    }
+
+    /// Some of the bytes of a tensor, which must have that shape and that many bytes a number.
+    pub(crate) fn bytes(
+        &self,
+        name: &str,
+        shape: &[usize],
+        width: usize,
+        part: Range<usize>,
+    ) -> Result<Vec<u8>> {
         let info =
             self.file.info(name).ok_or_else(|| self.fault(format!("`{name}` is missing")))?;
         if info.shape != shape {
@@ -189,8 +239,10 @@ impl Weights {
                 info.shape
             )));
         }
-        let (start, end) = info.data_offsets;
-        self.file.bytes(info, 0..end - start)
+        if info.dtype.bitsize() != 8 * width {
+            return Err(self.fault(format!("`{name}` has number format {:?}", info.dtype)));
+        }
+        self.file.bytes(info, part)
     }
 
     pub(crate) fn fault(&self, fault: impl std::fmt::Display) -> Error {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use outpost_agent::mqtt::subscriber::{Received, Subscriber};
 use serde_json::json;
 
-use crate::broker::Broker;
+use outpost_tests::broker::Broker;
 use crate::daemon::{BURNT, Daemon, SLOW};
 use crate::{judge, say};
 

@@ -1,6 +1,5 @@
 //! `cargo xtask chaos`: the daemon and mosquitto under random faults. Nothing may be lost, done twice, or out of order.
 
-mod broker;
 mod crash;
 mod daemon;
 mod ledger;
@@ -13,11 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
 use outpost_agent::mqtt::subscriber::Subscriber;
+use outpost_tests::broker::{Broker, Proxy, Wire};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::broker::{Broker, Proxy, Wire};
 use crate::daemon::{CALLS, Daemon};
 use crate::ledger::Ledger;
 

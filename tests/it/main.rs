@@ -19,6 +19,8 @@ mod end_to_end;
 #[cfg(test)]
 mod firmware;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod gguf;
 #[cfg(test)]
 mod import;

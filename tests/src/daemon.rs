@@ -14,6 +14,8 @@ use outpost_runtime::{Error, Finish, Generation, Request, Stop, ToolCall, Usage}
 use outpost_tools::{AddError, Registry};
 use serde_json::Value;
 
+use crate::contract;
+
 /// What the scripted model does next.
 #[derive(Debug, Clone)]
 pub enum Line {
@@ -157,6 +159,13 @@ impl Daemon {
         self.broker
     }
 
+    /// The next message, which has to be as the contract says; none when there is none within `limit`.
+    async fn next(&mut self, limit: Duration) -> Option<Received> {
+        let received = self.subscriber.next(limit).await?;
+        contract::check(&received);
+        Some(received)
+    }
+
     /// The next message on a topic below the base, skipping others.
     ///
     /// # Panics
@@ -165,7 +174,7 @@ impl Daemon {
     pub async fn expect(&mut self, topic: &str) -> Value {
         let full = format!("outpost/outpost/{topic}");
         let mut others = Vec::new();
-        while let Some(Received { topic, payload, .. }) = self.subscriber.next(PATIENCE).await {
+        while let Some(Received { topic, payload, .. }) = self.next(PATIENCE).await {
             if topic == full {
                 return payload;
             }
@@ -182,7 +191,7 @@ impl Daemon {
     pub async fn expect_both(&mut self, topics: [&str; 2]) -> [Value; 2] {
         let full = topics.map(|topic| format!("outpost/outpost/{topic}"));
         let mut seen = [None, None];
-        while let Some(Received { topic, payload, .. }) = self.subscriber.next(PATIENCE).await {
+        while let Some(Received { topic, payload, .. }) = self.next(PATIENCE).await {
             if let Some(index) = full.iter().position(|wanted| *wanted == topic) {
                 seen[index].get_or_insert(payload);
             }
@@ -196,7 +205,7 @@ impl Daemon {
     /// All messages until the daemon has been quiet for a while.
     pub async fn until_quiet(&mut self, quiet: Duration) -> Vec<Received> {
         let mut all = Vec::new();
-        while let Some(received) = self.subscriber.next(quiet).await {
+        while let Some(received) = self.next(quiet).await {
             all.push(received);
         }
         all

@@ -1,5 +1,7 @@
-//! Real peers as small builders: sounds, pictures, checkpoints, and a daemon with a scripted or the bundled model.
+//! Real peers as small builders: sounds, pictures, checkpoints, a broker, and a daemon with a scripted or the bundled model.
 
+pub mod broker;
+pub mod contract;
 pub mod daemon;
 pub mod media;
 pub mod tool;

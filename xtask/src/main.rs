@@ -36,6 +36,7 @@ Tasks:
   synth [--preset NAME] DIR
                    write a checkpoint of a published model's full shape with random weights
   chaos [ARGS]     the daemon and mosquitto under random faults: nothing lost, nothing done twice
+  fleet [ARGS]     a thousand devices on one broker that comes and goes
   tidy             check the house rules
 
 LIBTORCH=DIR, or LIBTORCH_USE_PYTORCH=1, makes setup use that libtorch instead of fetching one.
@@ -64,9 +65,10 @@ fn run(args: &[String]) -> Result<()> {
         ["setup", "--cuda"] => setup::run(&root, setup::Flavour::Cuda),
         ["test"] => test::run(&root),
         ["test", "--vm"] => vm::run(&root),
-        ["demo", rest @ ..] => demo::run(&root, "outpost", &["demo"], rest),
-        ["synth", rest @ ..] => demo::run(&root, "outpost-synth", &[], rest),
-        ["chaos", rest @ ..] => demo::run(&root, "outpost-chaos", &[], rest),
+        ["demo", rest @ ..] => demo::demo(&root, rest),
+        ["synth", rest @ ..] => demo::run(&root, "outpost-synth", rest),
+        ["chaos", rest @ ..] => demo::run(&root, "outpost-chaos", rest),
+        ["fleet", rest @ ..] => demo::run(&root, "outpost-fleet", rest),
         ["tidy"] => tidy::run(&root),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

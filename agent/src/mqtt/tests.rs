@@ -5,6 +5,7 @@ mod contract;
 mod home_assistant;
 mod hostile;
 mod mosquitto;
+mod schemas;
 mod wire;
 
 use std::net::SocketAddr;

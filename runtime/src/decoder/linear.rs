@@ -1,6 +1,8 @@
 //! A matrix in the number format of the file, and the kernel that multiplies with it. What the numbers mean is in
 //! `import::quantize`, their names are in `weights`.
 
+use std::ops::Range;
+
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
@@ -102,7 +104,7 @@ impl Int4 {
 
     fn load(weights: &Weights, name: &str, rows: usize, width: usize) -> Result<Self> {
         let scales = format!("{name}.scale_zero");
-        let codes = weights.bytes(&format!("{name}.int4"), &[rows, width / 2])?;
+        let codes = Codes { weights, name: format!("{name}.int4"), rows, bytes: width / 2 };
         let groups = match weights.shape(&scales) {
             [_, groups, _] if *groups > 0 => *groups,
             _ => return Err(weights.fault(format!("`{scales}` is missing or mis-shaped"))),
@@ -113,14 +115,10 @@ impl Int4 {
                 weights.fault(format!("`{scales}` has {groups} groups for a width of {width}"))
             );
         }
-        let scale_zero =
-            weights.tensor(&scales, &[rows, groups, 2])?.f_transpose(0, 1)?.f_contiguous()?;
+        let scale_zero = weights.transposed(&scales, &[rows, groups, 2])?;
         let on_cpu = weights.device() == Device::Cpu;
-        let weight = if on_cpu {
-            cpu_layout(&codes, rows, width)?
-        } else {
-            cuda_layout(&codes, rows, width, weights.device())?
-        };
+        let weight =
+            if on_cpu { cpu_layout(&codes)? } else { cuda_layout(&codes, weights.device())? };
         Ok(Self { weight, scale_zero, group: group as i64, on_cpu })
     }
 
@@ -133,27 +131,46 @@ impl Int4 {
     }
 }
 
+/// A matrix of codes in its file, two in a byte, the even column in the high nibble.
+struct Codes<'a> {
+    weights: &'a Weights,
+    name: String,
+    rows: usize,
+    /// Of a row.
+    bytes: usize,
+}
+
+impl Codes<'_> {
+    fn read(&self, rows: Range<usize>) -> Result<Vec<u8>> {
+        let part = rows.start * self.bytes..rows.end * self.bytes;
+        self.weights.bytes(&self.name, &[self.rows, self.bytes], 1, part)
+    }
+}
+
 /// `[rows, width / 2]`, in blocks of rows as the CPU kernel of this machine wants them.
-fn cpu_layout(codes: &[u8], rows: usize, width: usize) -> Result<Tensor> {
-    let whole = Tensor::f_empty(sizes(&[rows, width / 2]), (Kind::Uint8, Device::Cpu))?;
-    for (block, codes) in codes.chunks(Int4::BLOCK * width / 2).enumerate() {
-        let mut wide = vec![0_i32; 2 * codes.len()];
-        for ([even, odd], byte) in wide.as_chunks_mut().0.iter_mut().zip(codes) {
+fn cpu_layout(codes: &Codes<'_>) -> Result<Tensor> {
+    let whole = Tensor::f_empty(sizes(&[codes.rows, codes.bytes]), (Kind::Uint8, Device::Cpu))?;
+    for start in (0..codes.rows).step_by(Int4::BLOCK) {
+        let block = codes.read(start..codes.rows.min(start + Int4::BLOCK))?;
+        let mut wide = vec![0_i32; 2 * block.len()];
+        for ([even, odd], byte) in wide.as_chunks_mut().0.iter_mut().zip(block) {
             (*even, *odd) = (i32::from(byte >> 4), i32::from(byte & 15));
         }
         let part = Tensor::f_from_slice(&wide)?
-            .f_view([-1, width as i64])?
+            .f_view([-1, 2 * codes.bytes as i64])?
             .f_internal_convert_weight_to_int4pack_for_cpu(1)?;
-        whole.f_narrow(0, (block * Int4::BLOCK) as i64, part.size()[0])?.f_copy_(&part)?;
+        whole.f_narrow(0, start as i64, part.size()[0])?.f_copy_(&part)?;
     }
     Ok(whole)
 }
 
 /// The tiles of the CUDA kernel. Its input has the nibbles in the order of the file.
-fn cuda_layout(codes: &[u8], rows: usize, width: usize, device: Device) -> Result<Tensor> {
+fn cuda_layout(codes: &Codes<'_>, device: Device) -> Result<Tensor> {
+    let width = 2 * codes.bytes;
     let inner_tiles =
         [8, 4, 2].into_iter().find(|tiles| width.is_multiple_of(16 * tiles)).unwrap_or(2);
-    Ok(Tensor::f_from_data_size(codes, &sizes(&[rows, width / 2]), Kind::Uint8)?
+    let whole = codes.read(0..codes.rows)?;
+    Ok(Tensor::f_from_data_size(&whole, &sizes(&[codes.rows, codes.bytes]), Kind::Uint8)?
         .f_to(device)?
         .f_internal_convert_weight_to_int4pack(inner_tiles as i64)?)
 }

@@ -16,6 +16,7 @@ mod rope;
 
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tch::{Device, Kind, Tensor};
@@ -109,13 +110,8 @@ impl Decoder {
         let sizes = &config.decoder;
         let embed_tokens =
             Linear::load(weights, "model.embed_tokens", sizes.vocab_size, sizes.hidden_size)?;
-        // A tied head is stored only where its format differs from the embedding's.
-        let lm_head = if weights.has_matrix("lm_head") || !sizes.tie_word_embeddings {
-            Linear::load(weights, "lm_head", sizes.vocab_size, sizes.hidden_size)?
-        } else {
-            embed_tokens.share()
-        };
-        let layers = load_layers(weights, config)?;
+        let (layers, lm_head) = load_most(weights, config)?;
+        let lm_head = lm_head.unwrap_or_else(|| embed_tokens.share());
         let kind = match &embed_tokens {
             Linear::Dense(weight) => weight.kind(),
             _ => Kind::BFloat16,
@@ -254,29 +250,52 @@ impl Decoder {
     }
 }
 
-/// All layers. What takes the time is to lay int4 weights out for the CPU's kernel, so several threads share them; few, since each
-/// holds a block of wide codes.
-fn load_layers(weights: &Weights, config: &Config) -> Result<Vec<Layer>> {
-    let count = config.decoder.num_hidden_layers;
+/// All layers, and the head if it is not the embedding. What takes the time is to lay int4 weights out for the CPU's kernel, so
+/// several threads share them; few, since each holds a block of wide codes.
+fn load_most(weights: &Weights, config: &Config) -> Result<(Vec<Layer>, Option<Linear>)> {
+    let sizes = &config.decoder;
+    // A tied head is stored only where its format differs from the embedding's.
+    let has_head = weights.has_matrix("lm_head") || !sizes.tie_word_embeddings;
     let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
-    let share = |thread: usize| {
+    let next = AtomicUsize::new(0);
+    let share = || {
         let _no_grad = tch::no_grad_guard();
-        (thread * count / threads..(thread + 1) * count / threads)
-            .map(|layer| Layer::load(weights, config, &format!("model.layers.{layer}")))
-            .collect::<Result<Vec<_>>>()
+        let (mut layers, mut head) = (Vec::new(), None);
+        loop {
+            match next.fetch_add(1, Ordering::Relaxed) {
+                // The head comes first: it is as large as several layers.
+                0 if has_head => {
+                    let (rows, width) = (sizes.vocab_size, sizes.hidden_size);
+                    head = Some(Linear::load(weights, "lm_head", rows, width)?);
+                }
+                0 => {}
+                number if number <= sizes.num_hidden_layers => {
+                    let path = format!("model.layers.{}", number - 1);
+                    layers.push((number, Layer::load(weights, config, &path)?));
+                }
+                _ => return Ok((layers, head)),
+            }
+        }
     };
+    // These threads share the work already; libtorch's own would only wait for each other.
+    let of_torch = tch::get_num_threads();
+    tch::set_num_threads(1);
     let shares = thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|i| scope.spawn(move || share(i))).collect();
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(share)).collect();
         let ended =
             running.into_iter().map(|share| share.join().unwrap_or_else(|p| resume_unwind(p)));
         ended.collect::<Result<Vec<_>>>()
-    })?;
-    Ok(shares.into_iter().flatten().collect())
+    });
+    tch::set_num_threads(of_torch);
+    let (layers, heads): (Vec<_>, Vec<_>) = shares?.into_iter().unzip();
+    let mut layers: Vec<_> = layers.into_iter().flatten().collect();
+    layers.sort_unstable_by_key(|(number, _)| *number);
+    Ok((layers.into_iter().map(|(_, layer)| layer).collect(), heads.into_iter().flatten().next()))
 }
 
 /// Bytes of a layer's intermediate results at a time. A matrix product of some hundred rows is as fast a row as one of
 /// thousands; what more rows at a time would add is memory.
-const ACTIVATIONS: usize = 32 << 20;
+const ACTIVATIONS: usize = 16 << 20;
 
 /// How many positions go through the layers at a time: as many as [`ACTIVATIONS`] allows for at a layer's widest point, where
 /// gate and up, what an adapter adds to them, and their sum are held at once.

@@ -12,20 +12,24 @@ use tokio::net::{TcpListener, tcp};
 use tokio::sync::watch;
 
 /// A running broker; killed on drop.
-pub(crate) struct Broker {
+#[derive(Debug)]
+pub struct Broker {
     child: Child,
     folder: PathBuf,
     address: SocketAddr,
 }
 
 impl Broker {
-    /// Starts mosquitto; with `persistent` it has what it held before.
-    pub(crate) fn start(folder: &Path, port: u16, persistent: bool) -> Result<Self> {
+    /// Starts mosquitto with no bound on what waits; with `persistent` it has what it held before.
+    ///
+    /// # Errors
+    /// When it is not installed, or does not listen within 20 s.
+    pub fn start(folder: &Path, port: u16, persistent: bool) -> Result<Self> {
         let config = folder.join("mosquitto.conf");
         let place = folder.display();
         let text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\n\
-             persistence {persistent}\npersistence_location {place}/\nuser root\n"
+             max_queued_messages 0\n             persistence {persistent}\npersistence_location {place}/\nuser root\n"
         );
         std::fs::write(&config, text)?;
         let log = OpenOptions::new().create(true).append(true).open(folder.join("broker.log"))?;
@@ -43,13 +47,21 @@ impl Broker {
         Ok(broker)
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends it: politely, so that it saves what it has, or with SIGKILL.
-    pub(crate) fn end(mut self, politely: bool) -> Result<(PathBuf, u16)> {
+    /// Ends it: politely, so that it saves what it has, or with SIGKILL. Gives its folder and port.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn end(mut self, politely: bool) -> Result<(PathBuf, u16)> {
         if politely {
             let pid = self.child.id().to_string();
             Command::new("kill").arg(&pid).status().context("kill")?;
@@ -70,7 +82,7 @@ impl Drop for Broker {
 
 /// How the wire is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wire {
+pub enum Wire {
     /// As a wire should be.
     Whole,
     /// There is none: connections end, and none is taken.
@@ -82,15 +94,19 @@ pub(crate) enum Wire {
 }
 
 /// A wire to a broker.
-pub(crate) struct Proxy {
+#[derive(Debug)]
+pub struct Proxy {
     /// Where the daemon connects.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     wire: watch::Sender<Wire>,
 }
 
 impl Proxy {
     /// Lays a wire.
-    pub(crate) async fn to(broker: SocketAddr) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub async fn to(broker: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let (wire, watched) = watch::channel(Wire::Whole);
@@ -105,7 +121,7 @@ impl Proxy {
     }
 
     /// Makes the wire like that.
-    pub(crate) fn set(&self, wire: Wire) {
+    pub fn set(&self, wire: Wire) {
         self.wire.send_replace(wire);
     }
 }

@@ -1,0 +1,91 @@
+//! One device of the fleet: the daemon's client, and answers that no model gave.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Result;
+use outpost_agent::event::{EventId, Inbound, Origin};
+use outpost_agent::heartbeat::Heartbeats;
+use outpost_agent::mqtt::MqttConfig;
+use outpost_agent::mqtt::client::{self, LinkStatus, Publisher};
+use outpost_agent::mqtt::config::Version;
+use outpost_agent::report::{AnswerReport, Body, Outcome, Report, ReportId, ToolReport};
+use serde_json::{Map, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::Options;
+
+/// Questions that wait at a device.
+const INBOUND: usize = 16;
+
+pub(crate) struct Device {
+    publisher: Publisher,
+}
+
+/// The name of a device.
+pub(crate) fn name(index: usize) -> String {
+    format!("sim-{index:04}")
+}
+
+impl Device {
+    /// Starts a device that connects by itself; it ends with `stop`.
+    pub(crate) fn start(
+        index: usize,
+        broker: SocketAddr,
+        options: &Options,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<Self> {
+        let mut config = MqttConfig {
+            device: name(index),
+            host: Some(broker.ip().to_string()),
+            port: broker.port(),
+            ..MqttConfig::default()
+        };
+        if !options.embedded {
+            config.version = Version::V5;
+            config.group = Some("fleet".into());
+        }
+        let (inbound, asked) = mpsc::channel(INBOUND);
+        let link = (stop.clone(), Heartbeats::default().part("mqtt"));
+        let publisher = client::connect(&config, None, inbound, tracker, link)?;
+        tracker.spawn(answer(publisher.clone(), asked));
+        Ok(Self { publisher })
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        *self.publisher.status().borrow() == LinkStatus::Up
+    }
+
+    /// Reports a tool call, and gives the id of its report.
+    pub(crate) fn report(&self, number: usize) -> String {
+        let report = Report::now(Body::Tool(ToolReport {
+            call: ReportId::new(),
+            cause: EventId::new(),
+            origin: Origin::Voice,
+            name: "set_volume".into(),
+            arguments: Map::from_iter([("level".to_owned(), json!(number))]),
+            outcome: Outcome::Done(json!({ "ok": true })),
+            latency: Duration::from_millis(1),
+        }));
+        self.publisher.publish(&report);
+        report.id.to_string()
+    }
+}
+
+async fn answer(publisher: Publisher, mut asked: mpsc::Receiver<Inbound>) {
+    while let Some(inbound) = asked.recv().await {
+        let Inbound::Ask(ask) = inbound else { continue };
+        publisher.publish(&Report::now(Body::Answer(AnswerReport {
+            event: EventId::new(),
+            transaction: ask.transaction,
+            respond_to: ask.respond_to,
+            text: "Well.".into(),
+            calls: Vec::new(),
+            latency: Duration::ZERO,
+            error: None,
+        })));
+    }
+}

@@ -1,0 +1,33 @@
+//! What a running daemon says, against `docs/asyncapi.yaml`.
+
+use std::sync::LazyLock;
+
+use outpost_agent::mqtt::subscriber::Received;
+use serde_json::Value;
+
+#[path = "../../agent/src/mqtt/tests/schemas.rs"]
+mod schemas;
+
+static DOCUMENT: LazyLock<Result<Value, String>> = LazyLock::new(schemas::document);
+
+/// Topics below a device's that tests publish to themselves.
+const TOLD: [&str; 4] = ["/ask", "/ask/audio", "/ask/image", "/set/"];
+
+/// Sees that a message of the daemon is as the document says.
+///
+/// # Panics
+/// When it is not.
+#[expect(clippy::panic, reason = "this is the assertion")]
+pub fn check(received: &Received) {
+    let Received { topic, payload, .. } = received;
+    let below = topic.trim_start_matches("outpost/outpost");
+    if TOLD.iter().any(|told| below.starts_with(told)) {
+        return;
+    }
+    let found = DOCUMENT.as_ref().map_err(Clone::clone);
+    match found.and_then(|document| schemas::faults(document, topic, payload)) {
+        Ok(faults) if faults.is_empty() => {}
+        Ok(faults) => panic!("{payload} is not as docs/asyncapi.yaml says: {faults:?}"),
+        Err(fault) => panic!("docs/asyncapi.yaml: {fault}"),
+    }
+}
