@@ -90,6 +90,25 @@ fn slow(mark: PathBuf) -> TestTool {
     })
 }
 
+/// The library by which a process can be told another time: Debian's package `faketime`.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+/// Where the daemon's clock is read from, as an offset in seconds.
+const CLOCK: &str = "clock";
+
+/// Whether the daemon's clock can be put.
+pub(crate) fn has_clock() -> bool {
+    Path::new(FAKETIME).exists()
+}
+
+/// Puts the clock on the daemon's wall; the one that never goes back goes on as it was.
+pub(crate) fn put_clock(folder: &Path, offset: i64) -> Result<()> {
+    // Renamed into place, so that no half number is read.
+    let fresh = folder.join("clock.new");
+    std::fs::write(&fresh, format!("{offset:+}"))?;
+    Ok(std::fs::rename(fresh, folder.join(CLOCK))?)
+}
+
 /// The daemon as a process of its own; killed on drop.
 pub(crate) struct Daemon {
     child: Child,
@@ -99,14 +118,16 @@ impl Daemon {
     /// Starts it; what it logs goes to `folder`.
     pub(crate) fn start(folder: &Path) -> Result<Self> {
         let log = OpenOptions::new().create(true).append(true).open(folder.join("daemon.log"))?;
-        let child = Command::new(std::env::current_exe()?)
-            .arg("daemon")
-            .arg(folder)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .context("cannot start the daemon")?;
-        Ok(Self { child })
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("daemon").arg(folder).stdout(Stdio::null()).stderr(log);
+        let clock = folder.join(CLOCK);
+        if clock.exists() {
+            command
+                .env("LD_PRELOAD", FAKETIME)
+                .env("FAKETIME_TIMESTAMP_FILE", clock)
+                .envs([("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
+        }
+        Ok(Self { child: command.spawn().context("cannot start the daemon")? })
     }
 
     /// Kills it: it gets no chance to tidy up.

@@ -14,6 +14,12 @@ pub(crate) struct Ledger {
     seen: HashMap<String, Value>,
     /// The latest id on each topic; ids grow with time.
     latest: HashMap<String, String>,
+    /// Whether the clock was put, so that they need not grow.
+    clock_was_put: bool,
+    /// The event whose calls come now, and the last of them.
+    turn: (String, u64),
+    /// The events whose calls all came before.
+    over: BTreeSet<String>,
     /// The reports of each event's calls, by their argument.
     calls: BTreeMap<String, BTreeMap<u64, BTreeSet<String>>>,
     /// The event that each transaction was answered for.
@@ -41,13 +47,14 @@ impl Ledger {
             return None;
         }
         let latest = self.latest.insert(topic.clone(), id.clone());
-        if latest.is_some_and(|latest| latest > id) {
+        if !self.clock_was_put && latest.is_some_and(|latest| latest > id) {
             self.faults.push(format!("{topic}: {id} came late"));
         }
         self.seen.insert(id.clone(), payload.clone());
         if topic.contains("/tool/") {
             let (cause, level) =
                 (payload["cause"].as_str()?, payload["arguments"]["level"].as_u64()?);
+            self.hold_order(cause, level);
             let calls = self.calls.entry(cause.to_owned()).or_default();
             calls.entry(level).or_default().insert(id);
             return None;
@@ -58,6 +65,24 @@ impl Ledger {
             self.answers.entry(transaction.to_owned()).or_default().insert(event.to_owned());
         }
         Some(transaction.to_owned())
+    }
+
+    /// From here on ids may be lower than those before.
+    pub(crate) fn clock_was_put(&mut self) {
+        self.clock_was_put = true;
+    }
+
+    /// Calls come event by event, and those of an event in their order.
+    fn hold_order(&mut self, event: &str, level: u64) {
+        let (now, last) = &self.turn;
+        let is_late = if now == event { level <= *last } else { self.over.contains(event) };
+        if is_late {
+            self.faults.push(format!("event {event}: call {level} came late"));
+        }
+        if now != event {
+            self.over.insert(now.clone());
+        }
+        self.turn = (event.to_owned(), level);
     }
 
     /// How many calls were reported.

@@ -71,9 +71,11 @@ enum Fault {
     Slow,
     /// The disk of the outbox is full for a while.
     DiskFull,
+    /// The clock on the wall is put forward or back by up to a day, and stays so.
+    Clock,
 }
 
-const FAULTS: [Fault; 7] = [
+const FAULTS: [Fault; 8] = [
     Fault::Kill,
     Fault::BrokerSaved,
     Fault::BrokerBlank,
@@ -81,6 +83,7 @@ const FAULTS: [Fault; 7] = [
     Fault::Stall,
     Fault::Slow,
     Fault::DiskFull,
+    Fault::Clock,
 ];
 
 #[tokio::main]
@@ -140,6 +143,11 @@ impl Trial {
             proxy.address.port()
         );
         std::fs::write(folder.path().join("outpost.toml"), config)?;
+        if daemon::has_clock() {
+            daemon::put_clock(folder.path(), 0)?;
+        } else {
+            say!("the package faketime is not installed: the fault `clock` is left out");
+        }
         let judge = judge(&broker).await?;
         let daemon = Daemon::start(folder.path())?;
         let random = StdRng::seed_from_u64(seed);
@@ -152,7 +160,12 @@ impl Trial {
     fn choose(&mut self) -> Fault {
         loop {
             let fault = FAULTS.choose(&mut self.random).copied().unwrap_or(Fault::Cut);
-            if fault != Fault::DiskFull || self.disk.is_some() {
+            let possible = match fault {
+                Fault::DiskFull => self.disk.is_some(),
+                Fault::Clock => daemon::has_clock(),
+                _ => true,
+            };
+            if possible {
                 return fault;
             }
         }
@@ -213,6 +226,11 @@ impl Trial {
                 });
                 self.watch(time, None).await;
                 self.proxy.set(Wire::Whole);
+            }
+            Fault::Clock => {
+                let offset = self.random.random_range(-86_400..86_400);
+                daemon::put_clock(self.folder.path(), offset)?;
+                self.ledger.clock_was_put();
             }
             Fault::DiskFull => {
                 self.disk.as_ref().map(Disk::fill).transpose()?;
