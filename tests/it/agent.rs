@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use outpost_agent::config::Config;
+use outpost_agent::mqtt::subscriber::Received;
 use outpost_agent::senses::Pace;
 use outpost_agent::senses::microphone::judge::Vad;
 use outpost_agent::watch::WatchRule;
@@ -203,6 +204,43 @@ async fn a_muted_agent_hears_nothing_and_answers_in_writing() {
     assert_eq!(daemon.expect("answer").await["text"], "Done.");
     let rest = daemon.until_quiet(Duration::from_secs(4)).await;
     assert!(rest.iter().all(|message| !message.topic.ends_with("event/voice")), "{rest:?}");
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn set_listen_opens_the_microphone_and_what_was_said_until_it_closes_is_the_utterance() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound = [silence(0.2), tone(0.8), silence(60.0)].concat();
+    let mut config = Config::default();
+    config.microphone.path = Some(write_wav(&dir.path().join("command.wav"), &sound).unwrap());
+    config.microphone.vad = Vad::Energy;
+    config.microphone.push_to_talk = true;
+    // Only closing the microphone ends what is said.
+    config.microphone.endpoint.hangover = Some(Duration::from_secs(40));
+    config.microphone.endpoint.max_utterance = Duration::from_secs(50);
+    let script = Script::new([
+        Line::Call(vec![("set_light", json!({"room": "kitchen", "state": "on"}))]),
+        Line::Say("Done."),
+    ]);
+    let mut daemon = Daemon::scripted(config, &script).await.unwrap();
+    let closed = daemon.until_quiet(Duration::from_secs(3)).await;
+    let is_listening = |message: &Received| message.payload["state"] == "listening";
+    assert!(!closed.iter().any(is_listening), "{closed:?}");
+
+    daemon.tell("set/listen", "ON").await;
+    assert_eq!(daemon.expect("state").await["state"], "listening");
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    daemon.tell("set/listen", "OFF").await;
+    let voice = daemon.expect("event/voice").await;
+    assert_eq!((&voice["outcome"], &voice["calls"]), (&json!("called"), &json!(["set_light"])));
+    assert!(voice["duration_ms"].as_u64() >= Some(800), "{voice}");
+
+    // Nobody speaks any more.
+    daemon.tell("set/listen", "ON").await;
+    while daemon.expect("state").await["state"] != "listening" {}
+    daemon.tell("set/listen", "OFF").await;
+    assert_eq!(daemon.expect("event/voice").await["outcome"], "timeout");
+    assert_eq!(script.requests().len(), 2);
     assert!(daemon.end().await);
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use outpost_agent::config::Config;
+use outpost_agent::mqtt::subscriber::Received;
 use outpost_agent::policy::RuleConfig;
 use outpost_agent::senses::microphone::judge::Vad;
 use outpost_firmware_bridge::simulator::{Bench, Deed, Seen, Simulator};
@@ -85,6 +86,40 @@ async fn without_the_button_nothing_is_heard() {
         .collect();
     assert!(topics.contains(&"event/input"), "{topics:?}");
     assert!(!topics.contains(&"event/voice"), "{topics:?}");
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn the_boards_mute_button_throws_away_what_is_being_said_and_mqtt_lifts_what_it_set() {
+    let dir = tempfile::tempdir().unwrap();
+    // Somebody speaks without a pause.
+    let sound = [silence(0.2), tone(40.0)].concat();
+    let (mut config, mut bench, _tasks) = board();
+    config.firmware.mute = Some("talk".into());
+    config.microphone.path = Some(write_wav(&dir.path().join("speech.wav"), &sound).unwrap());
+    config.microphone.vad = Vad::Energy;
+    config.microphone.endpoint.max_utterance = Duration::from_secs(50);
+    let script = Script::new([]);
+    let mut daemon = connected(config, &script).await;
+    sees(&mut bench.seen, Seen::Led(AgentState::Listening)).await;
+
+    bench.deeds.send(Deed::Press).await.unwrap();
+    assert_eq!(daemon.expect("event/voice").await["outcome"], "muted");
+    sees(&mut bench.seen, Seen::Led(AgentState::Muted)).await;
+    bench.deeds.send(Deed::Release).await.unwrap();
+    let muted = daemon.until_quiet(Duration::from_secs(2)).await;
+    let is_voice = |received: &Received| received.topic.ends_with("event/voice");
+    assert!(!muted.iter().any(is_voice), "{muted:?}");
+
+    daemon.tell("set/mute", "OFF").await;
+    sees(&mut bench.seen, Seen::Led(AgentState::Listening)).await;
+    bench.deeds.send(Deed::Press).await.unwrap();
+    sees(&mut bench.seen, Seen::Led(AgentState::Muted)).await;
+    assert_eq!(daemon.expect("event/voice").await["outcome"], "muted");
+    bench.deeds.send(Deed::Release).await.unwrap();
+    bench.deeds.send(Deed::Press).await.unwrap();
+    sees(&mut bench.seen, Seen::Led(AgentState::Listening)).await;
+    assert!(script.requests().is_empty());
     assert!(daemon.end().await);
 }
 

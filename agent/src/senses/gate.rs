@@ -1,7 +1,7 @@
 //! Whether the microphone may be heard: muted, held open by a button, or always open.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Whether the microphone may be heard. Clones are the same gate.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +12,7 @@ struct Inner {
     needs_holding: bool,
     held: AtomicBool,
     muted: AtomicBool,
+    mutes: AtomicU64,
 }
 
 impl Gate {
@@ -32,6 +33,7 @@ impl Gate {
 
     /// Mute is hard: while it is set, nothing passes, whatever is held.
     pub fn mute(&self, muted: bool) {
+        self.0.mutes.fetch_add(u64::from(muted), Ordering::SeqCst);
         self.0.muted.store(muted, Ordering::SeqCst);
     }
 
@@ -43,6 +45,11 @@ impl Gate {
     /// Whether mute is set.
     pub fn is_muted(&self) -> bool {
         self.0.muted.load(Ordering::SeqCst)
+    }
+
+    /// How often mute was set: who looks seldom sees by this that it was set and lifted in between.
+    pub fn mutes(&self) -> u64 {
+        self.0.mutes.load(Ordering::SeqCst)
     }
 
     /// Whether sound may pass now.

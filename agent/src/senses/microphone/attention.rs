@@ -9,6 +9,8 @@ use serde::Deserialize;
 
 use crate::config::{Faults, seconds};
 use crate::senses::SenseError;
+use crate::senses::microphone::judge::Vad;
+use crate::senses::microphone::spotter::Spotter;
 
 /// Sound kept for whoever wants to check the word: as much as the detector looks at, and a little more.
 const WORD: usize = RATE as usize * 2;
@@ -78,7 +80,7 @@ impl WakeConfig {
 /// Hears the wake word, and says for how long the agent attends.
 #[derive(Debug)]
 pub struct Attention {
-    detector: WakeWord,
+    spotter: Spotter,
     threshold: f32,
     window: usize,
     step: Vec<f32>,
@@ -99,14 +101,14 @@ pub enum Step {
 }
 
 impl Attention {
-    /// Loads the word of a configuration, if there is one.
+    /// Loads the word of a configuration, if there is one; `vad` says what tells sound that might be it from silence.
     ///
     /// # Errors
     /// When a graph cannot be read.
-    pub fn load(config: &WakeConfig) -> Result<Option<Self>, SenseError> {
+    pub fn load(config: &WakeConfig, vad: Vad) -> Result<Option<Self>, SenseError> {
         let Some(files) = config.files() else { return Ok(None) };
         Ok(Some(Self {
-            detector: WakeWord::load(&files)?,
+            spotter: Spotter::load(&files, vad)?,
             threshold: config.threshold,
             window: (config.window.as_secs_f64() * f64::from(RATE)) as usize,
             step: Vec::new(),
@@ -133,16 +135,17 @@ impl Attention {
         let Ok(step) = <&[f32; WakeWord::STEP]>::try_from(&self.step[..]) else {
             return Step::Same;
         };
-        // The graphs ran when they were loaded, and their input has always the same shape.
-        let score = self.detector.judge(step).unwrap_or(0.0);
-        self.step.clear();
         if self.left > 0 {
+            self.spotter.skip(step);
+            self.step.clear();
             if !speaking {
                 self.left = self.left.saturating_sub(WakeWord::STEP);
             }
             return if self.left == 0 { Step::Expired } else { Step::Same };
         }
-        if score < self.threshold {
+        let is_said = self.spotter.judge(step).is_some_and(|score| score >= self.threshold);
+        self.step.clear();
+        if !is_said {
             return Step::Same;
         }
         self.attend();
@@ -152,7 +155,7 @@ impl Attention {
     /// Attends from now on, as after the word.
     pub fn attend(&mut self) {
         self.left = self.window;
-        self.detector.reset();
+        self.spotter.forget();
     }
 
     /// Attends no more, until the word is said again.
@@ -162,7 +165,7 @@ impl Attention {
 
     /// Drops what was heard.
     pub fn forget(&mut self) {
-        self.detector.reset();
+        self.spotter.forget();
         self.step.clear();
         self.heard.clear();
         self.left = 0;

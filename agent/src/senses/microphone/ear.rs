@@ -37,7 +37,7 @@ impl Ear {
         let judge = judge(config.vad, &config.endpoint);
         Ok(Self {
             endpoint: Endpoint::new(config.endpoint.clone(), judge),
-            attention: Attention::load(&config.wake)?,
+            attention: Attention::load(&config.wake, config.vad)?,
             word: None,
             source,
             cuts: Vec::new(),

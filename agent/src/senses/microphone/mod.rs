@@ -1,6 +1,6 @@
 //! The microphone: a sound card or files → utterances, on a thread of its own.
 //!
-//! [`AudioSource`] (a [`device`] on [`pcm`], or files) → gate → [`meter`] → [`ear`] ([`attention`], endpoint with a [`judge`]) → [`Heard`].
+//! [`AudioSource`] (a [`device`] on [`pcm`], or files) → gate → [`meter`] → [`ear`] ([`attention`] with a spotter of its word, endpoint with a [`judge`]) → [`Heard`].
 //! While the gate is closed nothing passes it, and what was under way is dropped.
 
 pub mod attention;
@@ -10,7 +10,9 @@ pub mod judge;
 pub mod meter;
 pub mod pcm;
 pub mod samples;
+mod spotter;
 pub mod status;
+mod stillness;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -225,6 +227,7 @@ pub fn listen(
         meter: Meter::default(),
         shown,
         was_open: gate.is_open(),
+        mutes: gate.mutes(),
         gate,
         status,
         sender,
@@ -253,15 +256,19 @@ struct Listener {
     sender: Sender<Heard>,
     is_held: bool,
     was_open: bool,
+    /// How often mute had been set at the last look.
+    mutes: u64,
 }
 
 impl Listener {
     /// Reads once; false when it is over.
     fn round(&mut self, chunk: &mut Vec<f32>) -> bool {
         let mut heard = Vec::new();
-        if !self.gate.is_open() {
+        let mutes = self.gate.mutes();
+        let was_muted = std::mem::replace(&mut self.mutes, mutes) != mutes;
+        if was_muted || !self.gate.is_open() {
             if std::mem::take(&mut self.was_open) {
-                if self.gate.is_muted() {
+                if was_muted || self.gate.is_muted() {
                     self.ear.mute(&mut heard);
                 } else {
                     self.ear.close(&mut heard);
@@ -277,7 +284,7 @@ impl Listener {
         chunk.clear();
         let read = self.source.read(chunk);
         // Closed in the meantime: what was read then is dropped, and the next round ends what is under way.
-        if !self.gate.is_open() {
+        if self.gate.mutes() != self.mutes || !self.gate.is_open() {
             return true;
         }
         self.follow_button(&mut heard);

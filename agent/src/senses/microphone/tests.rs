@@ -108,6 +108,19 @@ async fn mute_throws_away_what_was_being_said_and_lets_nothing_through() {
 }
 
 #[tokio::test]
+async fn a_mute_that_is_lifted_at_once_throws_away_what_was_being_said_too() {
+    let mut bench = bench(Gate::open());
+    bench.pass(12);
+    assert_eq!(bench.next().await, Heard::Started);
+    bench.gate.mute(true);
+    bench.gate.mute(false);
+    bench.pass(12);
+    let why = Unheard::Muted;
+    assert!(matches!(bench.next().await, Heard::Nothing { why: heard, .. } if heard == why));
+    assert_eq!(bench.next().await, Heard::Started);
+}
+
+#[tokio::test]
 async fn a_button_that_comes_up_ends_the_utterance() {
     let mut bench = bench(Gate::held());
     bench.gate.hold(true);
