@@ -29,7 +29,7 @@ const MASKED: [&str; 9] = [
     "mosquitto.service",
 ];
 /// A run that takes longer hangs.
-const LIMIT: &str = "5400";
+const LIMIT: &str = "10800";
 /// How the checks in the machine say that all went well.
 const SUCCESS: &str = "vm: all checks passed";
 
@@ -37,10 +37,10 @@ const SUCCESS: &str = "vm: all checks passed";
 pub(crate) fn run(root: &Path) -> Result<()> {
     setup::run(root, setup::Flavour::Cpu)?;
     setup::install(&TOOLS)?;
-    process::run(process::cargo(root).args(["build", "--workspace", "--bins"]))?;
     let folder = demo::target(root).join("vm");
     fs::create_dir_all(&folder)?;
     base(root, &folder)?;
+    process::run(process::cargo(root).args(["build", "--workspace", "--bins"]))?;
     product(root, &folder)?;
     boot(&folder)?;
     let console = fs::read(folder.join("console.log"))?;

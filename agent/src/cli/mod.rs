@@ -10,6 +10,7 @@ mod firmware_sim;
 mod import;
 mod inspect;
 mod listen;
+mod look;
 mod mcp;
 mod plan;
 mod progress;
@@ -53,6 +54,7 @@ enum Command {
     Import(import::Args),
     Inspect(inspect::Args),
     Listen(listen::Args),
+    Look(look::Args),
     Mcp(mcp::Args),
     Plan(plan::Args),
     Tasks(tasks::Args),
@@ -85,6 +87,7 @@ impl Cli {
             Command::Import(args) => import::run(&args),
             Command::Inspect(args) => inspect::run(&args),
             Command::Listen(args) => listen::run(&args),
+            Command::Look(args) => look::run(&args),
             Command::Mcp(args) => mcp::run(&args),
             Command::Plan(args) => plan::run(&args),
             Command::Tasks(args) => Ok(tasks::run(&args)),

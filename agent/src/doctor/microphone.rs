@@ -4,6 +4,7 @@ use outpost_runtime::audio::RATE;
 
 use crate::doctor::Finding;
 use crate::senses::microphone::meter::Meter;
+use crate::senses::microphone::pcm::IN_USE;
 use crate::senses::microphone::status::{MicrophoneState, Presence};
 use crate::senses::microphone::{MicrophoneConfig, open};
 
@@ -25,6 +26,11 @@ pub(super) fn examine(config: &MicrophoneConfig) -> Vec<Finding> {
         level.peak_dbfs
     );
     let finding = match &state.condition {
+        Presence::Lost(reason) if reason.ends_with(IN_USE) => {
+            let remedy =
+                "fine if that is the agent; else stop the program (`fuser -v /dev/snd/*` names it)";
+            Finding::note(AREA, format!("microphone.device = {name}, in use"), remedy)
+        }
         Presence::Lost(reason) => {
             let remedy =
                 "use a name that is listed here as a sound card, or that `arecord -L` lists";

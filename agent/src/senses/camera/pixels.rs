@@ -7,8 +7,9 @@ use outpost_runtime::media::image_from_bytes;
 use serde::Deserialize;
 
 /// The pixel formats that can be read, by their V4L2 names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "UPPERCASE")]
+#[value(rename_all = "UPPER")]
 pub enum PixelFormat {
     /// YUV 4:2:2, two pixels in four bytes.
     Yuyv,

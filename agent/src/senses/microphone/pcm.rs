@@ -22,6 +22,10 @@ const RATE: u32 = outpost_runtime::audio::RATE;
 /// A read waits for sound for this long at most, so that the thread sees when it is to end.
 const PATIENCE_MS: u32 = 200;
 
+/// How a message ends that tells of a device that another program has, the agent perhaps.
+pub(crate) const IN_USE: &str =
+    ": another program has it open; use `default` or a dsnoop device to share it";
+
 /// How a device is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PcmOptions {
@@ -145,9 +149,7 @@ fn lost(step: &str, fault: alsa::Error) -> Lost {
         libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::EBADFD => {
             ": it is not there; `arecord -L` lists the devices"
         }
-        libc::EBUSY => {
-            ": another program has it open; use `default` or a dsnoop device to share it"
-        }
+        libc::EBUSY => IN_USE,
         libc::EACCES | libc::EPERM => ": add the user to the group `audio`",
         libc::EINVAL => ": it does not offer what was asked for; try its `plughw:` name",
         _ => "",
