@@ -84,6 +84,7 @@ async fn answer(publisher: Publisher, mut asked: mpsc::Receiver<Inbound>) {
             respond_to: ask.respond_to,
             text: "Well.".into(),
             calls: Vec::new(),
+            result: None,
             latency: Duration::ZERO,
             error: None,
         })));

@@ -125,7 +125,7 @@ async fn a_declared_tool_and_a_program_are_called_by_the_model() {
         name = "set_fan"
         description = "Set the fan."
         arguments = { room = ["attic", "cellar"], percent = "integer" }
-        publish = { topic = "outpost/outpost/fan/{room}/set", payload = { percent = "{percent}" } }
+        publish = { topic = "house/fan/{room}/set", payload = { percent = "{percent}" } }
         "#,
     );
     let script = Script::new([
@@ -137,8 +137,11 @@ async fn a_declared_tool_and_a_program_are_called_by_the_model() {
         Line::Say("Done."),
     ]);
     let mut daemon = Daemon::scripted(config, &script).await.unwrap();
+    let mut house = Subscriber::connect(daemon.broker(), "house", "house/#").await.unwrap();
     daemon.tell("ask", "fan and greeting").await;
-    assert_eq!(daemon.expect("fan/attic/set").await, json!({"percent": 40}));
+    let told = house.next(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(told.topic, "house/fan/attic/set");
+    assert_eq!(told.payload, json!({"percent": 40}));
     let report = daemon.expect("tool/run_process").await;
     assert_eq!(report["outcome"]["result"]["text"], "hello a; b");
     assert_eq!(daemon.expect("answer").await["calls"], json!(["set_fan", "run_process"]));

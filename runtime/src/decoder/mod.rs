@@ -295,7 +295,7 @@ fn load_most(weights: &Weights, config: &Config) -> Result<(Vec<Layer>, Option<L
 
 /// Bytes of a layer's intermediate results at a time. A matrix product of some hundred rows is as fast a row as one of
 /// thousands; what more rows at a time would add is memory.
-const ACTIVATIONS: usize = 16 << 20;
+const ACTIVATIONS: usize = 32 << 20;
 
 /// How many positions go through the layers at a time: as many as [`ACTIVATIONS`] allows for at a layer's widest point, where
 /// gate and up, what an adapter adds to them, and their sum are held at once.

@@ -31,8 +31,8 @@ pub(crate) fn channel_of<'a>(document: &'a Value, topic: &str) -> Result<&'a Val
 /// The schema of the message of a topic's channel, with all that it refers to.
 pub(crate) fn schema(document: &Value, topic: &str) -> Result<Value, String> {
     let channel = channel_of(document, topic)?;
-    let messages = channel["messages"].as_object().into_iter().flatten();
-    let pointer = messages.filter_map(|(_, message)| message["$ref"].as_str()).next();
+    let mut messages = channel["messages"].as_object().into_iter().flatten();
+    let pointer = messages.find_map(|(_, message)| message["$ref"].as_str());
     let message = pointer.and_then(|pointer| document.pointer(pointer.trim_start_matches('#')));
     let message = message.ok_or_else(|| format!("{topic} has no message"))?;
     let mut schema = message["payload"].clone();
