@@ -1,5 +1,7 @@
 //! What the targets have in common: a message that arrives.
 
+use outpost_agent::config::{Config, Faults};
+use outpost_agent::live::desired::Desired;
 use outpost_agent::mqtt::inbound::decode;
 use outpost_agent::mqtt::session::Arrival;
 use outpost_agent::mqtt::topics::Topics;
@@ -20,6 +22,16 @@ pub fn arrive(path: &str, data: &[u8]) {
         correlation: (flags & 4 == 4).then(|| payload.to_vec()),
     };
     drop(decode(&arrival, &Topics::new("desk")));
+}
+
+/// A document says what is desired of the device. One without a fault can be laid over the file.
+pub fn desired(data: &[u8]) {
+    let (mut file, mut faults) = (Config::default(), Faults::default());
+    let desired = Desired::read(data, &file, &mut faults);
+    if faults.is_empty() {
+        desired.lay_over(&mut file);
+    }
+    drop(faults.bounded().to_string());
 }
 
 /// A program that offers a tool says something: what the tool is, or else what came of a call.

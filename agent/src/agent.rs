@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Faults, seconds};
 use crate::dispatch::bundled_tools;
-use crate::event::{Event, Frame, Inbound, Payload, Setting, Utterance};
+use crate::event::{Event, EventId, Frame, Inbound, Payload, Setting, Utterance};
 use crate::firmware::hands;
 use crate::heartbeat::Pulse;
 use crate::metrics::Counts;
@@ -89,6 +89,11 @@ impl AgentConfig {
         }
         if self.retries > 5 {
             faults.add("agent.retries", self.retries, "use a value from 0 to 5");
+        }
+        let seconds = self.metrics.as_secs_f64();
+        if !(seconds == 0.0 || (1.0..=86_400.0).contains(&seconds)) {
+            let remedy = "use a value from 1 to 86400, or 0 for never";
+            faults.add("agent.metrics_seconds", seconds, remedy);
         }
         self.limits.check(faults);
         let Some(more) = more else { return };
@@ -285,7 +290,12 @@ impl Agent {
         match next {
             Next::Progress(Progress::CallsStarted) => drop(self.step(Input::CallsStarted)),
             Next::Progress(Progress::CallsEnded) => drop(self.step(Input::CallsEnded)),
-            Next::Inbound(Inbound::Ask(ask)) => self.wait(Event::now(Payload::Ask(ask))),
+            Next::Inbound(Inbound::Ask(ask)) => {
+                let id = EventId::new();
+                if self.turns.is_new(id, &ask) {
+                    self.wait(Event { id, ..Event::now(Payload::Ask(ask)) });
+                }
+            }
             Next::Inbound(Inbound::Set(Setting::Mute(muted))) => {
                 // The microphone is closed before anything is said of it.
                 self.inputs.ear.0.mute(muted);
@@ -363,7 +373,7 @@ impl Agent {
     /// Puts an event to those that wait.
     fn wait(&mut self, event: Event) {
         if let Some(refused) = self.pending.push(event) {
-            self.turns.abandon(refused, "busy: too many questions wait already");
+            self.turns.refuse(refused);
         }
     }
 

@@ -17,10 +17,11 @@ use crate::audit::{Audit, AuditError};
 use crate::config::Config;
 use crate::confirm::Confirmations;
 use crate::dispatch::{self, Dispatcher, Reach};
-use crate::event::Inbound;
+use crate::event::{Frame, Inbound};
 use crate::evidence::{Evidence, EvidenceError};
 use crate::firmware::Firmware;
 use crate::heartbeat::{Heartbeats, Pulse};
+use crate::live::{self, Live};
 use crate::memory::{self, MemoryError};
 use crate::metrics::{self, Counts, Gauges};
 use crate::model_thread::{EngineModel, Model, ModelError, ModelHandle, ModelThread};
@@ -34,7 +35,7 @@ use crate::senses::camera::watcher::Shared;
 use crate::senses::gate::Gate;
 use crate::senses::microphone::start_microphone;
 use crate::senses::microphone::status::Status;
-use crate::senses::{SenseError, camera};
+use crate::senses::{Sense, SenseError, camera};
 use crate::sight::Sight;
 use crate::toolbox::{Site, ToolboxError};
 use crate::turn::Turns;
@@ -158,13 +159,16 @@ impl App {
         let link = (farewell.clone(), parts.part("mqtt"));
         let publisher = client::connect(&config.mqtt, address, told.clone(), &tracker, link)?;
         let sink: Arc<dyn Sink> = Arc::new(publisher.clone());
-        let hands = firmware.as_ref().map(|firmware| firmware.hands(&config.agent));
+        let hands = firmware.as_ref().map(Firmware::hands);
         let sink = match firmware {
             Some(firmware) => firmware.start(sink, told, (&tracker, farewell.clone())),
             None => sink,
         };
+        let settings = settings(&config, &publisher, sink.clone(), (&tracker, stop.clone()));
         let (counts, counted) = watch::channel(Counts::default());
-        let counters = Arc::<Counters>::default();
+        let (eye, counters) = (Eye::default(), Arc::<Counters>::default());
+        let seeing = (&eye, &counters, sink.clone());
+        let camera = start_camera(&settings, seeing, parts.part("camera"))?;
         let gauges = Gauges {
             camera: counters.clone(),
             counts: counted.clone(),
@@ -173,17 +177,14 @@ impl App {
             parts: parts.clone(),
             started,
         };
-        tracker.spawn(metrics::publish(gauges, sink.clone(), config.agent.metrics, stop.clone()));
+        tracker.spawn(metrics::publish(gauges, sink.clone(), settings.live.clone(), stop.clone()));
 
-        let eye = Eye::default();
-        let seeing = Shared { eye: eye.clone(), counters: counters.clone(), sink: sink.clone() };
-        let camera = camera::start(&config.camera, seeing, parts.part("camera"))?;
         let reach =
             Reach { sink: sink.clone(), eye: eye.clone(), model: model.handle.clone(), hands };
-        let dispatcher = dispatcher(&config, tools, reach, publisher.left())?;
-        add_tools(&config, &dispatcher, (&publisher, inbound_out), (&tracker, stop.clone()))?;
-        let turns =
-            turns(&config, dispatcher, &model.handle, sink.clone(), (eye.clone(), counters))?;
+        let dispatcher = dispatcher(&settings, tools, reach, publisher.left())?;
+        add_tools(&settings, &dispatcher, (&publisher, inbound_out), (&tracker, stop.clone()))?;
+        let seeing = (eye.clone(), counters);
+        let turns = turns(&settings, dispatcher, &model.handle, sink.clone(), seeing)?;
         let inputs = Inputs {
             microphone: microphone.map(|sense| sense.receiver),
             ear,
@@ -209,15 +210,45 @@ impl App {
     }
 }
 
+/// The configuration, and of it what can change.
+struct Settings<'a> {
+    file: &'a Config,
+    live: watch::Receiver<Live>,
+}
+
+/// Begins to follow what is desired over MQTT.
+fn settings<'a>(
+    file: &'a Config,
+    publisher: &Publisher,
+    sink: Arc<dyn Sink>,
+    (tracker, stop): (&TaskTracker, CancellationToken),
+) -> Settings<'a> {
+    let (live_out, live) = watch::channel(Live::of(file));
+    let wishes = publisher.wishes().clone();
+    tracker.spawn(live::follow(file.clone(), wishes, live_out, sink, stop));
+    Settings { file, live }
+}
+
 /// What opens and closes the microphone, and where it shows how it is.
 fn ear(config: &Config) -> (Gate, Status) {
     let has_button = config.firmware.push_to_talk.is_some();
     (config.microphone.gate(has_button), Status::default())
 }
 
+/// Starts the camera, if there is one.
+fn start_camera(
+    settings: &Settings<'_>,
+    (eye, counters, sink): (&Eye, &Arc<Counters>, Arc<dyn Sink>),
+    pulse: Pulse,
+) -> Result<Option<Sense<Frame>>, SenseError> {
+    let live = settings.live.clone();
+    let seeing = Shared { eye: eye.clone(), counters: counters.clone(), sink, live };
+    camera::start(&settings.file.camera, seeing, pulse)
+}
+
 /// Adds the tools of the configuration, and lets others come.
 fn add_tools(
-    config: &Config,
+    settings: &Settings<'_>,
     dispatcher: &Dispatcher,
     (publisher, inbound): (&Publisher, mpsc::Sender<Inbound>),
     (tracker, stop): (&TaskTracker, CancellationToken),
@@ -225,7 +256,7 @@ fn add_tools(
     let (registry, offering) = (dispatcher.registry(), dispatcher.clone());
     let (publisher, tracker) = (publisher.clone(), tracker.clone());
     let site = Site { registry: registry.clone(), publisher, inbound, tracker, stop };
-    site.open(config, move || offering.offered())?;
+    site.open(settings.file, settings.live.clone(), move || offering.offered())?;
     // A rule for a tool that is not there may be a slip of the pen, and what it was meant for is then as free as without it.
     for name in registry.rules_without_tool() {
         warn!(name, "policy.tools has a rule for a tool that is not there now");
@@ -235,16 +266,17 @@ fn add_tools(
 
 /// What calls the tools. Says at once which calls an earlier run left, and that none waits for a person.
 fn dispatcher(
-    config: &Config,
+    settings: &Settings<'_>,
     tools: Arc<Registry>,
     reach: Reach,
     left: Vec<Intent>,
 ) -> Result<Dispatcher, AppError> {
-    let audit = Audit::open(&config.audit)?;
+    let audit = Audit::open(&settings.file.audit)?;
     dispatch::report_left(&*reach.sink, &audit, left);
-    let confirmations = Confirmations::new(reach.sink.clone(), config.policy.confirm);
+    let confirmations = Confirmations::new(reach.sink.clone(), settings.file.policy.confirm);
     confirmations.say(None);
-    Ok(Dispatcher::new(tools, reach, (confirmations, audit), &config.agent))
+    let bounds = (settings.live.clone(), settings.file.agent.parallel_calls);
+    Ok(Dispatcher::new(tools, reach, (confirmations, audit), bounds))
 }
 
 /// Starts the agent's loop; gives what tells of its end.
@@ -264,21 +296,23 @@ fn run_agent(
 }
 
 fn turns(
-    config: &Config,
+    settings: &Settings<'_>,
     dispatcher: Dispatcher,
     model: &ModelHandle,
     sink: Arc<dyn Sink>,
     (eye, counters): (Eye, Arc<Counters>),
 ) -> Result<Turns, AppError> {
+    let Settings { file: config, live } = settings;
+    // A rule that cannot be used is said at the start.
+    WatchList::new(config.watch.clone())?;
     let sight = Sight::new(
         model.clone(),
         (eye, counters, &config.camera),
-        (WatchList::new(config.watch.clone())?, Evidence::open(&config.evidence)?),
+        (live.clone(), Evidence::open(&config.evidence)?),
         sink.clone(),
         &config.model,
     );
-    let settings = (&config.agent, &config.model);
-    let turns = Turns::new(model.clone(), dispatcher, sight, sink, settings);
+    let turns = Turns::new(model.clone(), dispatcher, sight, sink, (live.clone(), &config.model));
     let turns = turns.agreeing(config.policy.yes.clone());
     Ok(turns.checking(config.microphone.wake.phrase.clone()))
 }

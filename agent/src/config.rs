@@ -3,7 +3,9 @@
 //! [`Config`] is a struct of its owners' configs: each module describes and checks its own table. `docs/config.md` lists the
 //! keys.
 
-use std::fmt::{self, Display};
+mod faults;
+mod sections;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,10 +14,11 @@ use outpost_runtime::{EncoderWeights, EngineOptions, KvFormat};
 use outpost_tools::declared::DeclaredConfig;
 use outpost_tools::mcp::McpConfig;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::agent::AgentConfig;
 use crate::audit::AuditConfig;
+pub use crate::config::faults::{Fault, Faults};
+pub(crate) use crate::config::sections::Sections;
 use crate::evidence::EvidenceConfig;
 use crate::firmware::FirmwareConfig;
 use crate::mqtt::MqttConfig;
@@ -202,46 +205,6 @@ pub enum ConfigError {
     },
 }
 
-/// One unusable value: which, what it is, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    key: String,
-    value: String,
-    remedy: String,
-}
-
-/// The faults found so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Faults(Vec<Fault>);
-
-impl Faults {
-    /// Notes a fault.
-    pub fn add(&mut self, key: impl Into<String>, value: impl Display, remedy: impl Into<String>) {
-        self.0.push(Fault { key: key.into(), value: value.to_string(), remedy: remedy.into() });
-    }
-
-    /// Whether nothing is wrong.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Fault { key, value, remedy }) in self.0.iter().enumerate() {
-            if index > 0 {
-                writeln!(f)?;
-            }
-            if value.is_empty() {
-                write!(f, "  {key}: {remedy}")?;
-            } else {
-                write!(f, "  {key} = {value}: {remedy}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
 impl Config {
     /// Reads and checks a file. Relative paths in it are taken from its folder.
     ///
@@ -311,7 +274,7 @@ impl Config {
         }
     }
 
-    fn check(&self, faults: &mut Faults) {
+    pub(crate) fn check(&self, faults: &mut Faults) {
         self.model.check(faults);
         self.agent.check(toolbox::config::names(self).as_deref(), faults);
         self.policy.check(&self.agent, faults);
@@ -328,67 +291,11 @@ impl Config {
     }
 }
 
-/// The tables of a file, taken out one by one.
-struct Sections<'a> {
-    table: &'a mut toml::Table,
-    faults: &'a mut Faults,
-}
-
-impl Sections<'_> {
-    /// Reads a table. A key that does not fit is noted and left out, and the rest is read again, so that one run finds all.
-    fn take<T: DeserializeOwned + Default>(&mut self, name: &str) -> T {
-        let Some(mut value) = self.table.remove(name) else { return T::default() };
-        loop {
-            let fault = match serde_path_to_error::deserialize::<_, T>(value.clone()) {
-                Ok(config) => return config,
-                Err(fault) => fault,
-            };
-            let steps: Vec<String> = fault.path().iter().map(ToString::to_string).collect();
-            let reason = fault.inner().message().trim().to_owned();
-            let removed = remove(&mut value, &steps);
-            let shown = removed.as_ref().map_or_else(String::new, ToString::to_string);
-            self.faults.add(key(name, &steps), shown, reason);
-            if removed.is_none() {
-                return T::default();
-            }
-        }
-    }
-}
-
-fn key(section: &str, steps: &[String]) -> String {
-    let mut key = section.to_owned();
-    for step in steps.iter().filter(|step| *step != ".") {
-        if !step.starts_with('[') {
-            key.push('.');
-        }
-        key.push_str(step);
-    }
-    key
-}
-
-/// Takes the value at a path out of a table or array.
-fn remove(value: &mut toml::Value, steps: &[String]) -> Option<toml::Value> {
-    let (first, rest) = steps.split_first()?;
-    match value {
-        toml::Value::Table(table) if rest.is_empty() => table.remove(first),
-        toml::Value::Table(table) => remove(table.get_mut(first)?, rest),
-        toml::Value::Array(array) => {
-            let index: usize = first.trim_matches(['[', ']']).parse().ok()?;
-            if rest.is_empty() {
-                (index < array.len()).then(|| array.remove(index))
-            } else {
-                remove(array.get_mut(index)?, rest)
-            }
-        }
-        _ => None,
-    }
-}
-
 /// A duration written as a number of seconds.
 pub(crate) mod seconds {
     use std::time::Duration;
 
-    use serde::{Deserialize as _, Deserializer, de::Error as _};
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
@@ -396,6 +303,25 @@ pub(crate) mod seconds {
         let seconds = f64::deserialize(deserializer)?;
         Duration::try_from_secs_f64(seconds)
             .map_err(|_| D::Error::custom("use a number of seconds, 0 or more"))
+    }
+
+    /// For a key that may be left out.
+    pub(crate) fn deserialize_some<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        deserialize(deserializer).map(Some)
+    }
+
+    /// As it would be written: whole seconds without a point.
+    pub(crate) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        if duration.subsec_nanos() == 0 {
+            serializer.serialize_u64(duration.as_secs())
+        } else {
+            serializer.serialize_f64(duration.as_secs_f64())
+        }
     }
 }
 

@@ -6,8 +6,9 @@
 //!
 //! # Layout
 //! - [`app`]: builds all of that from a [`config::Config`], starts and drains it.
-//! - [`agent`]: the one `select!`; [`state`], [`pending`], [`watch`], [`senses::endpoint`]: pure, time is an argument.
+//! - [`agent`]: the one `select!`; [`state`], [`pending`], [`repeats`], [`watch`], [`senses::endpoint`]: pure, time is an argument.
 //! - [`policy`]: who may call which tool, as it is written; [`confirm`]: calls that wait for a person; [`audit`]: the log of calls.
+//! - [`live`]: the settings that can change while it runs.
 //! - [`firmware`]: the board behind the firmware link.
 //! - [`model_thread`]: owns the model, the one panic boundary.
 //! - [`mqtt`]: the contract and the client; nothing else names rumqttc.
@@ -27,6 +28,7 @@ pub mod event;
 pub mod evidence;
 pub mod firmware;
 pub mod heartbeat;
+pub mod live;
 pub mod memory;
 pub mod metrics;
 pub mod model_dir;
@@ -36,6 +38,7 @@ pub mod outbox;
 pub mod pending;
 pub mod policy;
 pub mod prompting;
+pub mod repeats;
 pub mod report;
 pub mod score;
 pub mod senses;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use outpost_runtime::Generation;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::event::{Event, Payload};
 use crate::heartbeat::Heartbeats;
+use crate::live::Live;
 use crate::memory;
 use crate::model_thread::{ModelError, ModelHandle};
 use crate::mqtt::client::Publisher;
@@ -139,21 +140,49 @@ impl Gauges {
     }
 }
 
-/// Publishes the numbers every `every` until `stop`; never where that is 0.
+/// When a report is due.
+struct Due {
+    every: Duration,
+    /// None where it never is.
+    ticks: Option<Interval>,
+}
+
+impl Due {
+    fn new(every: Duration) -> Self {
+        let ticks = (!every.is_zero()).then(|| {
+            let mut ticks = interval_at(Instant::now() + every, every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        Self { every, ticks }
+    }
+
+    async fn tick(&mut self) -> Instant {
+        match &mut self.ticks {
+            Some(ticks) => ticks.tick().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Publishes the numbers as often as the settings want it, until `stop`.
 pub async fn publish(
     gauges: Gauges,
     sink: Arc<dyn Sink>,
-    every: Duration,
+    mut live: watch::Receiver<Live>,
     stop: CancellationToken,
 ) {
-    if every.is_zero() {
-        return;
-    }
-    let mut due = interval_at(Instant::now() + every, every);
-    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let every = |live: &mut watch::Receiver<Live>| live.borrow_and_update().metrics;
+    let mut due = Due::new(every(&mut live));
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
+            Ok(()) = live.changed() => {
+                let wanted = every(&mut live);
+                if wanted != due.every {
+                    due = Due::new(wanted);
+                }
+            }
             now = due.tick() => {
                 let report = gauges.read(now);
                 if report.outbox > OUTBOX_BUSY {

@@ -2,6 +2,7 @@
 
 mod board;
 mod calls;
+mod config;
 
 use std::fmt;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::event::{EventId, RespondTo};
 use crate::heartbeat::Health;
 use crate::metrics::{Counts, ModelStats};
 pub use crate::report::calls::{ConfirmReport, Intent, Outcome, ToolReport};
+pub use crate::report::config::{ConfigReport, RefusedConfig, Standing};
 use crate::senses::camera::counters::CameraMetrics;
 use crate::senses::microphone::Unheard;
 use crate::senses::microphone::status::MicrophoneState;
@@ -110,6 +112,8 @@ pub enum Body {
     Message(Publication),
     /// The tools that are offered now; retained.
     Offered(Vec<ToolSpec>),
+    /// Which settings are in force; retained.
+    Config(Box<ConfigReport>),
     /// The board came, went or was refused; retained.
     Board(BoardReport),
     /// An input of the board changed.
@@ -337,6 +341,8 @@ pub struct AnswerReport {
     pub latency: Duration,
     /// What went wrong, if anything.
     pub error: Option<String>,
+    /// Whether the question came again, and this was said before.
+    pub repeated: bool,
 }
 
 impl AnswerReport {
@@ -351,6 +357,7 @@ impl AnswerReport {
             result: None,
             latency: Duration::ZERO,
             error: Some(error),
+            repeated: false,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::config::ModelConfig;
 use crate::dispatch::Dispatcher;
 use crate::event::{Event, EventId, Frame, Origin};
 use crate::evidence::{Evidence, EvidenceError};
+use crate::live::Live;
 use crate::model_thread::{ModelError, ModelHandle};
 use crate::prompting;
 use crate::report::{AlertReport, Body, CameraReport, EvidenceReport, Report, Sink};
@@ -31,6 +32,7 @@ pub struct Sight {
     eye: Eye,
     counters: Arc<Counters>,
     agreement: AgreementConfig,
+    live: tokio::sync::watch::Receiver<Live>,
     watch: Mutex<WatchList>,
     evidence: Option<Evidence>,
     sink: Arc<dyn Sink>,
@@ -56,11 +58,11 @@ pub struct Seen {
 }
 
 impl Sight {
-    /// Looks that ask `model`, and see further pictures of a scene through `eye`.
+    /// Looks that ask `model`, see further pictures of a scene through `eye`, and watch for what the settings in force say.
     pub fn new(
         model: ModelHandle,
         (eye, counters, camera): (Eye, Arc<Counters>, &CameraConfig),
-        (watch, evidence): (WatchList, Option<Evidence>),
+        (live, evidence): (tokio::sync::watch::Receiver<Live>, Option<Evidence>),
         sink: Arc<dyn Sink>,
         config: &ModelConfig,
     ) -> Self {
@@ -69,7 +71,8 @@ impl Sight {
             eye,
             counters,
             agreement: camera.agreement(),
-            watch: Mutex::new(watch),
+            live,
+            watch: Mutex::default(),
             evidence,
             sink,
             max_new_tokens: config.max_new_tokens,
@@ -96,6 +99,7 @@ impl Sight {
         give_way: &CancellationToken,
     ) -> bool {
         let (source, latency) = (frame.source.clone(), Event::age(started));
+        self.follow();
         let Seen { said: text, readings, rejected } = match read {
             Ok(seen) => seen,
             Err(error) => {
@@ -230,6 +234,14 @@ impl Sight {
         let report = EvidenceReport { name: name.to_owned(), jpeg };
         self.sink.send(Report::now(Body::Evidence(report)));
         Ok(())
+    }
+
+    /// Watches for what is in force now.
+    fn follow(&self) {
+        let rules = self.live.borrow().watch.clone();
+        if let Err(error) = self.watch().change(&rules) {
+            warn!(%error, "a watch list was not taken up");
+        }
     }
 
     fn watch(&self) -> MutexGuard<'_, WatchList> {

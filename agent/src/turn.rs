@@ -1,22 +1,24 @@
 //! One turn: an event, what the model makes of it, the tools it calls, and the reports of all that.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use outpost_runtime::{Audio, Request, ToolSpec};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, info};
 
-use crate::agent::AgentConfig;
 use crate::asked;
 use crate::config::ModelConfig;
 use crate::confirm::{Consent, is_yes};
 use crate::dispatch::{Cause, Dispatcher};
 use crate::event::{Ask, Event, EventId, Origin, Payload, Utterance};
+use crate::live::Live;
 use crate::model_thread::ModelHandle;
 use crate::prompting;
+use crate::repeats::{Repeat, Repeats};
 use crate::report::{
     AnswerReport, Body, CameraReport, Report, ReportId, Sink, VoiceOutcome, VoiceReport,
 };
@@ -60,8 +62,8 @@ pub struct Turns {
     dispatcher: Dispatcher,
     sight: Sight,
     sink: Arc<dyn Sink>,
-    max_steps: usize,
-    transcribe: bool,
+    live: watch::Receiver<Live>,
+    repeats: Mutex<Repeats>,
     max_new_tokens: usize,
     deadline: Duration,
     /// The wake word's words, where the model has to hear them too.
@@ -96,21 +98,21 @@ impl Conversation {
 }
 
 impl Turns {
-    /// Turns that ask `model` and carry out calls through `dispatcher`, whose tools are offered as they are then.
+    /// Turns that ask `model` and carry out calls through `dispatcher`. Settings and tools are those in force when a turn begins.
     pub fn new(
         model: ModelHandle,
         dispatcher: Dispatcher,
         sight: Sight,
         sink: Arc<dyn Sink>,
-        (agent, config): (&AgentConfig, &ModelConfig),
+        (live, config): (watch::Receiver<Live>, &ModelConfig),
     ) -> Self {
         Self {
             model,
             dispatcher,
             sight,
             sink,
-            max_steps: agent.max_steps,
-            transcribe: agent.transcribe,
+            live,
+            repeats: Mutex::default(),
             max_new_tokens: config.max_new_tokens,
             deadline: config.deadline,
             phrase: None,
@@ -218,6 +220,28 @@ impl Turns {
         }
     }
 
+    /// Whether a question is to be dealt with; one that came before is given the answer of the first, if there is one yet.
+    pub fn is_new(&self, event: EventId, ask: &Ask) -> bool {
+        let repeat = self.repeats().ask(ask, event, Instant::now());
+        match repeat {
+            Repeat::New => return true,
+            Repeat::UnderWay => {}
+            Repeat::Answered(answer) => self.sink.send(Report::now(Body::Answer(*answer))),
+        }
+        info!(transaction = ask.transaction, "a question came again and is not dealt with again");
+        false
+    }
+
+    /// Reports an event for which there is no room. It may be tried again.
+    pub fn refuse(&self, event: Event) {
+        self.repeats().forget(event.id);
+        self.abandon(event, "busy: too many questions wait already");
+    }
+
+    fn repeats(&self) -> MutexGuard<'_, Repeats> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reports an event that is not dealt with, or no further.
     pub fn abandon(&self, event: Event, reason: &str) {
         let outcome = Conversation { error: Some(reason.to_owned()), ..Conversation::default() };
@@ -251,6 +275,7 @@ impl Turns {
             self.sink.send(Report::now(Body::Voice(report)));
             return true;
         }
+        let transcribe = self.live.borrow().transcribe;
         let audio = utterance.audio.clone();
         let turn = prompting::user(None, Some(audio.clone()), None);
         let tools = self.dispatcher.offered();
@@ -258,7 +283,7 @@ impl Turns {
         let cause = Cause { event, origin: Origin::Voice };
         let outcome = self.converse(cause, request, &tools, progress, None).await;
         let latency = Event::age(started);
-        let transcript = if self.transcribe { self.transcript(audio).await } else { None };
+        let transcript = if transcribe { self.transcript(audio).await } else { None };
         let done = outcome.error.is_none();
         self.heard(event, utterance, transcript, outcome, latency);
         done
@@ -327,6 +352,7 @@ impl Turns {
             Err(fault) => {
                 let error = Some(fault.to_string());
                 let outcome = Conversation { error, ..Conversation::default() };
+                self.repeats().forget(event);
                 self.answer(event, ask, outcome, Event::age(started));
                 // It was dealt with: the fault is the asker's.
                 return true;
@@ -339,12 +365,15 @@ impl Turns {
             asked::tell(&*self.sink, event, &ask, said),
         );
         let done = outcome.error.is_none();
+        if !done && outcome.calls.is_empty() {
+            self.repeats().forget(event);
+        }
         self.answer(event, ask, outcome, Event::age(started));
         done
     }
 
     fn answer(&self, event: EventId, ask: Ask, outcome: Conversation, latency: Duration) {
-        self.sink.send(Report::now(Body::Answer(AnswerReport {
+        let answer = AnswerReport {
             event,
             transaction: ask.transaction,
             respond_to: ask.respond_to,
@@ -353,7 +382,10 @@ impl Turns {
             result: outcome.result,
             latency,
             error: outcome.error,
-        })));
+            repeated: false,
+        };
+        self.repeats().answered(&answer);
+        self.sink.send(Report::now(Body::Answer(answer)));
     }
 
     /// Asks the model and carries out what it calls, until it answers without a call or has had its number of rounds.
@@ -366,8 +398,8 @@ impl Turns {
         words: Option<mpsc::Sender<String>>,
     ) -> Conversation {
         let mut outcome = Conversation::default();
-        let origin = cause.origin;
-        for step in 0..=self.max_steps {
+        let (origin, max_steps) = (cause.origin, self.live.borrow().max_steps);
+        for step in 0..=max_steps {
             let asked = request.clone();
             let words = words.clone();
             let generation = self.model.generate_aloud(origin, asked, self.deadline, words).await;
@@ -383,7 +415,7 @@ impl Turns {
                 generation.text.trim().clone_into(&mut outcome.text);
                 return outcome;
             }
-            if step == self.max_steps {
+            if step == max_steps {
                 break;
             }
             tell(progress, Progress::CallsStarted).await;
@@ -397,7 +429,7 @@ impl Turns {
             prompting::respond(&mut request, generation.calls, results);
             tell(progress, Progress::CallsEnded).await;
         }
-        outcome.error = Some(format!("stopped after {} rounds of tool calls", self.max_steps));
+        outcome.error = Some(format!("stopped after {max_steps} rounds of tool calls"));
         outcome
     }
 }

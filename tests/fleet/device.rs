@@ -87,6 +87,7 @@ async fn answer(publisher: Publisher, mut asked: mpsc::Receiver<Inbound>) {
             result: None,
             latency: Duration::ZERO,
             error: None,
+            repeated: false,
         })));
     }
 }

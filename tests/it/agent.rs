@@ -60,6 +60,33 @@ async fn an_ask_is_answered_under_its_transaction() {
 }
 
 #[tokio::test]
+async fn a_question_that_is_delivered_twice_is_dealt_with_once() {
+    let light = || Line::Call(vec![("set_light", json!({"room": "kitchen", "state": "on"}))]);
+    let script = Script::new([light(), Line::Say("Done."), light(), Line::Say("Done again.")]);
+    let mut daemon = Daemon::scripted(Config::default(), &script).await.unwrap();
+    let question = |transaction: &str| {
+        json!({"prompt": "turn on the kitchen light", "transaction": transaction}).to_string()
+    };
+    // Twice before it is answered, once after.
+    daemon.tell("ask", &question("1")).await;
+    daemon.tell("ask", &question("1")).await;
+    let first = daemon.expect("answer").await;
+    assert_eq!((&first["text"], first.get("repeated")), (&json!("Done."), None));
+    daemon.tell("ask", &question("1")).await;
+    let again = daemon.expect("answer").await;
+    assert_eq!((&again["text"], &again["repeated"]), (&json!("Done."), &json!(true)));
+    assert_eq!((&again["event"], &again["transaction"]), (&first["event"], &json!("1")));
+    assert_ne!(again["id"], first["id"]);
+    assert_eq!(script.requests().len(), 2, "one call, and what came of it");
+
+    daemon.tell("ask", &question("2")).await;
+    // The second delivery may have come after the answer, and have been given it too.
+    while daemon.expect("answer").await["text"] != "Done again." {}
+    assert_eq!(script.requests().len(), 4);
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
 async fn calls_that_are_unknown_not_offered_or_invalid_are_refused_and_the_model_is_told() {
     let mut config = Config::default();
     config.agent.tools = Some(vec!["set_volume".into()]);

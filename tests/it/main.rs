@@ -27,6 +27,8 @@ mod import;
 #[cfg(test)]
 mod injection;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod microphone;
 #[cfg(test)]
 mod parity;

@@ -1,8 +1,11 @@
 //! `outpost run` as a service manager sees it: over a notification socket that the test made.
 
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::demo::outpost;
 
@@ -70,4 +73,66 @@ fn an_agent_that_is_told_to_end_while_it_loads_ends() {
     let pid = agent.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert!(agent.wait().unwrap().success());
+}
+
+/// A program that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// A broker that lets only `desk` in, with this password; none where mosquitto is not installed.
+fn guarded_broker(folder: &Path, password: &str) -> Option<(Running, u16)> {
+    let (passwords, config) = (folder.join("passwords"), folder.join("mosquitto.conf"));
+    let mut make = Command::new("mosquitto_passwd");
+    make.args(["-b", "-c"]).arg(&passwords).args(["desk", password]);
+    if !make.status().is_ok_and(|status| status.success()) {
+        writeln!(std::io::stderr(), "SKIPPED: mosquitto is not installed").unwrap();
+        return None;
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = format!(
+        "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\nuser root\n",
+        passwords.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let broker = ["mosquitto", "/usr/sbin/mosquitto"].into_iter().find_map(|program| {
+        Command::new(program).arg("-c").arg(&config).stderr(Stdio::null()).spawn().ok()
+    });
+    let broker = Running(broker?);
+    let started = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(started.elapsed() < Duration::from_secs(30), "mosquitto does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Some((broker, port))
+}
+
+#[test]
+fn the_password_for_the_broker_is_a_credential_of_systemd() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some((_broker, port)) = guarded_broker(dir.path(), "of the credential") else { return };
+    let credentials = dir.path().join("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    std::fs::write(credentials.join("mqtt-password"), "of the credential\n").unwrap();
+    let config = dir.path().join("outpost.toml");
+    let text =
+        format!("[mqtt]\ndevice = 'desk'\nhost = '127.0.0.1'\nport = {port}\nusername = 'desk'\n");
+    std::fs::write(&config, text).unwrap();
+    let mut run = outpost();
+    run.args(["run", "--config"]).arg(&config).env("CREDENTIALS_DIRECTORY", &credentials);
+    let _agent = Running(run.stderr(Stdio::null()).spawn().unwrap());
+    let port = port.to_string();
+    let heard = Command::new("mosquitto_sub")
+        .args(["-p", &port, "-u", "desk", "-P", "of the credential", "-C", "1", "-W", "120"])
+        .args(["-t", "outpost/desk/status"])
+        .output();
+    match heard {
+        Ok(heard) => assert_eq!(String::from_utf8_lossy(&heard.stdout), "online\n"),
+        Err(_) => writeln!(std::io::stderr(), "SKIPPED: no mosquitto-clients").unwrap(),
+    }
 }

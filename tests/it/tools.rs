@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use outpost_agent::app::App;
@@ -101,11 +102,14 @@ impl Offers {
 
 /// A call without a model: what came of it.
 async fn call(daemon: &mut Daemon, name: &str, arguments: Value) -> Value {
-    let question = json!({"call": {"name": name, "arguments": arguments}, "transaction": name});
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let transaction = format!("{name} {}", CALLS.fetch_add(1, Ordering::Relaxed));
+    let call = json!({"name": name, "arguments": arguments});
+    let question = json!({"call": call, "transaction": transaction});
     daemon.tell("ask", &question.to_string()).await;
     loop {
         let answer = daemon.expect("answer").await;
-        if answer["transaction"] == name {
+        if answer["transaction"] == transaction {
             return answer["result"].clone();
         }
     }

@@ -3,15 +3,14 @@
 use std::sync::LazyLock;
 
 use outpost_agent::mqtt::subscriber::Received;
-use serde_json::Value;
-
 #[path = "../../agent/src/mqtt/tests/schemas.rs"]
 mod schemas;
 
-static DOCUMENT: LazyLock<Result<Value, String>> = LazyLock::new(schemas::document);
+static CONTRACT: LazyLock<Result<schemas::Contract, String>> =
+    LazyLock::new(schemas::Contract::read);
 
 /// Topics below a device's that tests publish to themselves.
-const TOLD: [&str; 4] = ["/ask", "/set/", "/get/", "/tools/"];
+const TOLD: [&str; 5] = ["/ask", "/set/", "/get/", "/tools/", "/config/desired"];
 
 /// Sees that a message of the daemon is as the document says.
 ///
@@ -25,8 +24,8 @@ pub fn check(received: &Received) {
     if TOLD.iter().any(|told| below.starts_with(told)) && !is_call {
         return;
     }
-    let found = DOCUMENT.as_ref().map_err(Clone::clone);
-    match found.and_then(|document| schemas::faults(document, topic, payload)) {
+    let contract = CONTRACT.as_ref().map_err(Clone::clone);
+    match contract.and_then(|contract| contract.faults(topic, payload)) {
         Ok(faults) if faults.is_empty() => {}
         Ok(faults) => panic!("{payload} is not as docs/asyncapi.yaml says: {faults:?}"),
         Err(fault) => panic!("docs/asyncapi.yaml: {fault}"),

@@ -221,6 +221,16 @@ impl Daemon {
         self.subscriber.send(message).await.expect("a connection");
     }
 
+    /// Retains below the base topic; an empty text takes back what was retained.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without its broker")]
+    pub async fn retain(&self, topic: &str, payload: &str) {
+        let message = Message::new(format!("outpost/outpost/{topic}"), payload);
+        self.subscriber.send(Message { retain: true, ..message }).await.expect("a connection");
+    }
+
     /// Publishes below the base topic.
     ///
     /// # Panics

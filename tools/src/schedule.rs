@@ -1,10 +1,10 @@
 //! On which days and at which hours a rule holds, by the local clock. Pure.
 
 use jiff::civil::{DateTime, Time, Weekday};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A day of the week.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "they say it themselves")]
 pub enum Day {

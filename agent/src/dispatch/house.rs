@@ -7,9 +7,11 @@ use std::time::Duration;
 use outpost_tools::tool::BoxFuture;
 use outpost_tools::{ErrorKind, House, ToolError};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::event::Origin;
 use crate::firmware::hands::Hands;
+use crate::live::Live;
 use crate::model_thread::ModelHandle;
 use crate::report::{AlertReport, Body, CommandReport, Report, ReportId, Sink, TimerReport};
 use crate::senses::camera::eye::Eye;
@@ -34,7 +36,7 @@ pub struct Reach {
 #[derive(Debug)]
 pub(super) struct Home {
     pub(super) reach: Reach,
-    pub(super) deadline: Duration,
+    pub(super) live: watch::Receiver<Live>,
 }
 
 impl Home {
@@ -42,13 +44,14 @@ impl Home {
         let no_picture =
             || ToolError::new(ErrorKind::Failed, "the camera is off or has no picture yet");
         let frame = self.reach.eye.look().ok_or_else(no_picture)?;
-        read_text(&self.reach.model, Origin::Voice, frame, MAX_TEXT_TOKENS, self.deadline)
-            .await
-            .map_err(|error| ToolError {
+        let deadline = self.live.borrow().tool_timeout;
+        read_text(&self.reach.model, Origin::Voice, frame, MAX_TEXT_TOKENS, deadline).await.map_err(
+            |error| ToolError {
                 kind: ErrorKind::Failed,
                 for_model: "the picture could not be read".to_owned(),
                 for_operator: error.to_string(),
-            })
+            },
+        )
     }
 }
 

@@ -14,18 +14,18 @@ use outpost_tools::{
     ToolError, ToolOutcome,
 };
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub(crate) use crate::dispatch::account::report_left;
 pub use crate::dispatch::house::Reach;
 
-use crate::agent::AgentConfig;
 use crate::audit::Audit;
 use crate::confirm::{Confirmations, Decision, Question};
 use crate::dispatch::account::Account;
 use crate::dispatch::house::{CallHouse, Home};
 use crate::event::{EventId, Origin};
 use crate::firmware::hands::{self, Hands};
+use crate::live::Live;
 use crate::report::{AlertReport, Body, Report};
 use crate::watch::Match;
 
@@ -93,9 +93,7 @@ pub struct Dispatcher {
     home: Arc<Home>,
     confirmations: Confirmations,
     audit: Audit,
-    /// Names of the tools that may be offered; none: all.
-    allowed: Option<Vec<String>>,
-    patience: Patience,
+    live: watch::Receiver<Live>,
     /// For calls that are at work side by side.
     slots: Arc<Semaphore>,
 }
@@ -114,22 +112,20 @@ struct Wanted<'a> {
 }
 
 impl Dispatcher {
-    /// A dispatcher for these tools.
+    /// A dispatcher for these tools, by the settings that are in force; so many calls at most are at work side by side.
     pub fn new(
         registry: Arc<Registry>,
         reach: Reach,
         (confirmations, audit): (Confirmations, Audit),
-        config: &AgentConfig,
+        (live, parallel_calls): (watch::Receiver<Live>, usize),
     ) -> Self {
-        let patience = Patience { limit: config.tool_timeout, retries: config.retries };
         Self {
             registry,
-            home: Arc::new(Home { reach, deadline: config.tool_timeout }),
+            home: Arc::new(Home { reach, live: live.clone() }),
             confirmations,
             audit,
-            allowed: config.tools.clone(),
-            patience,
-            slots: Arc::new(Semaphore::new(config.parallel_calls)),
+            live,
+            slots: Arc::new(Semaphore::new(parallel_calls)),
         }
     }
 
@@ -146,10 +142,14 @@ impl Dispatcher {
     /// The tools to offer now; of the board, what it has a channel for.
     pub fn offered(&self) -> Vec<ToolSpec> {
         let known = self.registry.specs();
+        let allowed = self.live.borrow().tools.clone();
+        let may = |tool: &ToolSpec| {
+            known.iter().any(|spec| spec.name == tool.name)
+                && allowed.as_ref().is_none_or(|allowed| allowed.contains(&tool.name))
+        };
         let board = self.home.reach.hands.as_ref().map(Hands::offered).unwrap_or_default();
-        let board =
-            board.into_iter().filter(|tool| known.iter().any(|spec| spec.name == tool.name));
-        offered(&self.registry, self.allowed.as_deref()).into_iter().chain(board).collect()
+        let board = board.into_iter().filter(may);
+        offered(&self.registry, allowed.as_deref()).into_iter().chain(board).collect()
     }
 
     /// Carries out calls that the model made in one go, side by side; the results are in their order.
@@ -294,6 +294,10 @@ impl Dispatcher {
         let house = CallHouse { home: self.home.clone(), call: account.call(), alert };
         let context = Context { call: account.call().to_string(), house: Arc::new(house) };
         account.begin(permit.definition().idempotent);
-        permit.carry_out(&context, self.patience).await
+        let patience = {
+            let live = self.live.borrow();
+            Patience { limit: live.tool_timeout, retries: live.retries }
+        };
+        permit.carry_out(&context, patience).await
     }
 }

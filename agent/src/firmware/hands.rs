@@ -16,13 +16,11 @@ const ARGUMENTS: [&str; 2] = ["sensor", "actuator"];
 #[derive(Debug, Clone)]
 pub struct Hands {
     board: Board,
-    /// Names of the tools that may be offered; none: all.
-    allowed: Option<Vec<String>>,
 }
 
 impl Hands {
-    pub(super) fn new(board: Board, allowed: Option<Vec<String>>) -> Self {
-        Self { board, allowed }
+    pub(super) fn new(board: Board) -> Self {
+        Self { board }
     }
 
     /// The tools that the board as it is now has a channel for, with the names of these channels.
@@ -35,10 +33,7 @@ impl Hands {
         let specs = registry.specs();
         let with_names = specs.iter().zip(ARGUMENTS).zip(names);
         with_names
-            .filter(|((spec, _), names)| {
-                !names.is_empty()
-                    && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&spec.name))
-            })
+            .filter(|(_, names)| !names.is_empty())
             .map(|((spec, argument), names)| {
                 let mut schema = spec.schema.clone();
                 schema["properties"][argument]["enum"] = names.into();

@@ -22,7 +22,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::agent::AgentConfig;
 use crate::config::{Faults, seconds};
 use crate::event::Inbound;
 use crate::firmware::ears::{Buttons, Ears};
@@ -131,9 +130,9 @@ impl Firmware {
         Some(Self { board, told, task, buttons, gate })
     }
 
-    /// The board's channels as tools, as far as the configuration offers them.
-    pub fn hands(&self, config: &AgentConfig) -> Hands {
-        Hands::new(self.board.clone(), config.tools.clone())
+    /// The board's channels as tools.
+    pub fn hands(&self) -> Hands {
+        Hands::new(self.board.clone())
     }
 
     /// Starts the link and what listens to it; gives a sink that lets the board follow what is reported to it.

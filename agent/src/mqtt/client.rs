@@ -26,6 +26,7 @@ use crate::mqtt::payload::{self, Message};
 use crate::mqtt::session::{Arrival, Fault, FaultKind, Hello, Session, Signal, Verdict};
 use crate::mqtt::topics::Topics;
 use crate::mqtt::transport::{Target, TransportError};
+use crate::mqtt::wishes::Wishes;
 use crate::outbox::{Condition, Limits, Outbox, OutboxError};
 use crate::report::{AnswerReport, Body, Intent, Report, Sink};
 
@@ -72,6 +73,7 @@ pub struct Publisher {
     topics: Topics,
     status: watch::Receiver<LinkStatus>,
     ears: Ears,
+    wishes: Wishes,
 }
 
 impl Publisher {
@@ -115,6 +117,11 @@ impl Publisher {
         &self.ears
     }
 
+    /// What is desired of the device.
+    pub fn wishes(&self) -> &Wishes {
+        &self.wishes
+    }
+
     /// The device's topics.
     pub fn topics(&self) -> &Topics {
         &self.topics
@@ -156,9 +163,13 @@ pub fn connect(
     let discovery = discovery.enabled.then(|| Discovery::new(discovery, &config.device, &topics));
     home_assistant::succeed(&outbox, discovery.as_ref());
     let (status_out, status) = watch::channel(LinkStatus::Connecting);
-    let (ears, outbox_of) = (Ears::default(), Arc::clone(&outbox));
-    let publisher =
-        Publisher { outbox: outbox_of, topics: topics.clone(), status, ears: ears.clone() };
+    let publisher = Publisher {
+        outbox: Arc::clone(&outbox),
+        topics: topics.clone(),
+        status,
+        ears: Ears::default(),
+        wishes: Wishes::default(),
+    };
     let hello = Hello {
         client: format!("outpost-{}", config.device),
         version: config.version,
@@ -177,7 +188,6 @@ pub fn connect(
         topics,
         discovery,
         inbound,
-        ears,
         tracker: tracker.clone(),
         stop,
         pulse,
@@ -201,7 +211,6 @@ struct Link {
     topics: Topics,
     discovery: Option<Discovery>,
     inbound: mpsc::Sender<Inbound>,
-    ears: Ears,
     tracker: TaskTracker,
     stop: CancellationToken,
     pulse: Pulse,
@@ -274,7 +283,7 @@ impl Link {
         let session = Session::open(&target, &self.hello, spawn);
         let mut connection = Connection::new(session, self.hello.keep_alive, number);
         let mut tend = interval(TEND);
-        let mut wanted = self.ears.filters();
+        let mut wanted = self.publisher.ears.filters();
         loop {
             tokio::select! {
                 signal = connection.session.next() => {
@@ -311,13 +320,22 @@ impl Link {
         connection.heard();
         match signal {
             Signal::Up { max_packet } => self.greet(connection, filters, max_packet),
-            Signal::Subscribed(taken) => filters.answered(&taken),
+            Signal::Subscribed(taken) => {
+                filters.answered(&taken);
+                connection.subscribed();
+            }
             Signal::Sent(packet) => connection.sent(packet),
             Signal::Acknowledged(packet, verdict) => {
                 self.acknowledged(connection, packet, verdict)?;
             }
             Signal::Received(arrival) if self.is_birth(&arrival) => connection.announce_soon(),
-            Signal::Received(arrival) => self.receive(arrival, connection.number),
+            Signal::Received(arrival) => match self.topics.desired(&arrival.topic) {
+                Some(scope) => {
+                    connection.arrived.note(scope);
+                    self.publisher.wishes.hear(scope, &arrival.payload);
+                }
+                None => self.receive(arrival, connection.number),
+            },
             Signal::Alive => {}
             Signal::Ended(fault) => {
                 return Err(fault.unwrap_or_else(|| Fault::network("the connection was ended")));
@@ -330,7 +348,7 @@ impl Link {
         info!(broker = ?self.config.host, version = ?self.config.version, "connected to the MQTT broker");
         self.status.send_replace(LinkStatus::Up);
         connection.greeted(max);
-        filters.add(&self.ears.filters().borrow());
+        filters.add(&self.publisher.ears.filters().borrow());
         if !connection.session.subscribe(filters.first()) {
             error!("cannot subscribe");
         }
@@ -361,6 +379,8 @@ impl Link {
         self.listen(connection, filters);
         if let Some(filter) = filters.next() {
             connection.session.subscribe(filter);
+        } else if connection.has_settled() {
+            self.publisher.wishes.settle(connection.arrived);
         }
         if connection.announcement_is_due() {
             self.announce(connection);
@@ -373,7 +393,7 @@ impl Link {
 
     /// Subscribes to what else is to be listened to.
     fn listen(&self, connection: &mut Connection, filters: &mut Filters) {
-        filters.add(&self.ears.filters().borrow());
+        filters.add(&self.publisher.ears.filters().borrow());
         if connection.up {
             filters.catch_up(|rest| connection.session.subscribe(rest));
         }
@@ -418,7 +438,7 @@ impl Link {
     fn receive(&self, arrival: Arrival, connection: u64) {
         let topic = arrival.topic.clone();
         let (transaction, respond_to, refusal) = match inbound::decode(&arrival, &self.topics) {
-            Ok(None) => return self.ears.hear(arrival, connection),
+            Ok(None) => return self.publisher.ears.hear(arrival, connection),
             Ok(Some(inbound)) => match self.inbound.try_send(inbound) {
                 Ok(()) => return,
                 Err(refused) => {

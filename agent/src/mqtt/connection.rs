@@ -9,10 +9,14 @@ use tracing::error;
 use crate::mqtt::client::{WINDOW, jittered};
 use crate::mqtt::payload::Message;
 use crate::mqtt::session::{Fault, MAX_PACKET, Session};
+use crate::mqtt::wishes::Arrived;
 use crate::outbox::{Condition, Cursor};
 
 /// The state of the outbox is told at most this often.
 const NEWS: Duration = Duration::from_secs(10);
+
+/// A broker sends what it retains right after it answered the subscription; a slow line may need this long for it.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// Home Assistant that came up is told of the device within this time.
 const BIRTH: Duration = Duration::from_secs(4);
@@ -41,6 +45,10 @@ pub(super) struct Connection {
     heard: Instant,
     /// The longest time without a sign of life, and for an acknowledgement.
     patience: Duration,
+    /// What arrived of what is desired.
+    pub(super) arrived: Arrived,
+    /// When the broker last answered a subscription, until it had the time to say what it retains.
+    subscribed: Option<Instant>,
     /// What was told of the outbox, and when.
     told: Option<(Condition, Instant)>,
     /// When Home Assistant is to be told of the device again.
@@ -59,6 +67,8 @@ impl Connection {
             heard: Instant::now(),
             // A ping goes out after one keep-alive, and has another for its answer.
             patience: keep_alive.mul_f64(2.5),
+            arrived: Arrived::default(),
+            subscribed: None,
             told: None,
             announcement: None,
         }
@@ -68,6 +78,16 @@ impl Connection {
     pub(super) fn greeted(&mut self, max_packet: Option<usize>) {
         self.up = true;
         self.max_packet = max_packet.map_or(MAX_PACKET, |max| max.min(MAX_PACKET));
+    }
+
+    /// The broker answered a subscription.
+    pub(super) fn subscribed(&mut self) {
+        self.subscribed = Some(Instant::now());
+    }
+
+    /// Whether what was retained should have arrived by now; true once after each subscription.
+    pub(super) fn has_settled(&mut self) -> bool {
+        self.subscribed.take_if(|since| since.elapsed() > SETTLED).is_some()
     }
 
     /// The other side gave a sign of life.

@@ -16,6 +16,7 @@ pub mod session;
 pub mod subscriber;
 pub mod topics;
 pub mod transport;
+pub mod wishes;
 
 #[cfg(test)]
 mod tests;

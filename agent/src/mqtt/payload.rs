@@ -9,11 +9,12 @@ use outpost_runtime::ToolSpec;
 use outpost_tools::bus::{Publication, RemoteCall};
 use serde_json::{Map, Value, json};
 
+use crate::config::Fault;
 use crate::mqtt::topics::Topics;
 use crate::outbox::Condition;
 use crate::report::{
-    AlertReport, AnswerReport, BoardReport, Body, CameraReport, ConfirmReport, DeltaReport,
-    EvidenceReport, MetricsReport, Outcome, Report, ReportId,
+    AlertReport, AnswerReport, BoardReport, Body, CameraReport, ConfigReport, ConfirmReport,
+    DeltaReport, EvidenceReport, MetricsReport, Outcome, Report, ReportId, Standing,
 };
 use crate::senses::microphone::status::{MicrophoneState, Presence};
 use crate::state::State;
@@ -170,6 +171,7 @@ fn body(body: &Body) -> (String, bool, Value) {
         Body::RemoteCall(call) => remote_call_body(call),
         Body::Message(_) => (String::new(), false, Value::Null),
         Body::Offered(tools) => offered_body(tools),
+        Body::Config(config) => config_body(config),
         Body::Board(board) => board_body(board),
         Body::Input(input) => {
             ("event/input".into(), false, json!({ "input": input.input, "kind": input.kind }))
@@ -212,11 +214,47 @@ fn offered_body(tools: &[ToolSpec]) -> (String, bool, Value) {
     ("tools".into(), true, json!({ "tools": tools.iter().map(tool).collect::<Vec<_>>() }))
 }
 
+/// The settings, in the form of a document that would desire them.
+fn config_body(config: &ConfigReport) -> (String, bool, Value) {
+    let ConfigReport { live, group, device } = config;
+    let agent = json!({ "tools": live.tools, "max_steps": live.max_steps,
+        "tool_timeout_seconds": seconds(live.tool_timeout), "retries": live.retries,
+        "transcribe": live.transcribe, "metrics_seconds": seconds(live.metrics) });
+    let scene = json!({ "interval_seconds": seconds(live.interval),
+        "cooldown_seconds": seconds(live.cooldown) });
+    let in_force =
+        json!({ "agent": present(agent), "camera": { "scene": scene }, "watch": live.watch });
+    let fields = json!({ "config": in_force, "group": group.as_ref().map(standing),
+        "device": device.as_ref().map(standing) });
+    ("config/reported".into(), true, present(fields))
+}
+
+fn standing(standing: &Standing) -> Value {
+    let refused = standing.refused.as_ref().map(|refused| {
+        let fault = |fault: &Fault| {
+            let value = Some(&fault.value).filter(|value| !value.is_empty());
+            present(json!({ "key": fault.key, "value": value, "remedy": fault.remedy }))
+        };
+        let faults: Vec<Value> = refused.faults.iter().map(fault).collect();
+        present(json!({ "desired": refused.desired, "faults": faults }))
+    });
+    present(json!({ "applied": standing.applied, "desired": standing.desired, "refused": refused }))
+}
+
+/// As the configuration has them.
+fn seconds(duration: Duration) -> Value {
+    if duration.subsec_nanos() == 0 {
+        duration.as_secs().into()
+    } else {
+        duration.as_secs_f64().into()
+    }
+}
+
 fn answer_body(answer: &AnswerReport) -> (String, bool, Value) {
     let fields = json!({ "event": answer.event.to_string(), "transaction": answer.transaction,
         "text": answer.text, "calls": answer.calls, "result": answer.result,
         "latency_ms": millis(answer.latency),
-        "error": answer.error });
+        "error": answer.error, "repeated": answer.repeated.then_some(true) });
     ("answer".into(), false, present(fields))
 }
 

@@ -371,6 +371,7 @@ fn fault_v311(fault: &rumqttc::ConnectionError) -> Signal {
             Bytes::PayloadSizeLimitExceeded(_),
         )) => FaultKind::TooLong,
         ConnectionError::Tls(fault) => tls_kind(fault),
+        ConnectionError::Websocket(fault) if is_distrust(fault) => FaultKind::Refused,
         _ => FaultKind::Network,
     };
     Signal::Ended(Some(Fault { kind, reason: reason(fault) }))
@@ -400,6 +401,7 @@ fn fault_v5(fault: &v5::ConnectionError) -> Signal {
             | StateError::Deserialization(Bytes::PayloadSizeLimitExceeded { .. }),
         ) => FaultKind::TooLong,
         ConnectionError::Tls(fault) => tls_kind(fault),
+        ConnectionError::Websocket(fault) if is_distrust(fault) => FaultKind::Refused,
         _ => FaultKind::Network,
     };
     Signal::Ended(Some(Fault { kind, reason: reason(fault) }))
@@ -415,6 +417,14 @@ fn tls_kind(fault: &rumqttc::TlsError) -> FaultKind {
         }
         _ => FaultKind::Refused,
     }
+}
+
+/// Whether TLS is behind an error: the one that speaks TLS below a WebSocket says so within an error of the system.
+fn is_distrust(fault: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = fault.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    inner.is_some_and(|inner| inner.is::<rustls::Error>())
+        || fault.is::<rustls::Error>()
+        || fault.source().is_some_and(is_distrust)
 }
 
 /// An error with all that caused it.

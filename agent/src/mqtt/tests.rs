@@ -1,5 +1,6 @@
 //! The client against real brokers, over a wire that can be cut; and the documents against the code.
 
+mod access;
 mod asyncapi;
 mod contract;
 mod home_assistant;

@@ -1,9 +1,13 @@
 //! The topics of the MQTT contract (`docs/mqtt.md`): the only place where one is spelt.
 
 use crate::event::Setting;
+use crate::mqtt::wishes::Scope;
 
 /// A longer topic for answers is refused, bytes.
 const MAX_RESPONSE_TOPIC: usize = 256;
+
+/// Where it is said what is desired of a device, or of all of a group.
+const DESIRED: &str = "config/desired";
 
 /// Topics of one device, below `outpost/<device>`, and of its group, below `outpost/@<group>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,10 +85,11 @@ impl Topics {
 
     /// What the agent subscribes to. A question to the group goes to one of its devices, a setting to all.
     pub fn subscriptions(&self) -> Vec<String> {
-        let own = ["ask", "ask/+", "set/+", "get/evidence"].map(|path| self.below(path));
+        let own = ["ask", "ask/+", "set/+", "get/evidence", DESIRED].map(|path| self.below(path));
         let group = self.group.iter().flat_map(|(group, base)| {
             let shared = ["ask", "ask/+"].map(|path| format!("$share/{group}/{base}/{path}"));
-            shared.into_iter().chain([format!("{base}/set/+")])
+            let all = ["set/+", DESIRED].map(|path| format!("{base}/{path}"));
+            shared.into_iter().chain(all)
         });
         own.into_iter().chain(group).collect()
     }
@@ -106,6 +111,18 @@ impl Topics {
             "set/listen" => Some(Incoming::Set(Setting::Listen)),
             "set/camera" => Some(Incoming::Set(Setting::Camera)),
             _ => None,
+        }
+    }
+
+    /// Whom a topic says what is desired of; none where it does not.
+    pub fn desired(&self, topic: &str) -> Option<Scope> {
+        let is_below = |base: &str| {
+            topic.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')) == Some(DESIRED)
+        };
+        if is_below(&self.base) {
+            Some(Scope::Device)
+        } else {
+            self.group.as_ref().filter(|(_, base)| is_below(base)).map(|_| Scope::Group)
         }
     }
 

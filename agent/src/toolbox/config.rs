@@ -110,8 +110,42 @@ pub(crate) fn check(config: &Config, faults: &mut Faults) {
             );
         }
     }
+    check_times(config, &mut found);
     for fault in found.0 {
         faults.add(fault.key, fault.value, fault.remedy);
+    }
+}
+
+/// A tool may take no longer than a round of tools, which would be dropped with it.
+fn check_times(config: &Config, found: &mut ToolFaults) {
+    let tools = &config.tools;
+    let built_in = [
+        ("tools.http.timeout_seconds", tools.http.as_ref().map(|table| table.timeout_seconds)),
+        (
+            "tools.process.timeout_seconds",
+            tools.process.as_ref().map(|table| table.timeout_seconds),
+        ),
+        (
+            "tools.mqtt.max_timeout_seconds",
+            tools.mqtt.as_ref().map(|table| table.max_timeout_seconds),
+        ),
+    ];
+    let built_in =
+        built_in.into_iter().filter_map(|(key, seconds)| Some((key.to_owned(), seconds?)));
+    let declared = config.tool.iter().enumerate().filter_map(|(index, tool)| {
+        Some((format!("tool[{index}].timeout_seconds"), tool.timeout_seconds?))
+    });
+    let servers = config.mcp.iter().enumerate();
+    let servers =
+        servers.map(|(index, mcp)| (format!("mcp[{index}].timeout_seconds"), mcp.timeout_seconds));
+    let agent = ("agent.tool_timeout_seconds".to_owned(), config.agent.tool_timeout.as_secs_f64());
+    let acting = config.agent.limits.acting.as_secs_f64();
+    let all = built_in.chain(declared).chain(servers).chain([agent]);
+    for (key, seconds) in all.filter(|(_, seconds)| *seconds > acting) {
+        let remedy = format!(
+            "use agent.limits.acting_seconds, which is {acting}, or less, or raise that: a call that takes longer is dropped with its turn"
+        );
+        found.add(key, seconds, remedy);
     }
 }
 
@@ -131,4 +165,32 @@ pub(crate) fn paths<'a>(
     let memory = tools.memory.as_mut().map(|table| &mut table.path);
     let schedule = tools.schedule.as_mut().map(|table| &mut table.path);
     memory.into_iter().chain(schedule).chain(secrets).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_that_may_take_longer_than_a_round_of_tools_is_a_fault() {
+        let text = "[agent]\ntool_timeout_seconds = 21\n[agent.limits]\nacting_seconds = 20\n\
+                    [tools.http]\nhosts = ['a.example']\ntimeout_seconds = 22\n\
+                    [tools.process]\ntimeout_seconds = 23\ncommands = { uptime = ['/usr/bin/uptime'] }\n\
+                    [tools.mqtt]\nmax_timeout_seconds = 24\n\
+                    [[tool]]\nname = 'a'\ndescription = 'Does a.'\ntimeout_seconds = 20\npublish = { topic = 'a', payload = '' }\n\
+                    [[tool]]\nname = 'b'\ndescription = 'Does b.'\ntimeout_seconds = 25\npublish = { topic = 'b', payload = '' }\n\
+                    [[mcp]]\nname = 'c'\ncommand = 'c'\ntimeout_seconds = 26\n";
+        let faults = Config::parse(text, "test.toml").unwrap_err().to_string();
+        for part in [
+            "agent.tool_timeout_seconds = 21: use agent.limits.acting_seconds, which is 20",
+            "tools.http.timeout_seconds = 22",
+            "tools.process.timeout_seconds = 23",
+            "tools.mqtt.max_timeout_seconds = 24",
+            "tool[1].timeout_seconds = 25",
+            "mcp[0].timeout_seconds = 26",
+        ] {
+            assert!(faults.contains(part), "{part} is not in:\n{faults}");
+        }
+        assert_eq!(faults.lines().count(), 7, "{faults}");
+    }
 }

@@ -22,7 +22,7 @@ use outpost_tools::remote::Switchboard;
 use outpost_tools::requests::{Heard, Requests};
 use outpost_tools::store::StoreError;
 use outpost_tools::{AddError, Registry};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +32,7 @@ pub use config::ToolsConfig;
 
 use crate::config::Config;
 use crate::event::{Ask, Inbound, Origin};
+use crate::live::Live;
 use crate::mqtt::client::{LinkStatus, Publisher};
 use crate::mqtt::ears::Overheard;
 use crate::mqtt::topics::{ToolTopic, Topics};
@@ -85,13 +86,15 @@ impl Site {
         });
     }
 
-    /// Adds all tools of the configuration, and starts what looks after them. `offered` gives the tools that are offered now.
+    /// Adds all tools of the configuration, and starts what looks after them. `offered` gives the tools that are offered
+    /// now, which `live` may change.
     ///
     /// # Errors
     /// When a tool cannot be offered.
     pub fn open(
         self,
         config: &Config,
+        live: watch::Receiver<Live>,
         offered: impl Fn() -> Vec<ToolSpec> + Send + 'static,
     ) -> Result<(), ToolboxError> {
         let bus: Arc<dyn Bus> = Arc::new(bus::MqttBus(self.publisher.clone()));
@@ -122,7 +125,7 @@ impl Site {
             connection: 0,
             told: None,
         };
-        self.spawn(operator.work(offered, changed));
+        self.spawn(operator.work(offered, (changed, live)));
         Ok(())
     }
 
@@ -183,7 +186,11 @@ struct Operator {
 }
 
 impl Operator {
-    async fn work(mut self, offered: impl Fn() -> Vec<ToolSpec> + Send, changed: Arc<Notify>) {
+    async fn work(
+        mut self,
+        offered: impl Fn() -> Vec<ToolSpec> + Send,
+        (changed, mut live): (Arc<Notify>, watch::Receiver<Live>),
+    ) {
         let mut heard = self.publisher.ears().lend();
         let mut status = self.publisher.status();
         let mut look = interval(LOOK);
@@ -197,6 +204,7 @@ impl Operator {
                 }
                 Some(overheard) = heard.recv() => self.hear(overheard),
                 () = changed.notified() => {}
+                Ok(()) = live.changed() => {}
                 _ = look.tick() => {}
             }
             self.tell(offered());

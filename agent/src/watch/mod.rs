@@ -85,6 +85,24 @@ impl WatchList {
         Ok(Self { entries: rules.into_iter().map(entry).collect::<Result<_, RuleError>>()? })
     }
 
+    /// Has these rules from now on. A rule that stays as it is keeps its situation.
+    ///
+    /// # Errors
+    /// When one cannot be used; then all stays as it was.
+    pub fn change(&mut self, rules: &[WatchRule]) -> Result<(), RuleError> {
+        if self.entries.iter().map(|entry| &entry.rule).eq(rules) {
+            return Ok(());
+        }
+        let mut changed = Self::new(rules.to_vec())?;
+        for entry in &mut changed.entries {
+            if let Some(at) = self.entries.iter().position(|known| known.rule == entry.rule) {
+                *entry = self.entries.swap_remove(at);
+            }
+        }
+        *self = changed;
+        Ok(())
+    }
+
     /// The rules that fit what was read; none is a picture without text.
     pub fn read(&mut self, text: Option<&str>, now: Now) -> Vec<Match> {
         let holding = self.entries.iter_mut().filter(|entry| entry.schedule.holds(now.local));
@@ -195,6 +213,27 @@ mod tests {
         let later = read(Some("FIRE"), 680).unwrap();
         assert_ne!(later.alert, first.alert);
         assert_eq!(later.count, 1);
+    }
+
+    #[test]
+    fn a_list_that_changes_keeps_what_is_under_way() {
+        let rule = |text: &str| WatchRule {
+            name: text.to_lowercase(),
+            contains: Some(text.into()),
+            ..WatchRule::default()
+        };
+        let (mut list, clock) = list(|first| *first = rule("FIRE"));
+        let fire = list.read(Some("FIRE"), clock.at(0)).pop().unwrap();
+        list.change(&[rule("EXIT"), rule("FIRE")]).unwrap();
+        let found = list.read(Some("FIRE EXIT"), clock.at(10));
+        let seen: Vec<_> = found.iter().map(|found| (found.rule.as_str(), found.count)).collect();
+        assert_eq!(seen, [("exit", 1), ("fire", 2)]);
+        assert_eq!(found[1].alert, fire.alert);
+        let broken = WatchRule { regex: Some("(".into()), ..WatchRule::default() };
+        assert!(list.change(&[broken]).is_err());
+        assert_eq!(list.read(Some("FIRE"), clock.at(20)).len(), 1, "all is as it was");
+        list.change(&[]).unwrap();
+        assert!(list.read(Some("FIRE"), clock.at(30)).is_empty());
     }
 
     #[test]

@@ -3,30 +3,39 @@
 use std::time::Duration;
 
 use outpost_tools::schedule::{Day, Schedule};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Faults, seconds};
 use crate::watch::pattern::Pattern;
 
+/// A longer cool-down, or time between two questions, is refused.
+const LONGEST: Duration = Duration::from_hours(30 * 24);
+
 /// What to watch for, and what to do about it. Letters' case and the amount of white space do not matter.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WatchRule {
     /// Names the rule in alerts.
     pub name: String,
     /// The whole text.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub exact: Option<String>,
     /// A part of the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub contains: Option<String>,
     /// The whole text, with `*` for any characters and `?` for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub wildcard: Option<String>,
     /// A regular expression that fits somewhere in the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
     /// The whole text, or as many words of it, give or take a few letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fuzzy: Option<String>,
     /// How many letters `fuzzy` may be off.
     pub distance: usize,
     /// A question about the picture instead of a text, which the model answers with yes or no.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ask: Option<String>,
     /// The answer that raises the alert.
     pub expect: Answer,
@@ -38,8 +47,10 @@ pub struct WatchRule {
     /// How grave it is.
     pub severity: Severity,
     /// Only on these days of the week; none: on all.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub days: Option<Vec<Day>>,
     /// Only at these hours of the local time, such as `22:00-06:00`; none: at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub hours: Option<String>,
     /// The same situation is over when the text was away for this long; then it raises a new alert.
     #[serde(with = "seconds", rename = "cooldown_seconds")]
@@ -69,7 +80,7 @@ impl Default for WatchRule {
 }
 
 /// How grave a situation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Good to know.
@@ -92,7 +103,7 @@ impl Severity {
 }
 
 /// An answer to a question of the watch list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
     /// It is so.
@@ -190,6 +201,12 @@ impl WatchRule {
         }
         if self.days.as_ref().is_some_and(Vec::is_empty) {
             faults.add(format!("{key}.days"), "[]", "leave it out for all days");
+        }
+        for (name, time) in [("every", self.every), ("cooldown", self.cooldown)] {
+            if time > LONGEST {
+                let (key, most) = (format!("{key}.{name}_seconds"), LONGEST.as_secs());
+                faults.add(key, time.as_secs_f64(), format!("use {most} or less"));
+            }
         }
     }
 }

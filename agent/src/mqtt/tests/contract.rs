@@ -7,8 +7,11 @@ use outpost_runtime::ToolSpec;
 use outpost_tools::bus::RemoteCall;
 use serde_json::{Map, Value, json};
 
+use crate::config::{Config, Faults};
 use crate::event::{EventId, Origin};
 use crate::heartbeat::Health;
+use crate::live::Live;
+use crate::live::desired::Desired;
 use crate::metrics::{Counts, ModelStats};
 use crate::mqtt::inbound::decode;
 use crate::mqtt::payload::{Message, encode, info, outbox};
@@ -17,15 +20,16 @@ use crate::mqtt::topics::Topics;
 use crate::outbox::Condition;
 use crate::report::{
     AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraReport, CameraState,
-    CommandReport, ConfirmReport, DeltaReport, InputReport, MetricsReport, Outcome, ReadingReport,
-    Report, ReportId, SightReport, StateReport, TimerReport, ToolReport, VoiceOutcome, VoiceReport,
+    CommandReport, ConfigReport, ConfirmReport, DeltaReport, InputReport, MetricsReport, Outcome,
+    ReadingReport, RefusedConfig, Report, ReportId, SightReport, Standing, StateReport,
+    TimerReport, ToolReport, VoiceOutcome, VoiceReport,
 };
 use crate::senses::camera::counters::CameraMetrics;
 use crate::senses::microphone::Unheard;
 use crate::senses::microphone::meter::Level;
 use crate::senses::microphone::status::{MicrophoneState, Presence};
 use crate::state::State;
-use crate::watch::Severity;
+use crate::watch::{Severity, WatchRule};
 
 const DOCUMENT: &str = include_str!("../../../../docs/mqtt.md");
 /// Fields that differ from message to message.
@@ -143,7 +147,7 @@ fn metrics() -> Body {
 }
 
 /// What the camera has to say.
-fn sights(event: EventId) -> Vec<Body> {
+pub(super) fn sights(event: EventId) -> Vec<Body> {
     vec![
         Body::Camera(CameraReport {
             event,
@@ -184,6 +188,7 @@ fn answers(event: EventId) -> [Body; 3] {
         result: None,
         latency: Duration::from_millis(305),
         error: None,
+        repeated: false,
     };
     let called = AnswerReport {
         transaction: Some("44".into()),
@@ -221,6 +226,24 @@ fn of_tools() -> [Body; 2] {
     ]
 }
 
+/// The settings of a device whose own document was refused, so that its group's is in force.
+fn settings() -> Body {
+    let rule = WatchRule {
+        name: "exit".into(),
+        wildcard: Some("EXIT*".into()),
+        message: "The way out is in sight.".into(),
+        ..WatchRule::default()
+    };
+    let tools = Some(vec!["set_light".into(), "read_camera".into()]);
+    let live = Live { tools, max_steps: 2, watch: vec![rule], ..Live::of(&Config::default()) };
+    let mut faults = Faults::default();
+    faults.add("agent.max_steps", 99, "use a value from 1 to 16");
+    let group = Some(Standing { applied: true, desired: Some("kitchens-4".into()), refused: None });
+    let refused = Some(RefusedConfig { desired: Some("desk-8".into()), faults });
+    let device = Some(Standing { applied: false, desired: None, refused });
+    Body::Config(Box::new(ConfigReport { live, group, device }))
+}
+
 fn microphone() -> MicrophoneState {
     MicrophoneState {
         source: "plughw:1,0".into(),
@@ -232,7 +255,8 @@ fn microphone() -> MicrophoneState {
     }
 }
 
-fn bodies() -> Vec<Body> {
+/// What a device reports, but for the camera.
+pub(super) fn bodies() -> Vec<Body> {
     let event = EventId::new();
     let called = vec!["set_light".to_owned()];
     let mut bodies = vec![
@@ -277,6 +301,7 @@ fn bodies() -> Vec<Body> {
         }),
         Body::Input(InputReport { input: "talk".into(), kind: "pressed" }),
         Body::Reading(ReadingReport { sensor: "room".into(), value: 21.5, unit: "°C" }),
+        settings(),
     ];
     bodies.extend(calls(event));
     bodies.extend(answers(event));
@@ -335,6 +360,11 @@ fn what_the_document_tells_to_send_is_understood() {
     };
     for block in &examples()["ask"] {
         assert!(understood("ask", block), "{block}");
+    }
+    for block in &examples()["config/desired"] {
+        let mut faults = Faults::default();
+        Desired::read(block.as_bytes(), &Config::default(), &mut faults);
+        assert!(faults.is_empty(), "{faults}");
     }
     for topic in ["set/mute", "set/camera"] {
         assert!(examples().contains_key(topic), "{topic}");

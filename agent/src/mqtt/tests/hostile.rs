@@ -8,7 +8,10 @@ use outpost_tools::remote::{RemoteConfig, Switchboard};
 use outpost_tools::requests::{Heard, Requests};
 use outpost_tools::{PolicyRules, Registry};
 
+use crate::config::{Config, Faults};
 use crate::event::Inbound;
+use crate::live::Live;
+use crate::live::desired::Desired;
 use crate::mqtt::inbound::{MAX_MEDIA, decode};
 use crate::mqtt::session::Arrival;
 use crate::mqtt::topics::Topics;
@@ -26,6 +29,34 @@ fn arrive(payload: &[u8], tools: &Tools) {
         if let Ok(Some(Inbound::Ask(ask))) = decode(&arrival, &topics) {
             let media = ask.images.iter().chain(&ask.audio).map(Vec::len).sum::<usize>();
             assert!(media <= MAX_MEDIA && ask.prompt.chars().count() <= 4000);
+        }
+    }
+}
+
+/// A document says what is desired. What is taken of it keeps the bounds.
+fn desire(payload: &[u8]) {
+    let (mut file, mut faults) = (Config::default(), Faults::default());
+    let desired = Desired::read(payload, &file, &mut faults);
+    if faults.is_empty() {
+        desired.lay_over(&mut file);
+        let Live { max_steps, retries, watch, .. } = Live::of(&file);
+        assert!((1..=16).contains(&max_steps) && retries <= 5 && watch.len() <= 64);
+    } else {
+        assert!(faults.bounded().to_string().len() < 64 * 1024);
+    }
+}
+
+#[test]
+fn no_document_stops_the_reading_of_what_is_desired() {
+    let whole = include_bytes!("../../../fuzz/seeds/config_desired");
+    for end in 0..=whole.len() {
+        desire(&whole[..end]);
+    }
+    for at in 0..whole.len() {
+        for byte in [0, b'"', b'{', b'9', b'\\', 0x80] {
+            let mut damaged = whole.to_vec();
+            damaged[at] = byte;
+            desire(&damaged);
         }
     }
 }

@@ -1,14 +1,11 @@
-//! The client against mosquitto: MQTT 5, TLS, WebSocket, passwords, and what a real broker does with misuse.
+//! The client against mosquitto: MQTT 5, WebSocket, groups, and what a real broker does with misuse.
 //!
 //! `cargo xtask setup` installs mosquitto. Where it is absent these tests say so and hold nothing.
 
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
-
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::*;
 use crate::event::Setting;
@@ -17,15 +14,15 @@ use crate::mqtt::config::{Transport, Version};
 use crate::report::{AlertReport, ReportId};
 use crate::watch::Severity;
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A running mosquitto; killed on drop.
-struct Mosquitto {
+pub(super) struct Mosquitto {
     child: Child,
     port: u16,
-    folder: tempfile::TempDir,
+    pub(super) folder: tempfile::TempDir,
 }
 
 impl Drop for Mosquitto {
@@ -37,11 +34,11 @@ impl Drop for Mosquitto {
 
 impl Mosquitto {
     /// Starts one with these lines after its `listener` line; `{}` in them is its folder. None where it is not installed.
-    fn start(lines: &str) -> Option<Self> {
+    pub(super) fn start(lines: &str) -> Option<Self> {
         Self::prepared(tempfile::tempdir().unwrap(), lines)
     }
 
-    fn prepared(folder: tempfile::TempDir, lines: &str) -> Option<Self> {
+    pub(super) fn prepared(folder: tempfile::TempDir, lines: &str) -> Option<Self> {
         let port = free_port();
         let lines = lines.replace("{}", &folder.path().display().to_string());
         let config = folder.path().join("mosquitto.conf");
@@ -64,7 +61,7 @@ impl Mosquitto {
         Some(Self { child: child?, port, folder })
     }
 
-    fn config(&self) -> MqttConfig {
+    pub(super) fn config(&self) -> MqttConfig {
         MqttConfig {
             device: "desk".into(),
             host: Some("127.0.0.1".into()),
@@ -75,18 +72,21 @@ impl Mosquitto {
     }
 }
 
-async fn listen_to(config: &MqttConfig, filter: &str) -> Subscriber {
+pub(super) async fn listen_to(config: &MqttConfig, filter: &str) -> Subscriber {
     Subscriber::to(config, "listener", filter).await.unwrap()
 }
 
-async fn reaches(device: &mut Device, wanted: impl Fn(&LinkStatus) -> bool) -> LinkStatus {
+pub(super) async fn reaches(
+    device: &mut Device,
+    wanted: impl Fn(&LinkStatus) -> bool,
+) -> LinkStatus {
     let mut status = device.publisher.status();
     let reached = tokio::time::timeout(SOON, status.wait_for(wanted)).await;
     reached.expect("in time").expect("the link lives").clone()
 }
 
 /// A device with this configuration reports, and hears a question.
-async fn works(config: &MqttConfig) {
+pub(super) async fn works(config: &MqttConfig) {
     let mut listener = listen_to(config, "outpost/desk/#").await;
     let mut device = Device::with(config, None);
     // An earlier device may have left what is retained.
@@ -113,88 +113,6 @@ async fn both_versions_work_over_tcp_and_websocket() {
         works(&MqttConfig { version, ..tcp.config() }).await;
         works(&MqttConfig { version, transport: Transport::Ws, ..ws.config() }).await;
     }
-}
-
-/// Certificates of an authority, a broker at 127.0.0.1 and a client, as PEM files in a folder.
-fn certificates(folder: &Path) {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "authority");
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
-    for name in ["broker", "client"] {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-        // Of one name with the authority, it would pass for signed by itself.
-        params.distinguished_name.push(DnType::CommonName, name);
-        let certificate = params.signed_by(&key, &authority).unwrap();
-        std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
-        std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
-}
-
-#[tokio::test]
-async fn tls_trusts_the_given_authority_only_and_shows_the_clients_certificate() {
-    let folder = tempfile::tempdir().unwrap();
-    certificates(folder.path());
-    let lines =
-        "cafile {}/ca.pem\ncertfile {}/broker.pem\nkeyfile {}/broker.key\nrequire_certificate true";
-    let Some(broker) = Mosquitto::prepared(folder, lines) else { return };
-    let path = |name: &str| Some(broker.folder.path().join(name));
-    let mut config = broker.config();
-    config.tls.enabled = true;
-    config.tls.ca = path("ca.pem");
-    config.tls.certificate = path("client.pem");
-    config.tls.key = path("client.key");
-    for version in [Version::V311, Version::V5] {
-        works(&MqttConfig { version, ..config.clone() }).await;
-    }
-    // The client's own certificate is no authority that signed the broker's.
-    config.tls.ca = path("client.pem");
-    let mut device = Device::with(&config, None);
-    let status = reaches(&mut device, |status| *status != LinkStatus::Connecting).await;
-    assert!(
-        matches!(&status, LinkStatus::Refused(reason) if reason.contains("certificate")),
-        "{status:?}"
-    );
-    device.stop().await;
-    config.tls.ca = path("missing.pem");
-    let fault = Device::try_with(&config, None).err().unwrap().to_string();
-    assert!(fault.contains("mqtt.tls.ca") && fault.contains("missing.pem"), "{fault}");
-}
-
-#[tokio::test]
-async fn a_password_is_read_from_its_file_and_a_wrong_one_is_said() {
-    let folder = tempfile::tempdir().unwrap();
-    let passwords = folder.path().join("passwords");
-    let made = Command::new("mosquitto_passwd")
-        .args(["-b", "-c"])
-        .arg(&passwords)
-        .args(["desk", "right"])
-        .status();
-    if !made.is_ok_and(|status| status.success()) {
-        return drop(writeln!(std::io::stderr(), "SKIPPED: mosquitto is not installed"));
-    }
-    let secret = folder.path().join("secret");
-    std::fs::write(&secret, "wrong\n").unwrap();
-    let Some(broker) =
-        Mosquitto::prepared(folder, "allow_anonymous false\npassword_file {}/passwords\nuser root")
-    else {
-        return;
-    };
-    let config = MqttConfig {
-        username: Some("desk".into()),
-        password_file: Some(secret.clone()),
-        ..broker.config()
-    };
-    for version in [Version::V311, Version::V5] {
-        let mut device = Device::with(&MqttConfig { version, ..config.clone() }, None);
-        let status = reaches(&mut device, |status| *status != LinkStatus::Connecting).await;
-        assert!(matches!(status, LinkStatus::Refused(_)), "{status:?}");
-        device.stop().await;
-    }
-    std::fs::write(&secret, "right\n").unwrap();
-    works(&config).await;
 }
 
 #[tokio::test]
@@ -323,6 +241,45 @@ async fn a_storm_of_large_messages_grows_no_memory_and_the_next_question_is_hear
     // Sixteen signals, and ten packets of one read, of a MiB each.
     assert!(grown < 80, "{grown} MiB more");
     device.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_desired_is_known_after_a_lost_connection_and_forgotten_when_it_is_not_retained() {
+    let Some(broker) = Mosquitto::start("") else { return };
+    let client = listen_to(&broker.config(), "nothing").await;
+    let retain = async |topic: &str, text: &str| {
+        client.send(Message { retain: true, ..Message::new(topic, text) }).await.unwrap();
+    };
+    let (of_group, of_device) = ("outpost/@kitchens/config/desired", "outpost/desk/config/desired");
+    for version in [Version::V311, Version::V5] {
+        retain(of_group, "{}").await;
+        retain(of_device, "a").await;
+        let address = SocketAddr::from(([127, 0, 0, 1], broker.port));
+        let wire = Wire::to(address).await;
+        let (group, port) = (Some("kitchens".into()), wire.address().port());
+        let config = MqttConfig { group, port, version, ..broker.config() };
+        let device = Device::with(&config, None);
+        let mut latest = device.publisher.wishes().latest();
+        let mut is = async |group: Option<&str>, device: Option<&str>| {
+            let text = |wish: &Option<std::sync::Arc<[u8]>>| {
+                wish.as_ref().map(|wish| String::from_utf8_lossy(wish).into_owned())
+            };
+            let wanted = (group.map(str::to_owned), device.map(str::to_owned));
+            let known = latest.wait_for(|now| (text(&now.group), text(&now.device)) == wanted);
+            tokio::time::timeout(3 * SOON, known).await.expect("in time").expect("it lives");
+        };
+        is(Some("{}"), Some("a")).await;
+        wire.cut();
+        retain(of_device, "b").await;
+        retain(of_group, "").await;
+        wire.mend(address);
+        is(Some("{}"), Some("b")).await;
+        // Nothing says that the group's is gone but that it does not come.
+        is(None, Some("b")).await;
+        retain(of_device, "").await;
+        is(None, None).await;
+        device.stop().await;
+    }
 }
 
 #[tokio::test]

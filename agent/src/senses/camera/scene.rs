@@ -10,6 +10,9 @@ use crate::config::{Faults, seconds};
 use crate::senses::camera::area::Area;
 use crate::senses::camera::thumb::{CELLS, COLUMNS, ROWS, Thumb};
 
+/// No time of the gate is longer.
+const DAY: Duration = Duration::from_hours(24);
+
 /// `[camera.scene]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -57,6 +60,14 @@ impl SceneConfig {
         }
         if self.burst == 0 {
             faults.add("camera.scene.burst", 0, "use 1 or more");
+        }
+        for (name, time) in
+            [("settle", self.settle), ("interval", self.interval), ("cooldown", self.cooldown)]
+        {
+            if time > DAY {
+                let key = format!("camera.scene.{name}_seconds");
+                faults.add(key, time.as_secs_f64(), "use 86400 or less");
+            }
         }
         for area in &self.ignore {
             area.check("camera.scene.ignore", faults);
@@ -156,6 +167,12 @@ impl Scene {
             return Verdict::TooSoon;
         }
         self.look(thumb, now)
+    }
+
+    /// Looks are this far apart from now on, and so far where the scene does not come to rest.
+    pub fn pace(&mut self, interval: Duration, cooldown: Duration) {
+        self.config.interval = interval;
+        self.config.cooldown = cooldown;
     }
 
     /// The next picture is looked at, whatever it shows.

@@ -11,7 +11,9 @@ use super::config::Gate;
 use super::pixels::{FrameError, Layout, PixelFormat, to_image};
 use super::raw::{CameraError, RawCamera, RawFrame, RawStream};
 use super::*;
+use crate::config::Config;
 use crate::heartbeat::Heartbeats;
+use crate::live::Live;
 use crate::report::{Body, CameraState, Intent, Report, Sink};
 use crate::senses::camera::area::Area;
 use crate::senses::camera::eye::Eye;
@@ -103,7 +105,12 @@ fn grey(luma: u8) -> Step {
 
 fn shared() -> (Shared, Arc<Told>) {
     let told = Arc::<Told>::default();
-    let shared = Shared { eye: Eye::default(), counters: Arc::default(), sink: told.clone() };
+    let shared = Shared {
+        eye: Eye::default(),
+        counters: Arc::default(),
+        sink: told.clone(),
+        live: tokio::sync::watch::channel(Live::of(&Config::default())).1,
+    };
     (shared, told)
 }
 

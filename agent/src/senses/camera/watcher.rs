@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outpost_runtime::Image;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::event::Frame;
+use crate::live::Live;
 use crate::report::{Body, CameraState, Report, SightReport, Sink};
 use crate::senses::SenseError;
 use crate::senses::camera::area::{Area, blacken};
@@ -33,6 +35,8 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// Where it is said that the camera came or went.
     pub sink: Arc<dyn Sink>,
+    /// How far apart looks are, once that was changed.
+    pub live: watch::Receiver<Live>,
 }
 
 /// The camera's thread, without its source.
@@ -121,17 +125,23 @@ impl Watcher {
                 counters.still.add(u64::from(!new));
                 new
             }
-            Decide::Scene(scene) => match scene.see(Thumb::new(image), now) {
-                Verdict::Look => true,
-                Verdict::Still => {
-                    counters.still.add(1);
-                    false
+            Decide::Scene(scene) => {
+                if self.shared.live.has_changed().unwrap_or(false) {
+                    let live = self.shared.live.borrow_and_update();
+                    scene.pace(live.interval, live.cooldown);
                 }
-                Verdict::Blank | Verdict::Lighting | Verdict::Moving | Verdict::TooSoon => {
-                    counters.held.add(1);
-                    false
+                match scene.see(Thumb::new(image), now) {
+                    Verdict::Look => true,
+                    Verdict::Still => {
+                        counters.still.add(1);
+                        false
+                    }
+                    Verdict::Blank | Verdict::Lighting | Verdict::Moving | Verdict::TooSoon => {
+                        counters.held.add(1);
+                        false
+                    }
                 }
-            },
+            }
         }
     }
 

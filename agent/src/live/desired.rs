@@ -1,0 +1,171 @@
+//! A document that says what is desired otherwise than in the file: read, checked as the file is, and laid over it.
+//!
+//! What it can name is a closed list. Nothing in it decides what is allowed: rules, confirmation, declared tools and lists of
+//! hosts and programs are the file's alone, and of the tools that the file offers it can only leave some out.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::config::{Config, Faults, Sections, seconds};
+use crate::mqtt::inbound::MAX_TEXT;
+use crate::watch::WatchRule;
+
+/// A longer id is refused, characters.
+const MAX_ID: usize = 256;
+/// More rules are refused: each may take a MiB.
+const MAX_RULES: usize = 64;
+
+/// What is desired; what is left out stays as it is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Desired {
+    /// What its author knows it by.
+    pub id: Option<String>,
+    agent: AgentWish,
+    camera: CameraWish,
+    watch: Option<Vec<WatchRule>>,
+}
+
+/// Of `[agent]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AgentWish {
+    tools: Option<Vec<String>>,
+    max_steps: Option<usize>,
+    #[serde(deserialize_with = "seconds::deserialize_some", rename = "tool_timeout_seconds")]
+    tool_timeout: Option<Duration>,
+    retries: Option<u32>,
+    transcribe: Option<bool>,
+    #[serde(deserialize_with = "seconds::deserialize_some", rename = "metrics_seconds")]
+    metrics: Option<Duration>,
+}
+
+/// Of `[camera]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CameraWish {
+    scene: SceneWish,
+}
+
+/// Of `[camera.scene]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SceneWish {
+    #[serde(deserialize_with = "seconds::deserialize_some", rename = "interval_seconds")]
+    interval: Option<Duration>,
+    #[serde(deserialize_with = "seconds::deserialize_some", rename = "cooldown_seconds")]
+    cooldown: Option<Duration>,
+}
+
+impl Desired {
+    /// Reads a document and notes what cannot be used, by itself or over this file. With no fault it can be laid over it, also
+    /// together with others: no check spans two of its keys.
+    pub fn read(payload: &[u8], file: &Config, faults: &mut Faults) -> Self {
+        let Some(object) = object(payload, faults) else { return Self::default() };
+        let mut table = table(object, "", faults);
+        let mut sections = Sections { table: &mut table, faults };
+        let mut desired = Self {
+            id: sections.take("id"),
+            agent: sections.take("agent"),
+            camera: sections.take("camera"),
+            watch: sections.take("watch"),
+        };
+        for key in table.keys() {
+            let remedy = "not to be set over MQTT; what can be is id, agent, camera and watch";
+            faults.add(key, "", remedy);
+        }
+        if desired.id.as_ref().is_some_and(|id| id.chars().count() > MAX_ID) {
+            faults.add("id", "", format!("use {MAX_ID} characters or less"));
+            desired.id = None;
+        }
+        let rules = desired.watch.as_ref().map_or(0, Vec::len);
+        if rules > MAX_RULES {
+            faults.add("watch", format!("{rules} rules"), format!("use {MAX_RULES} or less"));
+            desired.watch = None;
+        }
+        desired.check_tools(file, faults);
+        let mut laid = file.clone();
+        desired.lay_over(&mut laid);
+        laid.check(faults);
+        desired
+    }
+
+    /// A tool that the file does not offer stays out.
+    fn check_tools(&self, file: &Config, faults: &mut Faults) {
+        let Some(offered) = &file.agent.tools else { return };
+        for name in self.agent.tools.iter().flatten().filter(|name| !offered.contains(name)) {
+            let remedy = "the file does not offer it; over MQTT tools can only be left out";
+            faults.add("agent.tools", format!("{name:?}"), remedy);
+        }
+    }
+
+    /// Sets what it names.
+    pub fn lay_over(&self, config: &mut Config) {
+        let AgentWish { tools, max_steps, tool_timeout, retries, transcribe, metrics } =
+            self.agent.clone();
+        let SceneWish { interval, cooldown } = self.camera.scene.clone();
+        let (agent, scene) = (&mut config.agent, &mut config.camera.scene);
+        if tools.is_some() {
+            agent.tools = tools;
+        }
+        set(&mut agent.max_steps, max_steps);
+        set(&mut agent.tool_timeout, tool_timeout);
+        set(&mut agent.retries, retries);
+        set(&mut agent.transcribe, transcribe);
+        set(&mut agent.metrics, metrics);
+        set(&mut scene.interval, interval);
+        set(&mut scene.cooldown, cooldown);
+        set(&mut config.watch, self.watch.clone());
+    }
+}
+
+fn set<T>(place: &mut T, wish: Option<T>) {
+    if let Some(wish) = wish {
+        *place = wish;
+    }
+}
+
+fn object(payload: &[u8], faults: &mut Faults) -> Option<Map<String, Value>> {
+    if payload.len() > MAX_TEXT {
+        faults.add("", "", format!("the document has more than {MAX_TEXT} bytes"));
+        return None;
+    }
+    match serde_json::from_slice(payload) {
+        Ok(object) => Some(object),
+        Err(fault) => {
+            let example = r#"{"id": "7", "agent": {"max_steps": 2}}"#;
+            faults.add("", "", format!("expected a JSON object such as {example}: {fault}"));
+            None
+        }
+    }
+}
+
+/// JSON as the file's language has it. There is no `null` in that: to leave a key out, it is left out.
+fn table(object: Map<String, Value>, place: &str, faults: &mut Faults) -> toml::Table {
+    let value = |(key, value): (String, Value)| {
+        let place = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
+        Some((key, as_toml(value, &place, faults)?))
+    };
+    object.into_iter().filter_map(value).collect()
+}
+
+fn as_toml(value: Value, place: &str, faults: &mut Faults) -> Option<toml::Value> {
+    Some(match value {
+        Value::Null => {
+            faults.add(place, "null", "leave the key out for what the file has");
+            return None;
+        }
+        Value::Bool(is) => toml::Value::Boolean(is),
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => toml::Value::Integer(whole),
+            None => toml::Value::Float(number.as_f64()?),
+        },
+        Value::String(text) => toml::Value::String(text),
+        Value::Array(items) => {
+            let item = |(index, item)| as_toml(item, &format!("{place}[{index}]"), faults);
+            toml::Value::Array(items.into_iter().enumerate().filter_map(item).collect())
+        }
+        Value::Object(object) => toml::Value::Table(table(object, place, faults)),
+    })
+}
