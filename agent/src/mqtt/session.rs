@@ -421,10 +421,10 @@ fn tls_kind(fault: &rumqttc::TlsError) -> FaultKind {
 
 /// Whether TLS is behind an error: the one that speaks TLS below a WebSocket says so within an error of the system.
 fn is_distrust(fault: &(dyn std::error::Error + 'static)) -> bool {
-    let inner = fault.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    inner.is_some_and(|inner| inner.is::<rustls::Error>())
-        || fault.is::<rustls::Error>()
-        || fault.source().is_some_and(is_distrust)
+    match fault.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(inner) => inner.is::<rustls::Error>(),
+        None => fault.is::<rustls::Error>() || fault.source().is_some_and(is_distrust),
+    }
 }
 
 /// An error with all that caused it.

@@ -336,3 +336,31 @@ fn sizes_that_cannot_be_are_refused() {
     let odd = to_image(&[128; 3 * 3 + 8], layout(PixelFormat::Nv12, 3, 3)).unwrap();
     assert_eq!(odd.rgb.len(), 27);
 }
+
+#[test]
+fn looks_are_as_far_apart_as_is_desired_now() {
+    let live = Live::of(&Config::default());
+    let (change, followed) = tokio::sync::watch::channel(live.clone());
+    let (shared, _) = shared();
+    let shared = Shared { live: followed, ..shared };
+    let config = CameraConfig { gate: Some(Gate::Scene), ..CameraConfig::default() };
+    let mut watcher = Watcher::new(&config, shared);
+    let start = Instant::now();
+    let mut sees = |somebody: bool, seconds: u64| {
+        let (width, height) = (128, 96);
+        let luma = |at: u32| {
+            let (x, y) = (at % width, at / width);
+            let is_hidden = somebody && (20..60).contains(&x) && y > 30;
+            if is_hidden { 20 } else { (60 + 50 * ((x / 14 + y / 18) % 3)) as u8 }
+        };
+        let rgb: Vec<u8> = (0..width * height).flat_map(|at| [luma(at); 3]).collect();
+        let frame = Frame::new(Image { width, height, rgb: rgb.into() }, "made up".into());
+        watcher.see(frame, start + Duration::from_secs(seconds)).is_some()
+    };
+    assert!(sees(false, 0), "the first picture");
+    let minute = Duration::from_mins(1);
+    change.send_replace(Live { interval: minute, cooldown: minute, ..live.clone() });
+    assert!((10..50).step_by(5).all(|second| !sees(true, second)), "it is too soon");
+    change.send_replace(live);
+    assert!(sees(true, 50), "as the file has it");
+}
