@@ -43,6 +43,6 @@ pub use call::{Judged, Patience, Permit, Unconfirmed};
 pub use policy::{Moment, Origin, Policy, PolicyRules, ToolRule, Verdict};
 pub use registry::{AddError, Registry};
 pub use tool::{
-    Callable, Class, Context, Definition, ErrorKind, House, Media, Spec, Tool, ToolError,
+    Board, Callable, Class, Context, Definition, ErrorKind, House, Media, Spec, Tool, ToolError,
     ToolOutcome,
 };

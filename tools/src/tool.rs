@@ -136,21 +136,24 @@ pub trait House: Send + Sync + fmt::Debug {
     /// Something needs a person's attention.
     fn alert(&self, message: &str);
 
-    /// Reads a sensor of the board: its value with its unit.
-    fn read_sensor<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, ToolError>> {
-        Box::pin(std::future::ready(Err(ToolError::no_board(name))))
+    /// The board of the house; none where there is none.
+    fn board(&self) -> Option<&dyn Board> {
+        None
     }
+}
 
-    /// Switches an actuator of the board, or sets it to so many percent of full power.
+/// A board with sensors and actuators, by the names that it gave them.
+pub trait Board: Send + Sync {
+    /// Reads a sensor: its value with its unit.
+    fn read_sensor<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, ToolError>>;
+
+    /// Switches an actuator, or sets it to so many percent of full power.
     fn set_actuator<'a>(
         &'a self,
         name: &'a str,
         on: bool,
         percent: Option<u8>,
-    ) -> BoxFuture<'a, Result<(), ToolError>> {
-        let _ = (on, percent);
-        Box::pin(std::future::ready(Err(ToolError::no_board(name))))
-    }
+    ) -> BoxFuture<'a, Result<(), ToolError>>;
 }
 
 /// What a tool gets beside its arguments.
@@ -284,11 +287,6 @@ impl ToolError {
     pub fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { kind, for_model: text.clone(), for_operator: text }
-    }
-
-    /// What a house without a board answers.
-    pub fn no_board(name: &str) -> Self {
-        Self::new(ErrorKind::Failed, format!("there is no board, so no {name:?}"))
     }
 
     /// What the model is told: `{"ok": false, "error": …}`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outpost_tools::tool::BoxFuture;
-use outpost_tools::{ErrorKind, House, ToolError};
+use outpost_tools::{Board, ErrorKind, House, ToolError};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -91,22 +91,7 @@ impl House for CallHouse {
         }
     }
 
-    fn read_sensor<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, ToolError>> {
-        match &self.home.reach.hands {
-            Some(hands) => Box::pin(hands.read_sensor(name)),
-            None => Box::pin(std::future::ready(Err(ToolError::no_board(name)))),
-        }
-    }
-
-    fn set_actuator<'a>(
-        &'a self,
-        name: &'a str,
-        on: bool,
-        percent: Option<u8>,
-    ) -> BoxFuture<'a, Result<(), ToolError>> {
-        match &self.home.reach.hands {
-            Some(hands) => Box::pin(hands.set_actuator(name, on, percent)),
-            None => Box::pin(std::future::ready(Err(ToolError::no_board(name)))),
-        }
+    fn board(&self) -> Option<&dyn Board> {
+        self.home.reach.hands.as_ref().map(|hands| hands as &dyn Board)
     }
 }

@@ -4,6 +4,7 @@ use outpost_firmware_bridge::host::{Board, BoardError};
 use outpost_firmware_bridge::wire::{Action, Function};
 use outpost_runtime::ToolSpec;
 use outpost_tools::builtin::add_board;
+use outpost_tools::tool::BoxFuture;
 use outpost_tools::{ErrorKind, PolicyRules, Registry, ToolError};
 
 /// The tools of a board, whichever it is.
@@ -42,39 +43,6 @@ impl Hands {
             .collect()
     }
 
-    /// Reads a sensor: its value with its unit.
-    ///
-    /// # Errors
-    /// When there is no such sensor or it does not answer.
-    pub async fn read_sensor(&self, name: &str) -> Result<String, ToolError> {
-        let Some((channel, Function::Sensor(quantity))) = self.board.channel(name) else {
-            return Err(self.no_such("sensor", name, is_sensor));
-        };
-        let value = self.board.command(channel, Action::Read).await.map_err(failed)?;
-        let value = value.ok_or_else(|| failed(BoardError::Failed))?;
-        let (unit, divisor) = quantity.unit();
-        Ok(format!("{} {unit}", f64::from(value) / f64::from(divisor)))
-    }
-
-    /// Switches an actuator.
-    ///
-    /// # Errors
-    /// When there is no such actuator or it does not obey.
-    pub async fn set_actuator(
-        &self,
-        name: &str,
-        on: bool,
-        percent: Option<u8>,
-    ) -> Result<(), ToolError> {
-        let Some((channel, function)) =
-            self.board.channel(name).filter(|(_, function)| is_actuator(*function))
-        else {
-            return Err(self.no_such("actuator", name, is_actuator));
-        };
-        let action = action(function, on, percent);
-        self.board.command(channel, action).await.map(drop).map_err(failed)
-    }
-
     fn names(&self, is: impl Fn(Function) -> bool) -> Vec<String> {
         let status = self.board.status();
         let status = status.borrow();
@@ -89,6 +57,37 @@ impl Hands {
             ErrorKind::Failed,
             format!("the board has no {what} {name:?}; it has {known}"),
         )
+    }
+}
+
+impl outpost_tools::Board for Hands {
+    fn read_sensor<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, ToolError>> {
+        Box::pin(async move {
+            let Some((channel, Function::Sensor(quantity))) = self.board.channel(name) else {
+                return Err(self.no_such("sensor", name, is_sensor));
+            };
+            let value = self.board.command(channel, Action::Read).await.map_err(failed)?;
+            let value = value.ok_or_else(|| failed(BoardError::Failed))?;
+            let (unit, divisor) = quantity.unit();
+            Ok(format!("{} {unit}", f64::from(value) / f64::from(divisor)))
+        })
+    }
+
+    fn set_actuator<'a>(
+        &'a self,
+        name: &'a str,
+        on: bool,
+        percent: Option<u8>,
+    ) -> BoxFuture<'a, Result<(), ToolError>> {
+        Box::pin(async move {
+            let channel = self.board.channel(name);
+            let Some((channel, function)) = channel.filter(|(_, function)| is_actuator(*function))
+            else {
+                return Err(self.no_such("actuator", name, is_actuator));
+            };
+            let action = action(function, on, percent);
+            self.board.command(channel, action).await.map(drop).map_err(failed)
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::tool::{Class, Context, Tool, ToolError, ToolOutcome};
+use crate::tool::{Board, Class, Context, ErrorKind, Tool, ToolError, ToolOutcome};
 
 pub(super) struct ReadSensor;
 
@@ -24,7 +24,7 @@ impl Tool for ReadSensor {
         ReadArguments { sensor }: ReadArguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
-        let value = context.house.read_sensor(&sensor).await?;
+        let value = board(context, &sensor)?.read_sensor(&sensor).await?;
         Ok(ToolOutcome::text(value))
     }
 }
@@ -54,7 +54,13 @@ impl Tool for SetActuator {
         SetArguments { actuator, on, percent }: SetArguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
-        context.house.set_actuator(&actuator, on, percent).await?;
+        board(context, &actuator)?.set_actuator(&actuator, on, percent).await?;
         Ok(ToolOutcome::done())
     }
+}
+
+fn board<'a>(context: &'a Context, name: &str) -> Result<&'a dyn Board, ToolError> {
+    context.house.board().ok_or_else(|| {
+        ToolError::new(ErrorKind::Failed, format!("there is no board, so no {name:?}"))
+    })
 }
