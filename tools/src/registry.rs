@@ -154,6 +154,7 @@ impl Registry {
         let entry = self.entry(name).ok_or_else(unknown)?;
         let arguments = Value::Object(arguments);
         entry.validate(&arguments)?;
+        entry.tool.check(&arguments)?;
         let verdict = self.policy().decide(name, entry.definition.class, origin, now);
         if let Verdict::Refuse(reason) = verdict {
             return Err(ToolError::new(ErrorKind::Refused, reason));

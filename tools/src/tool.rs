@@ -41,8 +41,16 @@ pub trait Tool: Send + Sync + 'static {
 
 /// A tool that is known by its [`Definition`] only while the program runs: declared in a file, offered over the network.
 ///
-/// Its arguments were held against the schema of the definition before it is called.
+/// Its arguments were held against the schema of the definition, and then checked, before it is called.
 pub trait Callable: Send + Sync {
+    /// Refuses arguments that fit the definition's schema, where the tool asks for more than that.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    fn check(&self, _arguments: &Value) -> Result<(), ToolError> {
+        Ok(())
+    }
+
     /// Does it.
     fn call<'a>(
         &'a self,

@@ -134,17 +134,19 @@ impl Ready {
 }
 
 impl Callable for Ready {
+    fn check(&self, arguments: &Value) -> Result<(), ToolError> {
+        let Some(fault) = self.tool.validator.iter_errors(arguments).next() else { return Ok(()) };
+        let place = fault.instance_path().to_string();
+        let text = format!("{}: {fault}", place.trim_start_matches('/'));
+        Err(ToolError::new(ErrorKind::Invalid, text))
+    }
+
     fn call<'a>(
         &'a self,
         arguments: Value,
         context: &'a Context,
     ) -> BoxFuture<'a, Result<ToolOutcome, ToolError>> {
         Box::pin(async move {
-            if let Some(fault) = self.tool.validator.iter_errors(&arguments).next() {
-                let place = fault.instance_path().to_string();
-                let text = format!("{}: {fault}", place.trim_start_matches('/'));
-                return Err(ToolError::new(ErrorKind::Invalid, text));
-            }
             let arguments = arguments.as_object().cloned().unwrap_or_default();
             self.act(&arguments, &context.call).await
         })

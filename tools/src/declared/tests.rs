@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use serde_json::json;
 
 use super::*;
+use crate::policy::{Moment, Origin};
 use crate::requests::Heard;
 use crate::testing::{Notes, call, registry};
 
@@ -103,8 +104,10 @@ async fn a_program_runs_and_what_its_schema_asks_for_is_held() {
     }));
     let done = call(&desk.registry, "1", "say", json!({"word": "hello"})).await.unwrap();
     assert_eq!(done.text.unwrap(), "said hello");
-    let error = call(&desk.registry, "2", "say", json!({"word": "a; b"})).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Invalid);
+    // Before anybody is asked for a yes.
+    let arguments = json!({"word": "a; b"}).as_object().unwrap().clone();
+    let judged = desk.registry.judge("say", arguments, Origin::Voice, ("2", Moment::now()));
+    assert_eq!(judged.unwrap_err().kind, ErrorKind::Invalid);
 }
 
 #[tokio::test]
