@@ -23,6 +23,8 @@ mod fleet;
 #[cfg(test)]
 mod gguf;
 #[cfg(test)]
+mod home_assistant;
+#[cfg(test)]
 mod import;
 #[cfg(test)]
 mod injection;

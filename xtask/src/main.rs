@@ -6,11 +6,13 @@
 //! - [`demo`]: the product on sample inputs, and other programs of the workspace
 //! - [`tidy`]: house rules that no compiler checks
 //! - [`vm`]: the agent as a service on an emulated machine
+//! - [`home_assistant`]: the device in Home Assistant itself
 //! - [`process`]: child processes, and their end when a signal comes
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "tasks talk to whoever runs them")]
 
 mod demo;
+mod home_assistant;
 mod process;
 mod setup;
 mod test;
@@ -32,6 +34,8 @@ Tasks:
   setup [--cuda]   install what a build needs; --cuda fetches libtorch with CUDA
   test             run every check that a change must pass
   test --vm        run the agent as a service on an emulated machine with a sound card and a camera
+  test --home-assistant
+                   run the agent beside Home Assistant, which has to find, show and command it
   demo [ARGS]      build outpost and run `outpost demo ARGS`
   synth [--preset NAME] DIR
                    write a checkpoint of a published model's full shape with random weights
@@ -65,6 +69,7 @@ fn run(args: &[String]) -> Result<()> {
         ["setup", "--cuda"] => setup::run(&root, setup::Flavour::Cuda),
         ["test"] => test::run(&root),
         ["test", "--vm"] => vm::run(&root),
+        ["test", "--home-assistant"] => home_assistant::run(&root),
         ["demo", rest @ ..] => demo::demo(&root, rest),
         ["synth", rest @ ..] => demo::run(&root, "outpost-synth", rest),
         ["chaos", rest @ ..] => demo::run(&root, "outpost-chaos", rest),

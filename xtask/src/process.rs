@@ -11,7 +11,8 @@ use signal_hook::{
 use std::{
     env,
     ffi::OsString,
-    os::unix::process::CommandExt,
+    fs,
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::Path,
     process::{Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU8, AtomicU32, Ordering::SeqCst},
@@ -57,6 +58,11 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 pub(crate) fn capture(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether this may do all.
+pub(crate) fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 /// Cargo, at the root of the workspace, always with the libtorch that setup put there.

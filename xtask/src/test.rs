@@ -57,11 +57,21 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 fn tests(root: &Path) -> Result<()> {
     // Some tests run the `outpost` program, which no test target of their own crate would build.
     cargo(root, &["build", "--workspace", "--bins"])?;
-    if let Err(error) = tools::ensure(root, "nextest", "0.9.143") {
+    if let Err(error) = runner(root) {
         eprintln!("cargo-nextest cannot be built ({error:#}); `cargo test` runs the tests instead");
         return cargo(root, &["test", "--workspace", "--all-targets", "--no-fail-fast"]);
     }
-    cargo(root, &["nextest", "run", "--workspace", "--profile", "ci"])
+    nextest(root, &[])
+}
+
+fn runner(root: &Path) -> Result<()> {
+    tools::ensure(root, "nextest", "0.9.143")
+}
+
+/// Runs tests, those that the arguments choose.
+pub(crate) fn nextest(root: &Path, args: &[&str]) -> Result<()> {
+    runner(root)?;
+    cargo(root, &[&["nextest", "run", "--workspace", "--profile", "ci"], args].concat())
 }
 
 fn docs(root: &Path) -> Result<()> {

@@ -5,7 +5,6 @@ use crate::{demo, process, setup};
 use anyhow::{Context, Result, bail};
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -62,7 +61,7 @@ fn base(root: &Path, folder: &Path) -> Result<()> {
     if fs::read_to_string(&stamp).is_ok_and(|made| made == recipe) {
         return Ok(());
     }
-    if !fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
+    if !process::is_root() {
         bail!("making the machine's file system needs root, for its device nodes");
     }
     let system = folder.join("base");

@@ -2,7 +2,7 @@
 
 use crate::process;
 use anyhow::{Result, bail};
-use std::{fs, os::unix::fs::MetadataExt, process::Command};
+use std::process::Command;
 
 struct Package {
     /// As Debian calls it.
@@ -84,7 +84,7 @@ pub(crate) fn install(missing: &[&str]) -> Result<()> {
 }
 
 fn apt(args: &[&str]) -> Result<()> {
-    let root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let root = process::is_root();
     let words = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet"];
     // Not through `process::run`: sudo reads the password from the terminal, which only its foreground group may.
     let status = if root { Command::new(words[0]) } else { Command::new("sudo") }
