@@ -13,6 +13,7 @@
 //! - [`model_thread`]: owns the model, the one panic boundary.
 //! - [`mqtt`]: the contract and the client; nothing else names rumqttc.
 //! - [`heartbeat`], [`metrics`], [`service`]: who makes progress, what was counted, and what the service manager is told.
+//! - [`heap`]: the allocator's setting, the only unsafe line; [`memory`]: what a model needs, and whether it fits.
 //! - [`cli`]: the subcommands; nothing else prints.
 
 pub mod agent;
@@ -27,6 +28,7 @@ pub mod doctor;
 pub mod event;
 pub mod evidence;
 pub mod firmware;
+pub mod heap;
 pub mod heartbeat;
 pub mod live;
 pub mod memory;

@@ -12,6 +12,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 const JOURNAL: &str = "JOURNAL_STREAM";
 
 fn main() -> ExitCode {
+    outpost_agent::heap::return_large_blocks();
     let cli = Cli::parse();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));

@@ -93,7 +93,9 @@ impl Int8 {
             return xs.internal_weight_int8pack_mm(&self.weight, &self.scale);
         }
         // Codes up to 127 are exact in bf16.
-        xs.linear::<&Tensor>(&self.weight.to_kind(Kind::BFloat16), None) * &self.scale
+        let mut ys = xs.linear::<&Tensor>(&self.weight.to_kind(Kind::BFloat16), None);
+        ys *= &self.scale;
+        ys
     }
 }
 

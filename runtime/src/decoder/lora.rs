@@ -51,17 +51,18 @@ impl AdaptedLinear {
     }
 
     pub(crate) fn forward(&self, xs: &Tensor, adapter: Adapter) -> Tensor {
-        let ys = self.base_layer.forward(xs);
+        let mut ys = self.base_layer.forward(xs);
         let lora = match adapter {
             Adapter::None => None,
             Adapter::Vision => self.vision.as_ref(),
             Adapter::Speech => self.speech.as_ref(),
             Adapter::User(index) => self.user.get(index).and_then(Option::as_ref),
         };
-        match lora {
-            Some(lora) => ys + lora.forward(xs),
-            None => ys,
+        if let Some(lora) = lora {
+            // In place: these are the largest intermediate results there are.
+            ys += lora.forward(xs);
         }
+        ys
     }
 }
 

@@ -39,6 +39,8 @@ impl Mlp {
         let gate_up = self.gate_up_proj.forward(xs, adapter);
         let ffn = gate_up.size()[1] / 2;
         let (gate, up) = (gate_up.narrow(1, 0, ffn), gate_up.narrow(1, ffn, ffn));
-        self.down_proj.forward(&(gate.silu() * up), adapter)
+        let mut ys = gate.silu();
+        ys *= up;
+        self.down_proj.forward(&ys, adapter)
     }
 }

@@ -295,12 +295,12 @@ fn load_most(weights: &Weights, config: &Config) -> Result<(Vec<Layer>, Option<L
 
 /// Bytes of a layer's intermediate results at a time. A matrix product of some hundred rows is as fast a row as one of
 /// thousands; what more rows at a time would add is memory.
-const ACTIVATIONS: usize = 32 << 20;
+const ACTIVATIONS: usize = 20 << 20;
 
 /// How many positions go through the layers at a time: as many as [`ACTIVATIONS`] allows for at a layer's widest point, where
-/// gate and up, what an adapter adds to them, and their sum are held at once.
+/// gate and up and what an adapter adds to them are held at once.
 fn chunk(sizes: &DecoderConfig, kind: Kind) -> usize {
-    let position = 3 * 2 * sizes.intermediate_size * kind.elt_size_in_bytes();
+    let position = 2 * 2 * sizes.intermediate_size * kind.elt_size_in_bytes();
     (ACTIVATIONS / position).max(1)
 }
 

@@ -191,7 +191,7 @@ fn the_chunk_follows_from_the_sizes() {
     assert!(chunk(&small, Kind::BFloat16) > chunk(&large, Kind::BFloat16));
     assert!(chunk(&large, Kind::BFloat16) > 128);
     let widest =
-        |sizes: &DecoderConfig| chunk(sizes, Kind::BFloat16) * 6 * sizes.intermediate_size * 2;
+        |sizes: &DecoderConfig| chunk(sizes, Kind::BFloat16) * 4 * sizes.intermediate_size * 2;
     assert!(widest(&small) <= ACTIVATIONS && widest(&large) <= ACTIVATIONS);
 }
 
