@@ -25,7 +25,8 @@ pub fn return_large_blocks() {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_env = "gnu")]
 mod tests {
     use std::hint::black_box;
 
