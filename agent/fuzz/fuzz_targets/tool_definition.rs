@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| outpost_agent_fuzz::of_tools(true, data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| outpost_agent_fuzz::tool_is_defined(data));

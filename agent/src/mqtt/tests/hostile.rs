@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use outpost_runtime::media::{image_from_bytes, wav_from_bytes};
 use outpost_tools::bus::Nowhere;
 use outpost_tools::remote::{RemoteConfig, Switchboard};
 use outpost_tools::requests::{Heard, Requests};
@@ -16,8 +17,16 @@ use crate::mqtt::inbound::{MAX_MEDIA, decode};
 use crate::mqtt::session::Arrival;
 use crate::mqtt::topics::Topics;
 
-const TOPICS: [&str; 6] =
-    ["ask", "ask/audio", "ask/image", "set/mute", "set/camera", "set/confirm"];
+const TOPICS: [&str; 8] = [
+    "ask",
+    "ask/audio",
+    "ask/image",
+    "get/evidence",
+    "set/camera",
+    "set/confirm",
+    "set/listen",
+    "set/mute",
+];
 
 /// A message arrives everywhere. What is taken keeps the bounds.
 fn arrive(payload: &[u8], tools: &Tools) {
@@ -29,6 +38,8 @@ fn arrive(payload: &[u8], tools: &Tools) {
         if let Ok(Some(Inbound::Ask(ask))) = decode(&arrival, &topics) {
             let media = ask.images.iter().chain(&ask.audio).map(Vec::len).sum::<usize>();
             assert!(media <= MAX_MEDIA && ask.prompt.chars().count() <= 4000);
+            ask.images.iter().for_each(|image| drop(image_from_bytes(image)));
+            ask.audio.iter().for_each(|audio| drop(wav_from_bytes(audio)));
         }
     }
 }
