@@ -120,6 +120,8 @@ pub struct Inputs {
     pub ear: (Gate, Status),
     /// The camera, if there is one.
     pub camera: Option<Receiver<Frame>>,
+    /// What closes it.
+    pub eye: Eye,
     /// MQTT.
     pub inbound: mpsc::Receiver<Inbound>,
 }
@@ -131,7 +133,6 @@ pub struct Agent {
     turns: Arc<Turns>,
     sink: Arc<dyn Sink>,
     counts: watch::Sender<Counts>,
-    eye: Eye,
     machine: Machine,
     pending: Pending,
     /// An utterance that is taken for the answer to a call which waits for a person.
@@ -176,12 +177,12 @@ impl Current {
 }
 
 impl Agent {
-    /// An agent at rest, which closes `eye` while the camera is switched off. What happens is counted in `counts`.
+    /// An agent at rest. What happens is counted in `counts`.
     pub fn new(
         inputs: Inputs,
         turns: Turns,
-        (sink, counts): (Arc<dyn Sink>, watch::Sender<Counts>),
-        eye: Eye,
+        sink: Arc<dyn Sink>,
+        counts: watch::Sender<Counts>,
         limits: Limits,
     ) -> Self {
         Self {
@@ -190,7 +191,6 @@ impl Agent {
             turns: Arc::new(turns),
             sink,
             counts,
-            eye,
             machine: Machine::new(limits, Instant::now()),
             pending: Pending::default(),
             answer: None,
@@ -380,7 +380,7 @@ impl Agent {
     fn switch_camera(&mut self, on: bool) {
         if self.camera_on != on {
             self.camera_on = on;
-            self.eye.close(!on);
+            self.inputs.eye.close(!on);
             self.report_state();
         }
     }

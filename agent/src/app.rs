@@ -9,7 +9,6 @@ use outpost_tools::{AddError, Registry};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::agent::{Agent, Inputs};
@@ -17,11 +16,12 @@ use crate::audit::{Audit, AuditError};
 use crate::config::Config;
 use crate::confirm::Confirmations;
 use crate::dispatch::{self, Dispatcher, Reach};
-use crate::event::{Frame, Inbound};
+use crate::event::Inbound;
 use crate::evidence::{Evidence, EvidenceError};
 use crate::firmware::Firmware;
 use crate::heartbeat::{Heartbeats, Pulse};
-use crate::live::{self, Live};
+use crate::lifetime::Lifetime;
+use crate::live::{self, Live, Settings};
 use crate::memory::{self, MemoryError};
 use crate::metrics::{self, Counts, Gauges};
 use crate::model_thread::{EngineModel, Model, ModelError, ModelHandle, ModelThread};
@@ -29,13 +29,11 @@ use crate::mqtt::broker::{Broker, BrokerError};
 use crate::mqtt::client::{self, MqttError, Publisher};
 use crate::prompting;
 use crate::report::{Intent, Sink};
-use crate::senses::camera::counters::Counters;
-use crate::senses::camera::eye::Eye;
 use crate::senses::camera::watcher::Shared;
 use crate::senses::gate::Gate;
 use crate::senses::microphone::start_microphone;
 use crate::senses::microphone::status::Status;
-use crate::senses::{Sense, SenseError, camera};
+use crate::senses::{SenseError, camera};
 use crate::sight::Sight;
 use crate::toolbox::{Site, ToolboxError};
 use crate::turn::Turns;
@@ -147,58 +145,55 @@ impl App {
     /// When a sense cannot be opened or the outbox cannot be used.
     pub fn spawn(self) -> Result<Running, AppError> {
         let Self { config, started, parts, model, tools, broker } = self;
+        let lifetime = Lifetime::default();
         let ear = ear(&config);
         let firmware = Firmware::new(&config.firmware, ear.0.clone());
         let microphone =
             start_microphone(&config.microphone, ear.clone(), parts.part("microphone"))?;
-        let (tracker, stop, farewell) =
-            (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let (inbound_out, inbound) = mpsc::channel::<Inbound>(INBOUND_CAPACITY);
         let address = broker.as_ref().map(Broker::address);
-        let told = inbound_out.clone();
-        let link = (farewell.clone(), parts.part("mqtt"));
-        let publisher = client::connect(&config.mqtt, address, told.clone(), &tracker, link)?;
+        let (told, pulse) = (inbound_out.clone(), parts.part("mqtt"));
+        let publisher = client::connect(&config.mqtt, address, told.clone(), &lifetime, pulse)?;
         let sink: Arc<dyn Sink> = Arc::new(publisher.clone());
         let hands = firmware.as_ref().map(Firmware::hands);
         let sink = match firmware {
-            Some(firmware) => firmware.start(sink, told, (&tracker, farewell.clone())),
+            Some(firmware) => firmware.start(sink, told, &lifetime),
             None => sink,
         };
-        let settings = settings(&config, &publisher, sink.clone(), (&tracker, stop.clone()));
+        let settings = settings(&config, &publisher, sink.clone(), &lifetime);
         let (counts, counted) = watch::channel(Counts::default());
-        let (eye, counters) = (Eye::default(), Arc::<Counters>::default());
-        let seeing = (&eye, &counters, sink.clone());
-        let camera = start_camera(&settings, seeing, parts.part("camera"))?;
+        let seeing = Shared::new(sink.clone(), settings.live.clone());
+        let eye = seeing.eye.clone();
+        let camera = camera::start(&config.camera, seeing.clone(), parts.part("camera"))?;
         let gauges = Gauges {
-            camera: counters.clone(),
+            camera: seeing.counters.clone(),
             counts: counted.clone(),
             model: model.handle.clone(),
             publisher: publisher.clone(),
             parts: parts.clone(),
             started,
         };
-        tracker.spawn(metrics::publish(gauges, sink.clone(), settings.live.clone(), stop.clone()));
+        let (live, stop) = (settings.live.clone(), lifetime.stop.clone());
+        lifetime.spawn(metrics::publish(gauges, sink.clone(), live, stop));
 
         let reach =
             Reach { sink: sink.clone(), eye: eye.clone(), model: model.handle.clone(), hands };
         let dispatcher = dispatcher(&settings, tools, reach, publisher.left())?;
-        add_tools(&settings, &dispatcher, (&publisher, inbound_out), (&tracker, stop.clone()))?;
-        let seeing = (eye.clone(), counters);
-        let turns = turns(&settings, dispatcher, &model.handle, sink.clone(), seeing)?;
+        add_tools(&settings, &dispatcher, &publisher, inbound_out, &lifetime)?;
+        let turns = turns(&settings, dispatcher, model.handle.clone(), seeing)?;
         let inputs = Inputs {
             microphone: microphone.map(|sense| sense.receiver),
             ear,
             camera: camera.map(|sense| sense.receiver),
+            eye,
             inbound,
         };
-        let agent = Agent::new(inputs, turns, (sink, counts), eye, config.agent.limits);
+        let agent = Agent::new(inputs, turns, sink, counts, config.agent.limits);
         let (grace, pulse) = (config.agent.grace / 2, parts.part("agent"));
-        let ended = run_agent(agent, grace, pulse, (&tracker, stop.clone()));
+        let ended = run_agent(agent, grace, pulse, &lifetime);
         info!(device = config.mqtt.device, "ready");
         Ok(Running {
-            tracker,
-            stop,
-            farewell,
+            lifetime,
             ended,
             publisher,
             is_durable: config.mqtt.outbox.is_some(),
@@ -210,22 +205,16 @@ impl App {
     }
 }
 
-/// The configuration, and of it what can change.
-struct Settings<'a> {
-    file: &'a Config,
-    live: watch::Receiver<Live>,
-}
-
 /// Begins to follow what is desired over MQTT.
 fn settings<'a>(
     file: &'a Config,
     publisher: &Publisher,
     sink: Arc<dyn Sink>,
-    (tracker, stop): (&TaskTracker, CancellationToken),
+    lifetime: &Lifetime,
 ) -> Settings<'a> {
     let (live_out, live) = watch::channel(Live::of(file));
-    let wishes = publisher.wishes().clone();
-    tracker.spawn(live::follow(file.clone(), wishes, live_out, sink, stop));
+    let (wishes, stop) = (publisher.wishes().clone(), lifetime.stop.clone());
+    lifetime.spawn(live::follow(file.clone(), wishes, live_out, sink, stop));
     Settings { file, live }
 }
 
@@ -235,28 +224,18 @@ fn ear(config: &Config) -> (Gate, Status) {
     (config.microphone.gate(has_button), Status::default())
 }
 
-/// Starts the camera, if there is one.
-fn start_camera(
-    settings: &Settings<'_>,
-    (eye, counters, sink): (&Eye, &Arc<Counters>, Arc<dyn Sink>),
-    pulse: Pulse,
-) -> Result<Option<Sense<Frame>>, SenseError> {
-    let live = settings.live.clone();
-    let seeing = Shared { eye: eye.clone(), counters: counters.clone(), sink, live };
-    camera::start(&settings.file.camera, seeing, pulse)
-}
-
 /// Adds the tools of the configuration, and lets others come.
 fn add_tools(
     settings: &Settings<'_>,
     dispatcher: &Dispatcher,
-    (publisher, inbound): (&Publisher, mpsc::Sender<Inbound>),
-    (tracker, stop): (&TaskTracker, CancellationToken),
+    publisher: &Publisher,
+    inbound: mpsc::Sender<Inbound>,
+    lifetime: &Lifetime,
 ) -> Result<(), ToolboxError> {
     let (registry, offering) = (dispatcher.registry(), dispatcher.clone());
-    let (publisher, tracker) = (publisher.clone(), tracker.clone());
-    let site = Site { registry: registry.clone(), publisher, inbound, tracker, stop };
-    site.open(settings.file, settings.live.clone(), move || offering.offered())?;
+    let (publisher, lifetime) = (publisher.clone(), lifetime.clone());
+    let site = Site { registry: registry.clone(), publisher, inbound, lifetime };
+    site.open(settings, move || offering.offered())?;
     // A rule for a tool that is not there may be a slip of the pen, and what it was meant for is then as free as without it.
     for name in registry.rules_without_tool() {
         warn!(name, "policy.tools has a rule for a tool that is not there now");
@@ -275,8 +254,7 @@ fn dispatcher(
     dispatch::report_left(&*reach.sink, &audit, left);
     let confirmations = Confirmations::new(reach.sink.clone(), settings.file.policy.confirm);
     confirmations.say(None);
-    let bounds = (settings.live.clone(), settings.file.agent.parallel_calls);
-    Ok(Dispatcher::new(tools, reach, (confirmations, audit), bounds))
+    Ok(Dispatcher::new(tools, reach, confirmations, audit, settings))
 }
 
 /// Starts the agent's loop; gives what tells of its end.
@@ -284,11 +262,11 @@ fn run_agent(
     agent: Agent,
     grace: Duration,
     pulse: Pulse,
-    (tracker, stop): (&TaskTracker, CancellationToken),
+    lifetime: &Lifetime,
 ) -> CancellationToken {
-    let ended = CancellationToken::new();
+    let (ended, stop) = (CancellationToken::new(), lifetime.stop.clone());
     let guard = ended.clone().drop_guard();
-    tracker.spawn(async move {
+    lifetime.spawn(async move {
         let _guard = guard;
         agent.run(stop, grace, pulse).await;
     });
@@ -298,31 +276,20 @@ fn run_agent(
 fn turns(
     settings: &Settings<'_>,
     dispatcher: Dispatcher,
-    model: &ModelHandle,
-    sink: Arc<dyn Sink>,
-    (eye, counters): (Eye, Arc<Counters>),
+    model: ModelHandle,
+    seeing: Shared,
 ) -> Result<Turns, AppError> {
-    let Settings { file: config, live } = settings;
     // A rule that cannot be used is said at the start.
-    WatchList::new(config.watch.clone())?;
-    let sight = Sight::new(
-        model.clone(),
-        (eye, counters, &config.camera),
-        (live.clone(), Evidence::open(&config.evidence)?),
-        sink.clone(),
-        &config.model,
-    );
-    let turns = Turns::new(model.clone(), dispatcher, sight, sink, (live.clone(), &config.model));
-    let turns = turns.agreeing(config.policy.yes.clone());
-    Ok(turns.checking(config.microphone.wake.phrase.clone()))
+    WatchList::new(settings.file.watch.clone())?;
+    let (sink, evidence) = (seeing.sink.clone(), Evidence::open(&settings.file.evidence)?);
+    let sight = Sight::new(model.clone(), seeing, evidence, settings.file);
+    Ok(Turns::new(model, dispatcher, sight, sink, settings))
 }
 
 /// A daemon at work.
 #[derive(Debug)]
 pub struct Running {
-    tracker: TaskTracker,
-    stop: CancellationToken,
-    farewell: CancellationToken,
+    lifetime: Lifetime,
     /// The agent's loop has ended.
     ended: CancellationToken,
     publisher: Publisher,
@@ -354,7 +321,7 @@ impl Running {
     /// model. False if reports are lost with it: the broker does not have them, and the outbox is no file.
     pub async fn drain(self, grace: Duration) -> bool {
         let end = Instant::now() + grace;
-        self.stop.cancel();
+        self.lifetime.stop.cancel();
         if timeout_at(end, self.ended.cancelled()).await.is_err() {
             warn!("the agent did not end in time");
         }
@@ -364,9 +331,9 @@ impl Running {
         if !flushed {
             warn!(stored = self.is_durable, "the broker does not have all reports");
         }
-        self.farewell.cancel();
-        self.tracker.close();
-        if timeout_at(end, self.tracker.wait()).await.is_err() {
+        self.lifetime.farewell.cancel();
+        self.lifetime.tracker.close();
+        if timeout_at(end, self.lifetime.tracker.wait()).await.is_err() {
             warn!("tasks did not end in time");
         }
         let join = tokio::task::spawn_blocking(move || self.model.join());

@@ -8,7 +8,7 @@
 //! - [`app`]: builds all of that from a [`config::Config`], starts and drains it.
 //! - [`agent`]: the one `select!`; [`state`], [`pending`], [`repeats`], [`watch`], [`senses::endpoint`]: pure, time is an argument.
 //! - [`policy`]: who may call which tool, as it is written; [`confirm`]: calls that wait for a person; [`audit`]: the log of calls.
-//! - [`live`]: the settings that can change while it runs.
+//! - [`live`]: the settings that can change while it runs. [`lifetime`]: its tasks, and how they end.
 //! - [`firmware`]: the board behind the firmware link.
 //! - [`model_thread`]: owns the model, the one panic boundary.
 //! - [`mqtt`]: the contract and the client; nothing else names rumqttc.
@@ -30,6 +30,7 @@ pub mod evidence;
 pub mod firmware;
 pub mod heap;
 pub mod heartbeat;
+pub mod lifetime;
 pub mod live;
 pub mod memory;
 pub mod metrics;

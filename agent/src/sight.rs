@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::config::ModelConfig;
+use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::event::{Event, EventId, Frame, Origin};
 use crate::evidence::{Evidence, EvidenceError};
@@ -16,9 +16,9 @@ use crate::live::Live;
 use crate::model_thread::{ModelError, ModelHandle};
 use crate::prompting;
 use crate::report::{AlertReport, Body, CameraReport, EvidenceReport, Report, Sink};
-use crate::senses::camera::config::CameraConfig;
 use crate::senses::camera::counters::Counters;
 use crate::senses::camera::eye::Eye;
+use crate::senses::camera::watcher::Shared;
 use crate::watch::agreement::{Agreement, AgreementConfig, Verdict};
 use crate::watch::{Answer, Match, Now, WatchList};
 
@@ -58,25 +58,26 @@ pub struct Seen {
 }
 
 impl Sight {
-    /// Looks that ask `model`, see further pictures of a scene through `eye`, and watch for what the settings in force say.
+    /// Looks that ask `model`, see further pictures of a scene through the camera's eye, and watch for what the settings in force
+    /// say.
     pub fn new(
         model: ModelHandle,
-        (eye, counters, camera): (Eye, Arc<Counters>, &CameraConfig),
-        (live, evidence): (tokio::sync::watch::Receiver<Live>, Option<Evidence>),
-        sink: Arc<dyn Sink>,
-        config: &ModelConfig,
+        camera: Shared,
+        evidence: Option<Evidence>,
+        config: &Config,
     ) -> Self {
+        let Shared { eye, counters, sink, live } = camera;
         Self {
             model,
             eye,
             counters,
-            agreement: camera.agreement(),
+            agreement: config.camera.agreement(),
             live,
             watch: Mutex::default(),
             evidence,
             sink,
-            max_new_tokens: config.max_new_tokens,
-            deadline: config.deadline,
+            max_new_tokens: config.model.max_new_tokens,
+            deadline: config.model.deadline,
         }
     }
 

@@ -11,11 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::asked;
-use crate::config::ModelConfig;
 use crate::confirm::{Consent, is_yes};
 use crate::dispatch::{Cause, Dispatcher};
 use crate::event::{Ask, Event, EventId, Origin, Payload, Utterance};
-use crate::live::Live;
+use crate::live::{Live, Settings};
 use crate::model_thread::ModelHandle;
 use crate::prompting;
 use crate::repeats::{Repeat, Repeats};
@@ -104,32 +103,21 @@ impl Turns {
         dispatcher: Dispatcher,
         sight: Sight,
         sink: Arc<dyn Sink>,
-        (live, config): (watch::Receiver<Live>, &ModelConfig),
+        settings: &Settings<'_>,
     ) -> Self {
+        let Settings { file: config, live } = settings;
         Self {
             model,
             dispatcher,
             sight,
             sink,
-            live,
+            live: live.clone(),
             repeats: Mutex::default(),
-            max_new_tokens: config.max_new_tokens,
-            deadline: config.deadline,
-            phrase: None,
-            yes: Vec::new(),
+            max_new_tokens: config.model.max_new_tokens,
+            deadline: config.model.deadline,
+            phrase: config.microphone.wake.phrase.clone(),
+            yes: config.policy.yes.clone(),
         }
-    }
-
-    /// Has the model check that the wake word's words were said.
-    #[must_use]
-    pub fn checking(self, phrase: Option<String>) -> Self {
-        Self { phrase, ..self }
-    }
-
-    /// Takes these words, said while a call waits for a person, for a yes.
-    #[must_use]
-    pub fn agreeing(self, yes: Vec<String>) -> Self {
-        Self { yes, ..self }
     }
 
     /// An utterance may be this; the model begins with it where it has nothing else to do.

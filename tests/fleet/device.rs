@@ -6,14 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 use outpost_agent::event::{EventId, Inbound, Origin};
 use outpost_agent::heartbeat::Heartbeats;
+use outpost_agent::lifetime::Lifetime;
 use outpost_agent::mqtt::MqttConfig;
 use outpost_agent::mqtt::client::{self, LinkStatus, Publisher};
 use outpost_agent::mqtt::config::Version;
 use outpost_agent::report::{AnswerReport, Body, Outcome, Report, ReportId, ToolReport};
 use serde_json::{Map, json};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::Options;
 
@@ -30,13 +29,12 @@ pub(crate) fn name(index: usize) -> String {
 }
 
 impl Device {
-    /// Starts a device that connects by itself; it ends with `stop`.
+    /// Starts a device that connects by itself; it ends at the farewell.
     pub(crate) fn start(
         index: usize,
         broker: SocketAddr,
         options: &Options,
-        tracker: &TaskTracker,
-        stop: &CancellationToken,
+        lifetime: &Lifetime,
     ) -> Result<Self> {
         let mut config = MqttConfig {
             device: name(index),
@@ -49,9 +47,9 @@ impl Device {
             config.group = Some("fleet".into());
         }
         let (inbound, asked) = mpsc::channel(INBOUND);
-        let link = (stop.clone(), Heartbeats::default().part("mqtt"));
-        let publisher = client::connect(&config, None, inbound, tracker, link)?;
-        tracker.spawn(answer(publisher.clone(), asked));
+        let pulse = Heartbeats::default().part("mqtt");
+        let publisher = client::connect(&config, None, inbound, lifetime, pulse)?;
+        lifetime.spawn(answer(publisher.clone(), asked));
         Ok(Self { publisher })
     }
 

@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
+use outpost_agent::lifetime::Lifetime;
 use outpost_agent::mqtt::broker::Broker as Embedded;
 use outpost_agent::mqtt::subscriber::Subscriber;
 use outpost_tests::broker::{Broker, Proxy, Wire};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::device::Device;
 use crate::tally::{Latencies, Reports, resident_kib};
@@ -94,7 +93,7 @@ impl Server {
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
-    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let lifetime = Lifetime::default();
     let mut server = Server::start(options.embedded)?;
     let proxy = Proxy::to(server.address()).await?;
     let mut watcher = watch(server.address()).await?;
@@ -104,7 +103,7 @@ async fn main() -> Result<()> {
     let idle = server.resident_kib();
     let began = Instant::now();
     let devices: Vec<Device> = (0..options.devices)
-        .map(|index| Device::start(index, proxy.address, &options, &tracker, &stop))
+        .map(|index| Device::start(index, proxy.address, &options, &lifetime))
         .collect::<Result<_>>()?;
     say!("up: {}", all_up(&devices, began).await?);
 
@@ -137,9 +136,11 @@ async fn main() -> Result<()> {
         say!("storm {storm}: up {up}; {sent} kept reports after {:.2?}", began.elapsed());
     }
 
-    stop.cancel();
-    tracker.close();
-    tokio::time::timeout(PATIENCE, tracker.wait()).await.context("the devices do not end")?;
+    lifetime.farewell.cancel();
+    lifetime.tracker.close();
+    tokio::time::timeout(PATIENCE, lifetime.tracker.wait())
+        .await
+        .context("the devices do not end")?;
     ensure!(reports.faults.is_empty(), "{}", reports.faults.join("\n"));
     say!("{} reports: 0 lost, order kept on each topic", reports.arrived());
     Ok(())

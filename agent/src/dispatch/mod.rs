@@ -25,7 +25,7 @@ use crate::dispatch::account::Account;
 use crate::dispatch::house::{CallHouse, Home};
 use crate::event::{EventId, Origin};
 use crate::firmware::hands::{self, Hands};
-use crate::live::Live;
+use crate::live::{Live, Settings};
 use crate::report::{AlertReport, Body, Report};
 use crate::watch::Match;
 
@@ -112,20 +112,22 @@ struct Wanted<'a> {
 }
 
 impl Dispatcher {
-    /// A dispatcher for these tools, by the settings that are in force; so many calls at most are at work side by side.
+    /// A dispatcher for these tools, by the settings that are in force.
     pub fn new(
         registry: Arc<Registry>,
         reach: Reach,
-        (confirmations, audit): (Confirmations, Audit),
-        (live, parallel_calls): (watch::Receiver<Live>, usize),
+        confirmations: Confirmations,
+        audit: Audit,
+        settings: &Settings<'_>,
     ) -> Self {
+        let live = settings.live.clone();
         Self {
             registry,
             home: Arc::new(Home { reach, live: live.clone() }),
             confirmations,
             audit,
             live,
-            slots: Arc::new(Semaphore::new(parallel_calls)),
+            slots: Arc::new(Semaphore::new(settings.file.agent.parallel_calls)),
         }
     }
 

@@ -19,14 +19,13 @@ use outpost_firmware_bridge::host::{self, Board, HostConfig, LinkTask, PortChoic
 use outpost_firmware_bridge::wire::{Check, Function, Message, Quantity};
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::config::{Faults, seconds};
 use crate::event::Inbound;
 use crate::firmware::ears::{Buttons, Ears};
 use crate::firmware::follower::Follower;
 use crate::firmware::hands::Hands;
+use crate::lifetime::Lifetime;
 use crate::report::Sink;
 use crate::senses::gate::Gate;
 
@@ -135,19 +134,19 @@ impl Firmware {
         Hands::new(self.board.clone())
     }
 
-    /// Starts the link and what listens to it; gives a sink that lets the board follow what is reported to it.
+    /// Starts the link and what listens to it, which end with the farewell; gives a sink that lets the board follow what is reported to it.
     pub fn start(
         self,
         sink: Arc<dyn Sink>,
         inbound: mpsc::Sender<Inbound>,
-        (tracker, stop): (&TaskTracker, CancellationToken),
+        lifetime: &Lifetime,
     ) -> Arc<dyn Sink> {
         let Self { board, told, task, buttons, gate } = self;
-        tracker.spawn(task.run(stop.clone()));
+        lifetime.spawn(task.run(lifetime.farewell.clone()));
         let (follower, orders) = Follower::new(board.clone(), sink.clone());
-        tracker.spawn(follower::carry_out(board.clone(), orders, stop.clone()));
+        lifetime.spawn(follower::carry_out(board.clone(), orders, lifetime.farewell.clone()));
         let ears = Ears::new(board, sink, inbound, (buttons, gate));
-        tracker.spawn(ears.run(told, stop));
+        lifetime.spawn(ears.run(told, lifetime.farewell.clone()));
         Arc::new(follower)
     }
 }

@@ -20,6 +20,15 @@ use crate::mqtt::wishes::Wishes;
 use crate::report::{Body, ConfigReport, Report, Sink};
 use crate::watch::WatchRule;
 
+/// The configuration, and of it what can change.
+#[derive(Debug, Clone)]
+pub struct Settings<'a> {
+    /// As it is in the file.
+    pub file: &'a Config,
+    /// What is in force.
+    pub live: watch::Receiver<Live>,
+}
+
 /// The settings in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Live {

@@ -11,12 +11,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::event::{Inbound, RespondTo};
 use crate::heartbeat::Pulse;
+use crate::lifetime::Lifetime;
 use crate::mqtt::config::MqttConfig;
 use crate::mqtt::connection::{Connection, Filters};
 use crate::mqtt::ears::Ears;
@@ -138,8 +137,8 @@ impl Sink for Publisher {
     }
 }
 
-/// Starts the client; it connects, and connects again, by itself. After `stop` it says `offline` and ends; `tracker` waits for
-/// that. `pulse` tells that it goes on.
+/// Starts the client; it connects, and connects again, by itself. At the farewell it says `offline` and ends. `pulse` tells that
+/// it goes on.
 ///
 /// # Errors
 /// When the outbox, the password or a certificate cannot be read.
@@ -147,8 +146,8 @@ pub fn connect(
     config: &MqttConfig,
     embedded: Option<SocketAddr>,
     inbound: mpsc::Sender<Inbound>,
-    tracker: &TaskTracker,
-    (stop, pulse): (CancellationToken, Pulse),
+    lifetime: &Lifetime,
+    pulse: Pulse,
 ) -> Result<Publisher, MqttError> {
     // Whether it can be done is said at the start; the link does it anew for each connection.
     Target::new(config, embedded)?;
@@ -188,11 +187,10 @@ pub fn connect(
         topics,
         discovery,
         inbound,
-        tracker: tracker.clone(),
-        stop,
+        lifetime: lifetime.clone(),
         pulse,
     };
-    tracker.spawn(link.run());
+    lifetime.spawn(link.run());
     Ok(publisher)
 }
 
@@ -211,8 +209,7 @@ struct Link {
     topics: Topics,
     discovery: Option<Discovery>,
     inbound: mpsc::Sender<Inbound>,
-    tracker: TaskTracker,
-    stop: CancellationToken,
+    lifetime: Lifetime,
     pulse: Pulse,
 }
 
@@ -221,7 +218,7 @@ impl Link {
         let mut pause = *BACK_OFF.start();
         let mut filters = Filters::new(self.subscriptions());
         let mut number = 0;
-        while !self.stop.is_cancelled() {
+        while !self.lifetime.farewell.is_cancelled() {
             number += 1;
             let Some(fault) = self.connection(&mut filters, number).await else { return };
             if *self.status.borrow() == LinkStatus::Up {
@@ -265,7 +262,7 @@ impl Link {
             self.pulse.promise(Instant::now() + STUCK);
             tokio::select! {
                 () = &mut over => return true,
-                () = self.stop.cancelled() => return false,
+                () = self.lifetime.farewell.cancelled() => return false,
                 _ = tend.tick() => self.outbox.tend(),
             }
         }
@@ -279,7 +276,7 @@ impl Link {
             Ok(target) => target,
             Err(fault) => return Some(refused(fault)),
         };
-        let spawn = |poll| self.tracker.spawn(poll).abort_handle();
+        let spawn = |poll| self.lifetime.tracker.spawn(poll).abort_handle();
         let session = Session::open(&target, &self.hello, spawn);
         let mut connection = Connection::new(session, self.hello.keep_alive, number);
         let mut tend = interval(TEND);
@@ -299,7 +296,7 @@ impl Link {
                         return Some(fault);
                     }
                 }
-                () = self.stop.cancelled() => {
+                () = self.lifetime.farewell.cancelled() => {
                     let farewell = timeout(FAREWELL, self.farewell(&mut connection, filters));
                     if !matches!(farewell.await, Ok(Ok(()))) {
                         warn!("the MQTT connection ended without a farewell");

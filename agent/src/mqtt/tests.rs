@@ -15,11 +15,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::event::{Ask, EventId, Inbound};
 use crate::heartbeat::Heartbeats;
+use crate::lifetime::Lifetime;
 use crate::mqtt::MqttConfig;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::client::{MqttError, Publisher, connect};
@@ -35,8 +34,7 @@ const SOON: Duration = Duration::from_secs(10);
 struct Device {
     publisher: Publisher,
     inbound: mpsc::Receiver<Inbound>,
-    tracker: TaskTracker,
-    stop: CancellationToken,
+    lifetime: Lifetime,
 }
 
 impl Device {
@@ -51,10 +49,9 @@ impl Device {
 
     fn try_with(config: &MqttConfig, embedded: Option<SocketAddr>) -> Result<Self, MqttError> {
         let (inbound_out, inbound) = mpsc::channel(2);
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let link = (stop.clone(), Heartbeats::default().part("mqtt"));
-        let publisher = connect(config, embedded, inbound_out, &tracker, link)?;
-        Ok(Self { publisher, inbound, tracker, stop })
+        let (lifetime, pulse) = (Lifetime::default(), Heartbeats::default().part("mqtt"));
+        let publisher = connect(config, embedded, inbound_out, &lifetime, pulse)?;
+        Ok(Self { publisher, inbound, lifetime })
     }
 
     /// Commands of these numbers, one after the other.
@@ -70,9 +67,10 @@ impl Device {
     }
 
     async fn stop(self) {
-        self.stop.cancel();
-        self.tracker.close();
-        tokio::time::timeout(SOON, self.tracker.wait()).await.expect("all tasks end");
+        let Lifetime { tracker, farewell, .. } = self.lifetime;
+        farewell.cancel();
+        tracker.close();
+        tokio::time::timeout(SOON, tracker.wait()).await.expect("all tasks end");
     }
 }
 

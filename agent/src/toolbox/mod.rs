@@ -24,15 +24,13 @@ use outpost_tools::store::StoreError;
 use outpost_tools::{AddError, Registry};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::interval;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use config::ToolsConfig;
 
-use crate::config::Config;
 use crate::event::{Ask, Inbound, Origin};
-use crate::live::Live;
+use crate::lifetime::Lifetime;
+use crate::live::{Live, Settings};
 use crate::mqtt::client::{LinkStatus, Publisher};
 use crate::mqtt::ears::Overheard;
 use crate::mqtt::topics::{ToolTopic, Topics};
@@ -69,34 +67,22 @@ pub struct Site {
     pub publisher: Publisher,
     /// Takes what was planned and is due.
     pub inbound: mpsc::Sender<Inbound>,
-    /// Waits for the tasks.
-    pub tracker: TaskTracker,
-    /// Ends them.
-    pub stop: CancellationToken,
+    /// Starts and ends what looks after the tools.
+    pub lifetime: Lifetime,
 }
 
 impl Site {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tracker.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = task => {}
-            }
-        });
-    }
-
-    /// Adds all tools of the configuration, and starts what looks after them. `offered` gives the tools that are offered
-    /// now, which `live` may change.
+    /// Adds all tools of the configuration, and starts what looks after them. `offered` gives the tools that are offered now,
+    /// which the settings may change.
     ///
     /// # Errors
     /// When a tool cannot be offered.
     pub fn open(
         self,
-        config: &Config,
-        live: watch::Receiver<Live>,
+        settings: &Settings<'_>,
         offered: impl Fn() -> Vec<ToolSpec> + Send + 'static,
     ) -> Result<(), ToolboxError> {
+        let Settings { file: config, live } = settings;
         let bus: Arc<dyn Bus> = Arc::new(bus::MqttBus(self.publisher.clone()));
         self.add_built_in(&config.tools, &bus)?;
         let requests = Requests::default();
@@ -113,19 +99,20 @@ impl Site {
         }
         let reserved = config.mcp.iter().map(McpConfig::prefix);
         let reserved = reserved.filter(|prefix| !prefix.is_empty()).collect();
-        let settings = (remote.unwrap_or_default(), reserved);
+        let others = (remote.unwrap_or_default(), reserved);
         let changed = Arc::new(Notify::new());
         for server in &config.mcp {
-            self.spawn(attend(server.clone(), self.registry.clone(), changed.clone()));
+            let attended = attend(server.clone(), self.registry.clone(), changed.clone());
+            self.lifetime.spawn_until_stop(attended);
         }
         let operator = Operator {
-            switchboard: Switchboard::new(self.registry.clone(), bus, settings, requests),
+            switchboard: Switchboard::new(self.registry.clone(), bus, others, requests),
             topics: self.publisher.topics().clone(),
             publisher: self.publisher.clone(),
             connection: 0,
             told: None,
         };
-        self.spawn(operator.work(offered, (changed, live)));
+        self.lifetime.spawn_until_stop(operator.work(offered, changed, live.clone()));
         Ok(())
     }
 
@@ -155,8 +142,8 @@ impl Site {
             registry.add(schedule::ListPlan(agenda.clone()))?;
             registry.add(schedule::CancelPlan(agenda.clone()))?;
             let (out, due) = mpsc::channel(DUE);
-            self.spawn(async move { agenda.run(out).await });
-            self.spawn(ask_what_is_due(due, self.inbound.clone()));
+            self.lifetime.spawn_until_stop(async move { agenda.run(out).await });
+            self.lifetime.spawn_until_stop(ask_what_is_due(due, self.inbound.clone()));
         }
         Ok(())
     }
@@ -189,7 +176,8 @@ impl Operator {
     async fn work(
         mut self,
         offered: impl Fn() -> Vec<ToolSpec> + Send,
-        (changed, mut live): (Arc<Notify>, watch::Receiver<Live>),
+        changed: Arc<Notify>,
+        mut live: watch::Receiver<Live>,
     ) {
         let mut heard = self.publisher.ears().lend();
         let mut status = self.publisher.status();

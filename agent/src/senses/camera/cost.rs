@@ -10,7 +10,6 @@ use super::thumb::Thumb;
 use super::*;
 use crate::config::Config;
 use crate::live::Live;
-use crate::senses::camera::eye::Eye;
 
 const SIZE: [u32; 2] = [640, 480];
 const FRAMES: u32 = 300;
@@ -62,12 +61,10 @@ fn watching_a_still_scene() {
         let pictures: Vec<Vec<u8>> = (1..9).map(make).collect();
         let layout = Layout { format, width: SIZE[0], height: SIZE[1], stride: 0 };
         let decode = share(&pictures, |bytes| drop(to_image(bytes, layout).unwrap()));
-        let shared = Shared {
-            eye: Eye::default(),
-            counters: Arc::default(),
-            sink: Arc::new(Deaf),
-            live: tokio::sync::watch::channel(Live::of(&Config::default())).1,
-        };
+        let shared = Shared::new(
+            Arc::new(Deaf),
+            tokio::sync::watch::channel(Live::of(&Config::default())).1,
+        );
         let counters = shared.counters.clone();
         let config = CameraConfig { device: Some("made up".into()), ..CameraConfig::default() };
         let mut watcher = Watcher::new(&config, shared);

@@ -105,12 +105,8 @@ fn grey(luma: u8) -> Step {
 
 fn shared() -> (Shared, Arc<Told>) {
     let told = Arc::<Told>::default();
-    let shared = Shared {
-        eye: Eye::default(),
-        counters: Arc::default(),
-        sink: told.clone(),
-        live: tokio::sync::watch::channel(Live::of(&Config::default())).1,
-    };
+    let shared =
+        Shared::new(told.clone(), tokio::sync::watch::channel(Live::of(&Config::default())).1);
     (shared, told)
 }
 

@@ -39,6 +39,13 @@ pub struct Shared {
     pub live: watch::Receiver<Live>,
 }
 
+impl Shared {
+    /// Parts that have shown and counted nothing.
+    pub fn new(sink: Arc<dyn Sink>, live: watch::Receiver<Live>) -> Self {
+        Self { eye: Eye::default(), counters: Arc::default(), sink, live }
+    }
+}
+
 /// The camera's thread, without its source.
 #[derive(Debug)]
 pub struct Watcher {
