@@ -102,7 +102,18 @@ impl Cli {
 
 #[expect(clippy::print_stderr, reason = "the command line's own messages")]
 fn say_error(error: &anyhow::Error) {
-    eprintln!("outpost: {error:#}");
+    eprintln!("outpost: {}", whole(error));
+}
+
+/// An error and what led to it, less the causes that it names already.
+fn whole(error: &anyhow::Error) -> String {
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 /// What is going on, for a person; standard output stays clean for results.
@@ -115,4 +126,22 @@ fn say(message: &str) {
 fn model_dir(flag: Option<&Path>, configured: Option<&Path>) -> anyhow::Result<PathBuf> {
     let found = model_dir::find(flag, configured)?;
     Ok(model_dir::prepare(&found, &mut say)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use outpost_runtime::Error;
+
+    use super::*;
+
+    #[test]
+    fn what_an_error_says_of_its_cause_is_not_said_again() {
+        let source = io::Error::other("the disk is gone");
+        let error = Error::Io { path: "model/config.json".into(), source };
+        assert_eq!(whole(&error.into()), "model/config.json: the disk is gone");
+        let error = anyhow::Error::from(io::Error::other("the disk is gone")).context("no model");
+        assert_eq!(whole(&error), "no model: the disk is gone");
+    }
 }
