@@ -1,40 +1,13 @@
 //! What comes in: the closed list of things that the agent loop reacts to.
 
-use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use outpost_runtime::{Audio, Image, ToolCall};
-use uuid::Uuid;
 
 use crate::confirm::Consent;
+pub use crate::id::EventId;
 use crate::tasks::Task;
-
-/// Names an event; sorts by time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EventId(Uuid);
-
-impl EventId {
-    /// The id that a text names.
-    pub fn read(text: &str) -> Option<Self> {
-        Uuid::parse_str(text).ok().map(Self)
-    }
-
-    /// A fresh id.
-    #[expect(
-        clippy::new_without_default,
-        reason = "each id is different, which `default` would hide"
-    )]
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
-}
-
-impl fmt::Display for EventId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// Something that happened, with its id and time.
 #[derive(Debug, Clone, PartialEq)]

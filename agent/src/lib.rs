@@ -30,6 +30,7 @@ pub mod evidence;
 pub mod firmware;
 pub mod heap;
 pub mod heartbeat;
+pub mod id;
 pub mod lifetime;
 pub mod live;
 pub mod memory;

@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use outpost_runtime::ToolSpec;
 use outpost_tools::bus::{Publication, RemoteCall};
 use serde_json::Value;
-use uuid::Uuid;
 
 pub use board::{BoardReport, BoardState, InputReport, ReadingReport};
 
 use crate::event::{EventId, RespondTo};
 use crate::heartbeat::Health;
+pub use crate::id::ReportId;
 use crate::metrics::{Counts, ModelStats};
 pub use crate::report::calls::{ConfirmReport, Intent, Outcome, ToolReport};
 pub use crate::report::config::{ConfigReport, RefusedConfig, Standing};
@@ -25,32 +25,6 @@ use crate::senses::microphone::Unheard;
 use crate::senses::microphone::status::MicrophoneState;
 use crate::state::State;
 use crate::watch::Severity;
-
-/// Names a tool invocation or an alert; sorts by time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ReportId(Uuid);
-
-impl ReportId {
-    /// The id that a text names.
-    pub fn read(text: &str) -> Option<Self> {
-        Uuid::parse_str(text).ok().map(Self)
-    }
-
-    /// A fresh id.
-    #[expect(
-        clippy::new_without_default,
-        reason = "each id is different, which `default` would hide"
-    )]
-    pub fn new() -> Self {
-        Self(Uuid::now_v7())
-    }
-}
-
-impl fmt::Display for ReportId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// A message to the world.
 #[derive(Debug, Clone, PartialEq)]
