@@ -13,7 +13,7 @@
 //! - [`model_thread`]: owns the model, the one panic boundary.
 //! - [`mqtt`]: the contract and the client; nothing else names rumqttc.
 //! - [`heartbeat`], [`metrics`], [`service`]: who makes progress, what was counted, and what the service manager is told.
-//! - [`heap`]: the allocator's setting, the only unsafe line; [`memory`]: what a model needs, and whether it fits.
+//! - [`heap`]: the allocator's setting, the only unsafe line here; [`memory`]: what a model needs, and whether it fits.
 //! - [`cli`]: the subcommands; nothing else prints.
 
 pub mod agent;

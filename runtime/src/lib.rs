@@ -10,8 +10,6 @@
 //! - [`engine`]: loads a packed directory and answers requests.
 //! - no devices, no network, no tools, no tokio.
 
-#![forbid(unsafe_code)]
-
 mod answer;
 pub mod audio;
 pub mod chat_format;

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
+use super::dense::{self, Layout};
 use crate::error::Result;
 use crate::weights::{Weights, sizes};
 
@@ -31,9 +32,14 @@ pub(crate) struct Int4 {
     scale_zero: Tensor,
     group: i64,
     on_cpu: bool,
+    /// How the codes are ordered, where it is known.
+    layout: Option<Layout>,
 }
 
 impl Linear {
+    /// Positions from which a product in another number format is faster, where bf16 has no fast one.
+    const DENSE_FROM: i64 = 32;
+
     /// Reads `{path}.weight` of `[rows, width]` in whatever format it was packed.
     pub(crate) fn load(weights: &Weights, path: &str, rows: usize, width: usize) -> Result<Self> {
         let name = format!("{path}.weight");
@@ -48,7 +54,16 @@ impl Linear {
 
     pub(crate) fn forward(&self, xs: &Tensor) -> Tensor {
         match self {
-            Self::Dense(weight) => xs.linear::<&Tensor>(weight, None),
+            Self::Dense(weight) => {
+                let kind = dense::kind(xs.device());
+                if weight.kind() == Kind::BFloat16
+                    && kind != Kind::BFloat16
+                    && xs.size()[0] >= Self::DENSE_FROM
+                {
+                    return dense::product(xs, weight, kind);
+                }
+                xs.linear::<&Tensor>(weight, None)
+            }
             Self::Int8(int8) => int8.forward(xs),
             Self::Int4(int4) => int4.forward(xs),
         }
@@ -61,18 +76,19 @@ impl Linear {
             Self::Int8(Int8 { weight, scale }) => {
                 Self::Int8(Int8 { weight: weight.shallow_clone(), scale: scale.shallow_clone() })
             }
-            Self::Int4(Int4 { weight, scale_zero, group, on_cpu }) => Self::Int4(Int4 {
+            Self::Int4(Int4 { weight, scale_zero, group, on_cpu, layout }) => Self::Int4(Int4 {
                 weight: weight.shallow_clone(),
                 scale_zero: scale_zero.shallow_clone(),
                 group: *group,
                 on_cpu: *on_cpu,
+                layout: *layout,
             }),
         }
     }
 }
 
 impl Int8 {
-    /// Rows of activations from which multiplying with the matrix turned into bf16 is faster than the int8 kernel.
+    /// Positions from which a product with the codes as other numbers is faster than the int8 kernel.
     const DENSE_FROM: i64 = 16;
 
     pub(crate) fn load(weights: &Weights, name: &str, rows: usize, width: usize) -> Result<Self> {
@@ -93,7 +109,10 @@ impl Int8 {
             return xs.internal_weight_int8pack_mm(&self.weight, &self.scale);
         }
         // Codes up to 127 are exact in bf16.
-        let mut ys = xs.linear::<&Tensor>(&self.weight.to_kind(Kind::BFloat16), None);
+        let mut ys = match dense::kind(xs.device()) {
+            Kind::BFloat16 => xs.linear::<&Tensor>(&self.weight.to_kind(Kind::BFloat16), None),
+            kind => dense::product(xs, &self.weight, kind),
+        };
         ys *= &self.scale;
         ys
     }
@@ -103,6 +122,8 @@ impl Int4 {
     /// Matrix rows that are laid out at a time: a multiple of every kernel's block, and few, since in between each code takes 32
     /// bits.
     const BLOCK: usize = 128;
+    /// Positions from which a product with the unpacked matrix is faster than the int4 kernel.
+    const DENSE_FROM: i64 = 96;
 
     fn load(weights: &Weights, name: &str, rows: usize, width: usize) -> Result<Self> {
         let scales = format!("{name}.scale_zero");
@@ -121,11 +142,17 @@ impl Int4 {
         let on_cpu = weights.device() == Device::Cpu;
         let weight =
             if on_cpu { cpu_layout(&codes)? } else { cuda_layout(&codes, weights.device())? };
-        Ok(Self { weight, scale_zero, group: group as i64, on_cpu })
+        let layout = if on_cpu { Layout::of_this_cpu(rows) } else { None };
+        Ok(Self { weight, scale_zero, group: group as i64, on_cpu, layout })
     }
 
     fn forward(&self, xs: &Tensor) -> Tensor {
-        if self.on_cpu {
+        if let Some(layout) = self.layout
+            && xs.size()[0] >= Self::DENSE_FROM
+        {
+            let kind = dense::kind(xs.device());
+            layout.product(xs, &self.weight, &self.scale_zero, kind)
+        } else if self.on_cpu {
             xs.internal_weight_int4pack_mm_for_cpu(&self.weight, self.group, &self.scale_zero)
         } else {
             xs.internal_weight_int4pack_mm(&self.weight, self.group, &self.scale_zero)

@@ -7,6 +7,7 @@
 //! Each matrix knows its number format (`linear`) and its adapters (`lora`). Activations are bf16, or f32 over f32 weights.
 
 mod attention;
+mod dense;
 mod kv_cache;
 mod linear;
 mod lora;
