@@ -64,19 +64,22 @@ fn by_tiles(
 }
 
 /// How the kernel for 4 bits of this machine's CPU orders the codes of a matrix. libtorch has an order for each kind of CPU: the
-/// rows are cut into blocks, and of a block, each column is a run of bytes that hold the upper half of the rows in their low
-/// nibbles and the lower half in their high nibbles.
+/// rows are cut into blocks, and of a block, each column is a run of bytes with two rows in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Layout {
-    /// Rows of a block.
-    block: usize,
+pub(super) enum Layout {
+    /// Blocks of 64 rows, the upper half of them in the low nibbles and the lower half in the high ones: AVX-512.
+    Halves64,
+    /// The same with 32 rows: AVX2.
+    Halves32,
+    /// Blocks of 32 rows, of which neighbours share a byte, the upper one in the low nibble: any other CPU.
+    Pairs32,
 }
 
 impl Layout {
     /// The order for a matrix of so many rows; none where it is another one, or the rows are not whole blocks.
     pub(super) fn of_this_cpu(rows: usize) -> Option<Self> {
         static FOUND: OnceLock<Option<Layout>> = OnceLock::new();
-        FOUND.get_or_init(Self::find).filter(|layout| rows.is_multiple_of(layout.block))
+        FOUND.get_or_init(Self::find).filter(|layout| rows.is_multiple_of(layout.block()))
     }
 
     /// Has libtorch order a matrix, and sees which order that is.
@@ -99,14 +102,27 @@ impl Layout {
                     .is_some_and(|byte| code == if is_high { byte >> 4 } else { byte & 15 })
             })
         };
-        [64, 32].map(|block| Self { block }).into_iter().find(fits)
+        Self::ALL.into_iter().find(fits)
+    }
+
+    const ALL: [Self; 3] = [Self::Halves64, Self::Halves32, Self::Pairs32];
+
+    /// Rows of a block.
+    fn block(self) -> usize {
+        match self {
+            Self::Halves64 => 64,
+            Self::Halves32 | Self::Pairs32 => 32,
+        }
     }
 
     /// The byte of a code, and whether it is in the high nibble.
     fn place(self, row: usize, column: usize, width: usize) -> (usize, bool) {
-        let (half, within) = (self.block / 2, row % self.block);
-        let block = row / self.block * half * width;
-        (block + column * half + within % half, within >= half)
+        let (half, within) = (self.block() / 2, row % self.block());
+        let run = row / self.block() * half * width + column * half;
+        match self {
+            Self::Halves64 | Self::Halves32 => (run + within % half, within >= half),
+            Self::Pairs32 => (run + within / 2, within % 2 == 1),
+        }
     }
 
     /// `xs @ weight^T` for `xs` `[n, width]`, with `codes` `[rows, width / 2]` in this order and `scale_zero`
@@ -133,9 +149,11 @@ impl Layout {
             let range = |tensor: &Tensor, dim| tensor.narrow(dim, start as i64, len as i64);
             read(&range(codes, 0), &mut part);
             read(&range(scale_zero, 1).to_kind(Kind::Float).contiguous(), &mut scales);
-            tile.product(wide, len, |numbers| match self.block {
-                64 => unpack::<64, T>(&part, &scales, len, numbers),
-                _ => unpack::<32, T>(&part, &scales, len, numbers),
+            tile.product(wide, len, |numbers| match self {
+                Self::Halves64 => unpack::<32, T>(self, &part, &scales, len, numbers),
+                Self::Halves32 | Self::Pairs32 => {
+                    unpack::<16, T>(self, &part, &scales, len, numbers);
+                }
             })
         })
     }
@@ -171,36 +189,65 @@ impl Number for bf16 {
     }
 }
 
-/// Turns codes of `rows` rows, in blocks of `BLOCK`, into numbers `[width, rows]`, by `scales` `[width / group, rows, 2]`, a scale
-/// and a zero point: `(code - 8) * scale + zero`.
-fn unpack<const BLOCK: usize, T: Number>(
+/// Turns codes of `rows` rows, in blocks of twice `HALF`, into numbers `[width, rows]`, by `scales` `[width / group, rows, 2]`, a
+/// scale and a zero point: `(code - 8) * scale + zero`.
+fn unpack<const HALF: usize, T: Number>(
+    layout: Layout,
     codes: &[u8],
     scales: &[f32],
     rows: usize,
     numbers: &mut [T],
 ) {
-    let half = BLOCK / 2;
     let (width, groups) = (numbers.len() / rows, scales.len() / (2 * rows));
     let group = width / groups;
+    let (codes, _) = codes.as_chunks::<HALF>();
     for (index, (scales, numbers)) in
         scales.chunks_exact(2 * rows).zip(numbers.chunks_exact_mut(group * rows)).enumerate()
     {
-        for (block, scales) in scales.chunks_exact(2 * BLOCK).enumerate() {
-            let (mut scale, mut zero) = ([0.0; BLOCK], [0.0; BLOCK]);
-            for ((scale, zero), [of_row, at_8]) in
-                scale.iter_mut().zip(&mut zero).zip(scales.as_chunks().0)
-            {
-                (*scale, *zero) = (*of_row, at_8 - 8.0 * of_row);
+        for (block, scales) in scales.chunks_exact(4 * HALF).enumerate() {
+            let of_rows = Rows::<HALF>::of(scales, layout);
+            let first = block * width + index * group;
+            let columns = codes[first..first + group].iter().zip(numbers.chunks_exact_mut(rows));
+            for (codes, numbers) in columns {
+                of_rows.turn(codes, &mut numbers[block * 2 * HALF..][..2 * HALF], layout);
             }
-            let ((scale, scale_below), (zero, zero_below)) =
-                (scale.split_at(half), zero.split_at(half));
-            let column = block * width + index * group;
-            let codes = &codes[column * half..(column + group) * half];
-            for (codes, numbers) in codes.chunks_exact(half).zip(numbers.chunks_exact_mut(rows)) {
-                let (above, below) = numbers[block * BLOCK..][..BLOCK].split_at_mut(half);
-                for (at, code) in codes.iter().enumerate() {
-                    above[at] = T::of(f32::from(code & 15) * scale[at] + zero[at]);
-                    below[at] = T::of(f32::from(code >> 4) * scale_below[at] + zero_below[at]);
+        }
+    }
+}
+
+/// What the codes of a block's rows stand for, `code * scale + zero`: of the rows in low nibbles, and of those in high ones.
+struct Rows<const HALF: usize> {
+    scale: [[f32; HALF]; 2],
+    zero: [[f32; HALF]; 2],
+}
+
+impl<const HALF: usize> Rows<HALF> {
+    /// From scale and zero point of each row, where the zero point is what code 8 stands for.
+    fn of(scales: &[f32], layout: Layout) -> Self {
+        let mut rows = Self { scale: [[0.0; HALF]; 2], zero: [[0.0; HALF]; 2] };
+        for (row, [scale, at_8]) in scales.as_chunks().0.iter().enumerate() {
+            let (byte, is_high) = layout.place(row, 0, 1);
+            rows.scale[usize::from(is_high)][byte] = *scale;
+            rows.zero[usize::from(is_high)][byte] = at_8 - 8.0 * scale;
+        }
+        rows
+    }
+
+    /// The numbers of a column. All lengths are known, so that this becomes vector instructions.
+    fn turn<T: Number>(&self, codes: &[u8; HALF], numbers: &mut [T], layout: Layout) {
+        let number = |nibble: usize, at: usize, code: u8| {
+            T::of(f32::from(code) * self.scale[nibble][at] + self.zero[nibble][at])
+        };
+        match (layout, numbers.as_chunks_mut::<HALF>().0) {
+            (Layout::Halves64 | Layout::Halves32, [upper, lower]) => {
+                for at in 0..HALF {
+                    upper[at] = number(0, at, codes[at] & 15);
+                    lower[at] = number(1, at, codes[at] >> 4);
+                }
+            }
+            (_, _) => {
+                for (at, pair) in numbers.as_chunks_mut().0.iter_mut().enumerate().take(HALF) {
+                    *pair = [number(0, at, codes[at] & 15), number(1, at, codes[at] >> 4)];
                 }
             }
         }
@@ -258,11 +305,7 @@ mod tests {
     fn the_product_of_unpacked_codes_is_that_of_the_kernel() {
         // Widths that make one tile, and several of which the last is smaller.
         for (rows, width, group) in [(64, 64, 32), (320, 256, 128), (704, 4096, 32)] {
-            let Some(layout) = Layout::of_this_cpu(rows as usize) else {
-                #[cfg(target_arch = "x86_64")]
-                assert!(!is_x86_feature_detected!("avx2"), "the order of this CPU is known");
-                return;
-            };
+            let layout = Layout::of_this_cpu(rows as usize).expect("the order is known");
             let codes = Tensor::randint(16, [rows, width], (Kind::Int, Device::Cpu));
             let codes = codes.internal_convert_weight_to_int4pack_for_cpu(1);
             let scale_zero = random(&[width / group, rows, 2], Kind::BFloat16);
@@ -279,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_in_either_order_become_the_numbers_they_stand_for() {
+    fn codes_in_every_order_become_the_numbers_they_stand_for() {
         let (rows, width, group) = (704, 1024, 32);
         let random_codes = Tensor::randint(16, [rows * width], (Kind::Int, Device::Cpu));
         let codes: Vec<i32> = Vec::try_from(&random_codes).unwrap();
@@ -290,7 +333,7 @@ mod tests {
             + each.select(2, 1);
         let xs = random(&[5, width], Kind::BFloat16);
         let expected = xs.to_kind(Kind::Double).matmul(&numbers);
-        for layout in [64, 32].map(|block| Layout { block }) {
+        for layout in Layout::ALL {
             let mut ordered = vec![0_u8; (rows * width / 2) as usize];
             for (at, code) in codes.iter().enumerate() {
                 let (row, column) = (at / width as usize, at % width as usize);

@@ -398,6 +398,17 @@ fn packed_formats_stay_near_f32() {
 }
 
 #[test]
+fn a_prompt_that_is_multiplied_unpacked_is_the_one_that_the_kernel_multiplies() {
+    let decoder = load(Quant::Int4);
+    for adapter in [Adapter::None, Adapter::Vision] {
+        let (whole, cut) = (run(&decoder, adapter, &[130]), run(&decoder, adapter, &[30, 50, 50]));
+        // What is left is rounding to bf16, a few bits in each layer.
+        let error = ((&whole - &cut).norm() / cut.norm()).double_value(&[]);
+        assert!(error < 0.02, "{adapter:?}: {error}");
+    }
+}
+
+#[test]
 fn a_text_only_model_with_a_head_of_its_own_loads() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
