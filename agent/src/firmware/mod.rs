@@ -134,7 +134,8 @@ impl Firmware {
         Hands::new(self.board.clone())
     }
 
-    /// Starts the link and what listens to it, which end with the farewell; gives a sink that lets the board follow what is reported to it.
+    /// Starts the link and what listens to it, which end with the farewell; gives a sink that lets the board follow what is
+    /// reported to it.
     pub fn start(
         self,
         sink: Arc<dyn Sink>,
