@@ -31,14 +31,12 @@ mod tests {
     use std::hint::black_box;
 
     use super::*;
+    use crate::memory;
 
     const MIB: usize = 1 << 20;
 
-    /// Bytes of this process that are in memory.
     fn resident() -> usize {
-        let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("is told");
-        1024 * line.split_whitespace().nth(1).expect("a number").parse::<usize>().expect("of KiB")
+        memory::resident().expect("Linux tells it") as usize
     }
 
     #[test]

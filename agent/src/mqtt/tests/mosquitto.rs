@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::event::Setting;
+use crate::memory;
 use crate::mqtt::client::LinkStatus;
 use crate::mqtt::config::{Transport, Version};
 use crate::report::{AlertReport, ReportId};
@@ -200,9 +201,7 @@ async fn a_retained_giant_costs_its_subscription_and_nothing_else() {
 
 /// Memory of this process, MiB.
 fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+    memory::resident().unwrap() >> 20
 }
 
 #[tokio::test]
