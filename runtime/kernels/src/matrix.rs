@@ -1,0 +1,396 @@
+//! A matrix in the order in which it is multiplied.
+//!
+//! # Layout
+//! A `[rows, width]` matrix is a run of panels of 16 rows; the last one is filled up with zeros. A panel is a multiple of 64
+//! bytes, and everything in it is little-endian.
+//!
+//! | format | a panel | bits a weight |
+//! | --- | --- | --- |
+//! | [`Format::Q4`] | for each group of 32 columns 256 bytes of codes; then for each group 16 `u8` scale codes and 16 `i8` minimum codes, filled up to 64 bytes; then 16 `f32` scale units and 16 `f32` minimum units | 4.5 |
+//! | [`Format::Q8`] | for each group of 32 columns 512 bytes of codes; then 16 `f32` scales | 8 |
+//! | [`Format::Bf16`] | for each pair of columns 64 bytes: 16 times `bf16` of the even and of the odd column | 16 |
+//! | [`Format::F32`] | for each column 64 bytes: 16 `f32` | 32 |
+//!
+//! Codes of a group lie in lines of 64 bytes, four bytes a row: byte `4 n + k` is row `n`.
+//! - Q4: line `j` has column `8 j + k` in the low nibble and column `8 j + 4 + k` in the high one. A weight is
+//!   `scale_code * scale_unit * code + min_code * min_unit`, with `code` in 0..=15.
+//! - Q8: line `j` has column `4 j + k`. A weight is `(code - 128) * scale`.
+//!
+//! This serves `vpdpbusd`, `vpmaddubsw` and `sdot`, which all take four columns of a row, and AMX, whose tiles of bf16 pairs are
+//! made from it by permutes.
+
+use std::fmt;
+
+use half::bf16;
+
+use crate::mapping::{ALIGN, AlignedBytes, Bytes};
+use crate::{GROUP, PANEL, quantize};
+
+/// Number format of a matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// 4 bits in groups of 32, with a scale and a minimum.
+    Q4,
+    /// 8 bits with a scale a row.
+    Q8,
+    /// bf16.
+    Bf16,
+    /// f32.
+    F32,
+}
+
+/// Codes of a group in a panel, in bytes.
+pub(crate) const Q4_GROUP: usize = PANEL * GROUP / 2;
+pub(crate) const Q8_GROUP: usize = PANEL * GROUP;
+/// Scale and minimum codes of a group in a Q4 panel.
+pub(crate) const Q4_SCALES: usize = 2 * PANEL;
+/// Scale and minimum units of a Q4 panel.
+const Q4_UNITS: usize = 2 * PANEL * size_of::<f32>();
+
+impl Format {
+    /// Whether a matrix of that width can be in this format.
+    pub fn takes(self, width: usize) -> bool {
+        match self {
+            Self::Q4 | Self::Q8 => width > 0 && width.is_multiple_of(GROUP),
+            Self::Bf16 | Self::F32 => width > 0,
+        }
+    }
+
+    /// Bytes of a panel; `None` for a width that the format doesn't take or whose bytes can't be counted.
+    pub fn panel_bytes(self, width: usize) -> Option<usize> {
+        if !self.takes(width) {
+            return None;
+        }
+        let groups = width / GROUP;
+        match self {
+            Self::Q4 => groups
+                .checked_mul(Q4_GROUP)?
+                .checked_add(scales_bytes(groups))?
+                .checked_add(Q4_UNITS),
+            Self::Q8 => groups.checked_mul(Q8_GROUP)?.checked_add(PANEL * size_of::<f32>()),
+            Self::Bf16 => width.div_ceil(2).checked_mul(ALIGN),
+            Self::F32 => width.checked_mul(ALIGN),
+        }
+    }
+
+    /// Bytes of a `[rows, width]` matrix; `None` as for [`Format::panel_bytes`].
+    pub fn bytes(self, rows: usize, width: usize) -> Option<usize> {
+        self.panel_bytes(width)?.checked_mul(rows.div_ceil(PANEL))
+    }
+
+    /// Packs up to 16 rows of `width` values into a panel.
+    ///
+    /// # Panics
+    /// When `values` are no whole rows or more than 16, or the format doesn't take the width.
+    pub fn pack(self, values: &[f32], width: usize) -> Vec<u8> {
+        assert!(
+            self.takes(width)
+                && values.len().is_multiple_of(width)
+                && values.len() <= PANEL * width,
+            "up to {PANEL} rows of {width} for {self:?}"
+        );
+        match self {
+            Self::Q4 => quantize::q4_panel(values, width),
+            Self::Q8 => quantize::q8_panel(values, width),
+            Self::Bf16 => bf16_panel(values, width),
+            Self::F32 => f32_panel(values, width),
+        }
+    }
+}
+
+fn scales_bytes(groups: usize) -> usize {
+    (groups * Q4_SCALES).next_multiple_of(ALIGN)
+}
+
+fn bf16_panel(values: &[f32], width: usize) -> Vec<u8> {
+    let mut panel = vec![0; width.div_ceil(2) * ALIGN];
+    for (row, values) in values.chunks_exact(width).enumerate() {
+        for (column, value) in values.iter().enumerate() {
+            let at = column / 2 * ALIGN + 4 * row + 2 * (column % 2);
+            panel[at..at + 2].copy_from_slice(&bf16::from_f32(*value).to_le_bytes());
+        }
+    }
+    panel
+}
+
+fn f32_panel(values: &[f32], width: usize) -> Vec<u8> {
+    let mut panel = vec![0; width * ALIGN];
+    for (row, values) in values.chunks_exact(width).enumerate() {
+        for (column, value) in values.iter().enumerate() {
+            let at = column * ALIGN + 4 * row;
+            panel[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+    panel
+}
+
+/// What is wrong with the bytes of a matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatrixError {
+    /// The format doesn't take this width, or the size is beyond what can be counted.
+    Size {
+        /// The format.
+        format: Format,
+        /// Rows asked for.
+        rows: usize,
+        /// Width asked for.
+        width: usize,
+    },
+    /// There are more or fewer bytes than the size asks for.
+    Length {
+        /// Bytes there are.
+        found: usize,
+        /// Bytes there should be.
+        expected: usize,
+    },
+}
+
+impl fmt::Display for MatrixError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Size { format, rows, width } => {
+                write!(f, "{format:?} has no matrix of {rows} rows of {width}")
+            }
+            Self::Length { found, expected } => write!(f, "{found} bytes instead of {expected}"),
+        }
+    }
+}
+
+impl std::error::Error for MatrixError {}
+
+/// A packed `[rows, width]` matrix.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    format: Format,
+    rows: usize,
+    width: usize,
+    panel_bytes: usize,
+    bytes: Bytes,
+}
+
+/// A view of a Q4 panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Q4Panel<'a> {
+    /// Lines of a group.
+    pub(crate) codes: &'a [[u8; Q4_GROUP]],
+    /// Scale codes and minimum codes of a group.
+    pub(crate) scales: &'a [[u8; Q4_SCALES]],
+    pub(crate) scale_unit: [f32; PANEL],
+    pub(crate) min_unit: [f32; PANEL],
+}
+
+/// A view of a Q8 panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Q8Panel<'a> {
+    /// Lines of a group.
+    pub(crate) codes: &'a [[u8; Q8_GROUP]],
+    pub(crate) scale: [f32; PANEL],
+}
+
+impl Matrix {
+    /// Takes bytes for a packed matrix.
+    ///
+    /// # Errors
+    /// When the bytes are not as many as the size asks for.
+    pub fn new(
+        format: Format,
+        rows: usize,
+        width: usize,
+        bytes: Bytes,
+    ) -> Result<Self, MatrixError> {
+        let size = MatrixError::Size { format, rows, width };
+        let panel_bytes = format.panel_bytes(width).ok_or(size)?;
+        let expected = format.bytes(rows, width).ok_or(size)?;
+        if bytes.len() != expected || rows == 0 {
+            return Err(MatrixError::Length { found: bytes.len(), expected });
+        }
+        Ok(Self { format, rows, width, panel_bytes, bytes })
+    }
+
+    /// Packs `[rows, width]` values.
+    ///
+    /// # Errors
+    /// When the format doesn't take the width, or `values` are no whole rows.
+    pub fn pack(format: Format, values: &[f32], width: usize) -> Result<Self, MatrixError> {
+        let rows = values.len().checked_div(width).unwrap_or(0);
+        if !format.takes(width) || rows * width != values.len() {
+            return Err(MatrixError::Size { format, rows, width });
+        }
+        let bytes: Vec<u8> =
+            values.chunks(PANEL * width).flat_map(|rows| format.pack(rows, width)).collect();
+        Self::new(format, rows, width, AlignedBytes::copy_of(&bytes).into())
+    }
+
+    /// The number format.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Output features.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input features.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The packed bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    pub(crate) fn panels(&self) -> usize {
+        self.rows.div_ceil(PANEL)
+    }
+
+    pub(crate) fn panel(&self, index: usize) -> &[u8] {
+        &self.bytes[index * self.panel_bytes..][..self.panel_bytes]
+    }
+
+    pub(crate) fn q4(&self, index: usize) -> Q4Panel<'_> {
+        Q4Panel::new(self.panel(index), self.width / GROUP)
+    }
+
+    pub(crate) fn q8(&self, index: usize) -> Q8Panel<'_> {
+        Q8Panel::new(self.panel(index), self.width / GROUP)
+    }
+
+    /// A row in f32.
+    ///
+    /// # Panics
+    /// When there is no such row, or `out` isn't `width` long.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows && out.len() == self.width, "row {row} of {}", self.rows);
+        let (index, n) = (row / PANEL, row % PANEL);
+        let panel = self.panel(index);
+        match self.format {
+            Format::Q4 => self.q4(index).row(n, out),
+            Format::Q8 => self.q8(index).row(n, out),
+            Format::Bf16 => {
+                for (column, value) in out.iter_mut().enumerate() {
+                    let at = column / 2 * ALIGN + 4 * n + 2 * (column % 2);
+                    *value = bf16::from_le_bytes([panel[at], panel[at + 1]]).to_f32();
+                }
+            }
+            Format::F32 => {
+                for (column, value) in out.iter_mut().enumerate() {
+                    [*value] = f32s(&panel[column * ALIGN + 4 * n..]);
+                }
+            }
+        }
+    }
+}
+
+/// The first `N` f32 of some bytes.
+fn f32s<const N: usize>(bytes: &[u8]) -> [f32; N] {
+    let mut values = [0.0; N];
+    for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+        *value = f32::from_le_bytes(*bytes);
+    }
+    values
+}
+
+impl<'a> Q4Panel<'a> {
+    fn new(panel: &'a [u8], groups: usize) -> Self {
+        let (codes, rest) = panel.split_at(groups * Q4_GROUP);
+        let (scales, units) = rest.split_at(scales_bytes(groups));
+        Self {
+            codes: codes.as_chunks().0,
+            scales: &scales.as_chunks().0[..groups],
+            scale_unit: f32s(units),
+            min_unit: f32s(&units[PANEL * size_of::<f32>()..]),
+        }
+    }
+
+    /// Scale and minimum of a row in a group.
+    fn scale_min(&self, group: usize, row: usize) -> (f32, f32) {
+        let scales = &self.scales[group];
+        (
+            f32::from(scales[row]) * self.scale_unit[row],
+            f32::from(scales[PANEL + row].cast_signed()) * self.min_unit[row],
+        )
+    }
+
+    fn row(&self, row: usize, out: &mut [f32]) {
+        for (group, (codes, out)) in self.codes.iter().zip(out.chunks_exact_mut(GROUP)).enumerate()
+        {
+            let (scale, min) = self.scale_min(group, row);
+            for (line, out) in codes.chunks_exact(ALIGN).zip(out.chunks_exact_mut(8)) {
+                for k in 0..4 {
+                    let byte = line[4 * row + k];
+                    out[k] = f32::from(byte & 15) * scale + min;
+                    out[4 + k] = f32::from(byte >> 4) * scale + min;
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Q8Panel<'a> {
+    fn new(panel: &'a [u8], groups: usize) -> Self {
+        let (codes, scales) = panel.split_at(groups * Q8_GROUP);
+        Self { codes: codes.as_chunks().0, scale: f32s(scales) }
+    }
+
+    fn row(&self, row: usize, out: &mut [f32]) {
+        let lines = self.codes.as_flattened().chunks_exact(ALIGN);
+        for (line, out) in lines.zip(out.chunks_exact_mut(4)) {
+            for (k, out) in out.iter_mut().enumerate() {
+                *out = (f32::from(line[4 * row + k]) - 128.0) * self.scale[row];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_gives_back_its_rows() {
+        let (rows, width) = (37, 96);
+        let values: Vec<f32> = (0..rows * width).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+        for (format, bound) in [
+            (Format::F32, 0.0),
+            (Format::Bf16, 0.004),
+            (Format::Q8, 0.005),
+            (Format::Q4, 0.09),
+        ] {
+            let matrix = Matrix::pack(format, &values, width).unwrap();
+            assert_eq!(matrix.bytes().len(), format.bytes(rows, width).unwrap());
+            let mut row = vec![0.0; width];
+            for (number, expected) in values.chunks_exact(width).enumerate() {
+                matrix.row(number, &mut row);
+                for (found, expected) in row.iter().zip(expected) {
+                    assert!((found - expected).abs() <= bound, "{format:?}: {found} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn odd_widths_are_for_floats_alone() {
+        let values = vec![0.5; 3 * 7];
+        for format in [Format::F32, Format::Bf16] {
+            let matrix = Matrix::pack(format, &values, 7).unwrap();
+            let mut row = [0.0; 7];
+            matrix.row(2, &mut row);
+            assert_eq!(row, [0.5; 7]);
+        }
+        assert!(Matrix::pack(Format::Q4, &values, 7).is_err());
+    }
+
+    #[test]
+    fn bytes_that_do_not_fit_are_refused() {
+        let bytes = || Bytes::from(AlignedBytes::zeroed(100));
+        assert_eq!(
+            Matrix::new(Format::Q4, 16, 32, bytes()).unwrap_err().to_string(),
+            "100 bytes instead of 448"
+        );
+        assert!(Matrix::new(Format::Q4, usize::MAX, 32, bytes()).is_err());
+        assert!(Matrix::new(Format::F32, usize::MAX, usize::MAX, bytes()).is_err());
+        assert!(Matrix::new(Format::Q8, 0, 32, Bytes::from(AlignedBytes::zeroed(0))).is_err());
+    }
+}

@@ -1,0 +1,184 @@
+//! The operations between products, compiled for each vector width: RMSNorm, rotary embedding, SwiGLU, softmax's parts.
+
+use crate::isa::Isa;
+use crate::{GROUP, activations, attention, kv};
+
+/// The vector instructions that plain loops are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Base,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Level {
+    pub(crate) fn of(isa: Isa) -> Self {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx | Isa::Avx512Vnni => Self::Avx512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni | Isa::Avx2 => Self::Avx2,
+            _ => Self::Base,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        let mut levels: Vec<Self> = Isa::available().map(Self::of).collect();
+        levels.dedup();
+        levels.into_iter()
+    }
+}
+
+/// Makes a method of [`Level`] that runs an `#[inline(always)]` function compiled for it.
+macro_rules! levels {
+    ($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) -> $result:ty = $body:path) => {
+        impl Level {
+            $(#[$doc])*
+            pub(crate) fn $name(self, $($arg: $type),*) -> $result {
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2($($arg: $type),*) -> $result { $body($($arg),*) }
+                #[cfg(target_arch = "x86_64")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
+                fn avx512($($arg: $type),*) -> $result { $body($($arg),*) }
+                match self {
+                    Self::Base => $body($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    #[expect(unsafe_code, reason = "a function for CPU features")]
+                    // SAFETY: the level is made from an instruction set that this CPU has.
+                    Self::Avx2 => unsafe { avx2($($arg),*) },
+                    #[cfg(target_arch = "x86_64")]
+                    #[expect(unsafe_code, reason = "a function for CPU features")]
+                    // SAFETY: as above.
+                    Self::Avx512 => unsafe { avx512($($arg),*) },
+                }
+            }
+        }
+    };
+}
+
+levels!(quantize(values: &[f32; GROUP]) -> ([i8; GROUP], f32, f32) = activations::quantize);
+levels!(norm_row(xs: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> () = norm_row);
+levels!(swiglu_row(gate_up: &[f32], out: &mut [f32]) -> () = swiglu_row);
+levels!(softmax_row(scores: &mut [f32], so_far: f32) -> (f32, f32) = attention::softmax_row);
+levels!(unpack_keys(codes: &[u8], scales: &[u8], padded: usize, out: &mut [u8]) -> () = kv::unpack_keys);
+levels!(unpack_values(codes: &[u8], scales: &[u8], padded: usize, out: &mut [u8]) -> () = kv::unpack_values);
+
+/// `x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019) for each row of `xs`, `weight.len()` wide.
+pub fn rms_norm(isa: Isa, xs: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let level = Level::of(isa);
+    for (xs, out) in xs.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
+        level.norm_row(xs, weight, eps, out);
+    }
+}
+
+/// `silu(gate) * up` (Shazeer 2020) for each row of `gate_up` `[n, 2 * width]`, gate first.
+pub fn swiglu(isa: Isa, gate_up: &[f32], width: usize, out: &mut [f32]) {
+    let level = Level::of(isa);
+    for (gate_up, out) in gate_up.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+        level.swiglu_row(gate_up, out);
+    }
+}
+
+/// Rotates a head: pair `(j, j + cos.len())` by the angle of `cos[j]` and `sin[j]`; what is beyond stays.
+pub fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let half = cos.len();
+    let (first, rest) = head.split_at_mut(half);
+    for (((a, b), cos), sin) in first.iter_mut().zip(rest).zip(cos).zip(sin) {
+        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+    }
+}
+
+#[inline(always)]
+fn norm_row(xs: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let (lanes, rest) = xs.as_chunks::<16>();
+    let mut sums = [0.0_f32; 16];
+    for lanes in lanes {
+        for (sum, x) in sums.iter_mut().zip(lanes) {
+            *sum += x * x;
+        }
+    }
+    let sum = sums.iter().sum::<f32>() + rest.iter().map(|x| x * x).sum::<f32>();
+    let scale = (sum / xs.len() as f32 + eps).sqrt().recip();
+    for ((out, x), weight) in out.iter_mut().zip(xs).zip(weight) {
+        *out = x * scale * weight;
+    }
+}
+
+#[inline(always)]
+fn swiglu_row(gate_up: &[f32], out: &mut [f32]) {
+    let (gate, up) = gate_up.split_at(out.len());
+    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+        *out = gate / (1.0 + exp(-gate)) * up;
+    }
+}
+
+/// `e^x` to 2 units in the last place, by a polynomial that becomes vector instructions: `2^n * 2^f` with `|f| <= 1/2`, the
+/// second factor by its Taylor series. 0 below -87, capped at 88.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.clamp(-87.5, 88.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    // ln 2 in two parts, so that their product with n is exact.
+    let r = x - n * 0.693_145_75 - n * 1.428_606_8e-6;
+    let mut p = 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * r + 1.0;
+    p = p * r + 1.0;
+    let power = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
+    p * f32::from_bits(power)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_near_over_its_range() {
+        for i in -8700..8800 {
+            let x = i as f32 / 100.0;
+            let expected = f64::from(x).exp();
+            let error = (f64::from(exp(x)) / expected - 1.0).abs();
+            assert!(error < 4e-7, "{x}: {error}");
+        }
+        assert!(exp(-1000.0) < 1e-37);
+        assert!(exp(1000.0).is_finite());
+    }
+
+    #[test]
+    fn norm_swiglu_and_rotation_are_what_they_say() {
+        let xs: Vec<f32> = (0..40).map(|i| i as f32 / 10.0 - 2.0).collect();
+        let weight: Vec<f32> = (0..20).map(|i| 1.0 + i as f32 / 20.0).collect();
+        for isa in Isa::available() {
+            let mut out = vec![0.0; 40];
+            rms_norm(isa, &xs, &weight, 1e-5, &mut out);
+            for (xs, out) in xs.chunks(20).zip(out.chunks(20)) {
+                let mean = xs.iter().map(|x| f64::from(x * x)).sum::<f64>() / 20.0;
+                for ((x, out), weight) in xs.iter().zip(out).zip(&weight) {
+                    let expected = f64::from(*x) / (mean + 1e-5).sqrt() * f64::from(*weight);
+                    assert!((f64::from(*out) - expected).abs() < 1e-5);
+                }
+            }
+            let mut out = vec![0.0; 20];
+            swiglu(isa, &xs, 10, &mut out);
+            for (at, out) in out.iter().enumerate() {
+                let row = at / 10 * 20 + at % 10;
+                let (gate, up) = (xs[row], xs[row + 10]);
+                assert!((out - gate / (1.0 + (-gate).exp()) * up).abs() < 1e-6);
+            }
+        }
+        let mut head = [1.0, 2.0, 3.0, 4.0, 9.0];
+        rotate(&mut head, &[0.0, 0.6], &[1.0, 0.8]);
+        let expected = [-3.0, 1.2 - 3.2, 1.0, 2.4 + 1.6, 9.0];
+        assert!(head.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{head:?}");
+    }
+}
