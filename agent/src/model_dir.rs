@@ -12,9 +12,6 @@ pub const ENVIRONMENT: &str = "OUTPOST_MODEL";
 const CHECKPOINT: &str = "models/nano/checkpoint";
 /// Where the bundled checkpoint is packed, below the root of the repository.
 const PACKED: &str = ".outpost/nano-int4";
-/// Weights of the bundled model that share a scale.
-const GROUP: usize = 32;
-
 /// A model to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
@@ -122,7 +119,7 @@ pub fn prepare(found: &Found, progress: &mut dyn FnMut(&str)) -> Result<PathBuf,
                 .unwrap_or(false);
             if !is_current {
                 progress(&format!("packing the bundled model into {PACKED}, once"));
-                let options = ImportOptions { quant: Quant::Int4, group: GROUP };
+                let options = ImportOptions { quant: Quant::Int4 };
                 import(&source, &destination, &options, &mut |_| ())?;
             }
             Ok(destination)

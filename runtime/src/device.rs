@@ -1,7 +1,5 @@
 //! Where the decoder computes: chosen once, said once in the log, never a silent fall-back.
 
-use tch::{Cuda, Device};
-
 use crate::error::{Error, Result};
 
 /// What the configuration asks for.
@@ -10,32 +8,63 @@ pub enum DeviceChoice {
     /// CUDA where it is present, else the CPU.
     #[default]
     Auto,
-    /// The CPU.
+    /// The CPU, on kernels of our own.
     Cpu,
     /// CUDA or nothing.
     Cuda,
+    /// The CPU through libtorch, with unpacked weights: the reference that the kernels are held against. Slow.
+    Reference,
+}
+
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// Kernels of our own.
+    Cpu,
+    /// libtorch.
+    #[cfg(feature = "torch")]
+    Torch(tch::Device),
 }
 
 /// The device for a choice.
 ///
 /// # Errors
-/// [`Error::Device`] when CUDA is asked for and libtorch finds none.
+/// [`Error::Device`] when what is asked for isn't there.
 pub fn choose(choice: DeviceChoice) -> Result<Device> {
-    let present = choice != DeviceChoice::Cpu && Cuda::is_available();
-    match (choice, present) {
-        (DeviceChoice::Cuda, false) => Err(Error::Device(
-            "CUDA is asked for, but this libtorch finds no CUDA device: set up libtorch with CUDA, or choose `cpu`"
-                .into(),
-        )),
-        (_, true) => {
-            tracing::info!(devices = Cuda::device_count(), "the decoder runs on CUDA device 0");
-            Ok(Device::Cuda(0))
-        }
-        (_, false) => {
-            tracing::info!(threads = tch::get_num_threads(), "the decoder runs on the CPU");
-            Ok(Device::Cpu)
-        }
+    match choice {
+        DeviceChoice::Cpu => Ok(Device::Cpu),
+        DeviceChoice::Auto => Ok(cuda().unwrap_or(Device::Cpu)),
+        DeviceChoice::Cuda => cuda().ok_or_else(|| Error::Device(no_cuda().into())),
+        DeviceChoice::Reference => reference(),
     }
+}
+
+#[cfg(feature = "torch")]
+fn cuda() -> Option<Device> {
+    tch::Cuda::is_available().then_some(Device::Torch(tch::Device::Cuda(0)))
+}
+
+#[cfg(not(feature = "torch"))]
+fn cuda() -> Option<Device> {
+    None
+}
+
+fn no_cuda() -> &'static str {
+    if cfg!(feature = "torch") {
+        "CUDA is asked for, but this libtorch finds no CUDA device: set up libtorch with CUDA, or choose `cpu`"
+    } else {
+        "CUDA is asked for, but this program was built without libtorch: build it with the feature `torch`, or choose `cpu`"
+    }
+}
+
+#[cfg(feature = "torch")]
+fn reference() -> Result<Device> {
+    Ok(Device::Torch(tch::Device::Cpu))
+}
+
+#[cfg(not(feature = "torch"))]
+fn reference() -> Result<Device> {
+    Err(Error::Device("the reference needs libtorch: build with the feature `torch`".into()))
 }
 
 #[cfg(test)]
@@ -45,7 +74,7 @@ mod tests {
     #[test]
     fn cuda_is_never_replaced_silently() {
         assert_eq!(choose(DeviceChoice::Cpu).unwrap(), Device::Cpu);
-        if !Cuda::is_available() {
+        if cuda().is_none() {
             assert!(matches!(choose(DeviceChoice::Cuda), Err(Error::Device(_))));
             assert_eq!(choose(DeviceChoice::Auto).unwrap(), Device::Cpu);
         }

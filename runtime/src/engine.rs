@@ -4,13 +4,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde::Deserialize;
-use tch::{Kind, Tensor};
-
 use crate::answer::Answer;
 use crate::audio::{self, AudioEncoder, AudioProjector};
 use crate::config::Config;
 use crate::decoder::{Decoder, KvFormat, Logits};
-use crate::device::{self, DeviceChoice};
+use crate::device::DeviceChoice;
 use crate::error::{Error, Result};
 use crate::features::Features;
 use crate::grammar::GrammarCompiler;
@@ -23,18 +21,13 @@ use crate::request::{Audio, Generation, Image, Request, Stop, Usage};
 use crate::session::{Adapter, Session};
 use crate::tokenizer::Tokenizer;
 use crate::vision::{self, VisionEncoder};
-use crate::weights::DECODER_FILE;
-
-/// Decoders of fewer bytes run on a single thread.
-const SMALL: u64 = 64 << 20;
 
 /// How to load a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
     /// Where the decoder runs.
     pub device: DeviceChoice,
-    /// Threads of the decoder on a CPU; none: a single one for a decoder of less than 64 MiB, whose matrices are multiplied sooner
-    /// than a second thread wakes up, else one per physical core.
+    /// Threads of the decoder on a CPU; `None` means all physical cores.
     pub threads: Option<usize>,
     /// Bound on prompt and answer together, in tokens; the model's own bound holds as well.
     pub context: usize,
@@ -96,18 +89,13 @@ impl Engine {
     /// # Errors
     /// When the directory is no packed model, a part is damaged, or the device that is asked for is not there.
     pub fn load(dir: &Path, options: &EngineOptions) -> Result<Self> {
-        let _no_grad = tch::no_grad_guard();
-        let manifest = Manifest::read(dir)?;
-        let small = manifest.parts.get(DECODER_FILE).is_some_and(|part| part.bytes < SMALL);
-        if let Some(threads) = options.threads.or(small.then_some(1)) {
-            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-        }
+        Manifest::read(dir)?;
         let config = Config::read(&dir.join("config.json"))?;
         let tokenizer = Tokenizer::read(&dir.join("tokenizer.json"))?;
         let hidden = config.decoder.hidden_size;
         Ok(Self {
             grammar: GrammarCompiler::new(&tokenizer)?,
-            decoder: Decoder::load(dir, &config, device::choose(options.device)?)?
+            decoder: Decoder::load(dir, &config, options.device, options.threads)?
                 .with_kv(options.kv),
             audio: config
                 .audio()
@@ -145,7 +133,6 @@ impl Engine {
         stop: &Stop,
         sink: &mut dyn FnMut(&str),
     ) -> Result<Generation> {
-        let _no_grad = tch::no_grad_guard();
         let prompt = prompt::render(request, &self.tokenizer, self)?;
         self.check_context(&prompt)?;
         let grammar = match request.tools.as_slice() {
@@ -198,7 +185,6 @@ impl Engine {
         request: &Request,
         adapter: Adapter,
     ) -> Result<()> {
-        let _no_grad = tch::no_grad_guard();
         let prompt = prompt::render(request, &self.tokenizer, self)?;
         self.check_context(&prompt)?;
         let mut session = Session::new(&self.decoder, adapter, self.context)?;
@@ -216,7 +202,6 @@ impl Engine {
     /// # Errors
     /// As [`Engine::generate`].
     pub fn prepare(&self, cache: &mut PrefixCache, request: &Request, stop: &Stop) -> Result<()> {
-        let _no_grad = tch::no_grad_guard();
         let prompt = prompt::render(request, &self.tokenizer, self)?;
         self.check_context(&prompt)?;
         let (adapter, keys) = (self.adapter(&prompt)?, prefix_cache::keys(&prompt));
@@ -239,17 +224,15 @@ impl Engine {
     ///
     /// # Errors
     /// When a medium cannot be encoded or `stop` ends it.
-    pub fn embed(&self, prompt: &Prompt, stop: &Stop) -> Result<Tensor> {
-        let _no_grad = tch::no_grad_guard();
+    pub fn embed(&self, prompt: &Prompt, stop: &Stop) -> Result<Features> {
         self.embed_from(prompt, 0, stop)
     }
 
-    /// The logits at every position of a prompt, `[tokens, vocab]` in f32.
+    /// The logits at every position of a prompt, `[tokens, vocab]`.
     ///
     /// # Errors
     /// As [`Engine::embed`].
-    pub fn logits(&self, prompt: &Prompt, stop: &Stop) -> Result<Tensor> {
-        let _no_grad = tch::no_grad_guard();
+    pub fn logits(&self, prompt: &Prompt, stop: &Stop) -> Result<Features> {
         let mut session = Session::new(&self.decoder, self.adapter(prompt)?, self.context)?;
         let embeds = self.embed_from(prompt, 0, stop)?;
         self.decoder.forward_until(&mut session, &embeds, Logits::All, stop)
@@ -292,18 +275,18 @@ impl Engine {
         }
         let logits = self.decoder.forward_until(&mut session, &embeds, Logits::Last, stop)?;
         usage.prefill = prefilling.elapsed();
-        Ok((session, to_vec(&logits)?))
+        Ok((session, logits.data))
     }
 
     /// Feeds tokens of plain text; the logits behind the last.
     fn step(&self, session: &mut Session, ids: &[u32]) -> Result<Vec<f32>> {
         let embeds = self.decoder.embed(ids)?;
-        to_vec(&self.decoder.forward(session, &embeds, Logits::Last)?)
+        Ok(self.decoder.forward(session, &embeds, Logits::Last)?.data)
     }
 
     /// The embeddings of the prompt from position `start` on. Media never straddle it: a cached beginning holds a medium whole
     /// or not at all.
-    fn embed_from(&self, prompt: &Prompt, start: usize, stop: &Stop) -> Result<Tensor> {
+    fn embed_from(&self, prompt: &Prompt, start: usize, stop: &Stop) -> Result<Features> {
         let ids = &prompt.ids[start..];
         let mut embeds = self.decoder.embed(ids)?;
         let (specials, adapter) = (self.tokenizer.specials(), self.adapter(prompt)?);
@@ -320,7 +303,7 @@ impl Engine {
             if let Some(placeholder) = placeholder
                 && !features.is_empty()
             {
-                embeds = merge(&embeds, ids, placeholder.id, &features)?;
+                merge(&mut embeds, ids, placeholder.id, &features)?;
             }
         }
         Ok(embeds)
@@ -409,9 +392,4 @@ fn stop_ids(dir: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     ids.sort_unstable();
     ids.dedup();
     Ok(ids)
-}
-
-fn to_vec(logits: &Tensor) -> Result<Vec<f32>> {
-    let row = logits.f_reshape([-1])?.f_to_kind(Kind::Float)?.f_to(tch::Device::Cpu)?;
-    Ok(Vec::try_from(row)?)
 }

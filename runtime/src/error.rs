@@ -87,6 +87,7 @@ pub enum Error {
     )]
     NoLogit,
     /// libtorch refused an allocation or an operation.
+    #[cfg(feature = "torch")]
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
 }

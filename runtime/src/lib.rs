@@ -2,7 +2,7 @@
 //!
 //! # The path of a request
 //! [`Request`] → `prompt` (chat template, placeholders) → `audio` / `vision` (features through tract) → `merge` (features
-//! into the token embeddings) → `decoder` (libtorch, KV cache in a `Session`) → `sampling` under `grammar` → [`Generation`].
+//! into the token embeddings) → `decoder` (kernels of our own or libtorch, KV cache in a `Session`) → `sampling` under `grammar` → [`Generation`].
 //! `engine` is the only module that knows all stages.
 //!
 //! # Layout

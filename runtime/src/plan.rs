@@ -68,7 +68,7 @@ impl Plan {
             parts,
             positions: [KvFormat::Bf16, KvFormat::Int8]
                 .map(|format| format.position(sizes, computed)),
-            embedding: (sizes.hidden_size * computed) as u64,
+            embedding: (sizes.hidden_size * size_of::<f32>()) as u64,
             layers: layers.values().sum(),
             layer: layers.values().copied().max().unwrap_or(0),
         }
@@ -106,7 +106,7 @@ mod tests {
     use crate::import::Quant;
 
     fn plan(name: &str, quant: Quant) -> Plan {
-        Plan::of(&preset(name).unwrap().unwrap(), ImportOptions { quant, group: 32 })
+        Plan::of(&preset(name).unwrap().unwrap(), ImportOptions { quant })
     }
 
     #[test]

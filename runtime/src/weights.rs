@@ -1,10 +1,9 @@
-//! Safetensors files, and the packed decoder weights read from one by dotted name.
+//! Safetensors files, and the packed decoder weights in one, by dotted name.
 //!
 //! # Packed names
-//! A tensor keeps its name in the checkpoint, less `.base_layer`. Quantized matrices `X.weight` of shape `[n, k]` become two
-//! tensors (the meaning of the numbers is in `import::quantize`):
-//! - int8: `X.weight.int8` `[n, k]` i8 and `X.weight.scale` `[n]` bf16;
-//! - int4: `X.weight.int4` `[n, k / 2]` u8, the even column in the high nibble, and `X.weight.scale_zero` `[n, k / group, 2]` bf16.
+//! A tensor keeps its name in the checkpoint, less `.base_layer`. A matrix `X.weight` is one tensor of bytes, `X.weight.q4`,
+//! `.q8`, `.bf16` or `.f32`, in the order in which [`outpost_kernels`] multiplies it, `[panels, bytes of a panel]`. Vectors are f32.
+//! Matrices come first and the header is filled up with spaces, so that each begins at a multiple of 64 bytes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,15 +12,19 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
-use tch::{Device, Kind, Tensor};
+use outpost_kernels::{Bytes, Format, Matrix};
+use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::{Error, Result};
 
 /// File of the packed directory that holds the decoder.
 pub(crate) const DECODER_FILE: &str = "decoder.safetensors";
 
-/// A file of a model, read by parts: it is larger than what should be held in memory, and mapped it would count as such.
+/// What the name of a packed matrix ends with.
+pub(crate) const FORMATS: [(&str, Format); 4] =
+    [(".q4", Format::Q4), (".q8", Format::Q8), (".bf16", Format::Bf16), (".f32", Format::F32)];
+
+/// A file of a model, read by parts: it is larger than what should be held in memory.
 #[derive(Debug)]
 pub(crate) struct ModelFile {
     path: PathBuf,
@@ -135,123 +138,67 @@ impl TensorFile {
     }
 }
 
-/// Bytes that are read of a tensor at a time. What lies in memory beside the weights while they are loaded would otherwise stay
-/// with the allocator, which does not give large freed pieces back.
-const PIECE: usize = 1 << 20;
-
-/// The packed weights of a decoder.
+/// The packed weights of a decoder, mapped.
 #[derive(Debug)]
 pub(crate) struct Weights {
     file: TensorFile,
-    device: Device,
+    bytes: Bytes,
 }
 
 impl Weights {
-    /// Opens the decoder of a packed directory.
-    pub(crate) fn open(dir: &Path, device: Device) -> Result<Self> {
-        Ok(Self { file: TensorFile::open(&dir.join(DECODER_FILE))?, device })
-    }
-
-    pub(crate) fn device(&self) -> Device {
-        self.device
-    }
-
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        self.file.info(name).is_some()
+    /// Maps the decoder of a packed directory.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join(DECODER_FILE);
+        let file = TensorFile::open(&path)?;
+        let bytes = Bytes::map(file.file.reader()).map_err(Error::io(&path))?;
+        Ok(Self { file, bytes })
     }
 
     /// Whether there is a matrix `X.weight`, in any number format.
     pub(crate) fn has_matrix(&self, module: &str) -> bool {
-        ["", ".int8", ".int4"].iter().any(|form| self.contains(&format!("{module}.weight{form}")))
+        FORMATS.iter().any(|(suffix, _)| self.info(&format!("{module}.weight{suffix}")).is_some())
     }
 
-    /// The shape of a tensor; empty where there is none.
-    pub(crate) fn shape(&self, name: &str) -> &[usize] {
-        self.file.info(name).map_or(&[], |info| info.shape.as_slice())
+    /// The matrix `{module}.weight` of `[rows, width]`, in whatever format it was packed.
+    pub(crate) fn matrix(&self, module: &str, rows: usize, width: usize) -> Result<Matrix> {
+        let name = |suffix: &str| format!("{module}.weight{suffix}");
+        let Some((suffix, format)) =
+            FORMATS.into_iter().find(|(suffix, _)| self.info(&name(suffix)).is_some())
+        else {
+            return Err(self.fault(format!("`{module}.weight` is missing")));
+        };
+        let bytes = self.tensor(&name(suffix))?;
+        Matrix::new(format, rows, width, bytes).map_err(|fault| {
+            self.fault(format!("`{}` is no {rows} x {width} of config.json: {fault}", name(suffix)))
+        })
     }
 
-    /// A tensor on the device, in the number format of the file.
-    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let whole = Tensor::f_empty(sizes(shape), (self.kind(name)?, Device::Cpu))?;
-        self.rows(name, shape, |first, rows| {
-            Ok(whole.f_narrow(0, first, rows.size()[0])?.f_copy_(rows)?)
-        })?;
-        Ok(whole.f_to(self.device)?)
-    }
-
-    /// A tensor on the device, `[rows, columns, ..]` in the file and `[columns, rows, ..]` here.
-    pub(crate) fn transposed(&self, name: &str, shape: &[usize; 3]) -> Result<Tensor> {
-        let [rows, columns, rest] = *shape;
-        let size = sizes(&[columns, rows, rest]);
-        let whole = Tensor::f_empty(size, (self.kind(name)?, Device::Cpu))?;
-        self.rows(name, shape, |first, rows| {
-            let mut place = whole.f_narrow(1, first, rows.size()[0])?;
-            Ok(place.f_copy_(&rows.f_transpose(0, 1)?)?)
-        })?;
-        Ok(whole.f_to(self.device)?)
-    }
-
-    /// Reads a tensor some rows at a time, and has each lot taken with the number of its first row.
-    fn rows(
-        &self,
-        name: &str,
-        shape: &[usize],
-        take: impl Fn(i64, &Tensor) -> Result<()>,
-    ) -> Result<()> {
-        let kind = self.kind(name)?;
-        let width = kind.elt_size_in_bytes();
-        let (rows, row) = (shape[0], shape[1..].iter().product::<usize>() * width);
-        let most = (PIECE / row.max(1)).max(1);
-        for first in (0..rows).step_by(most) {
-            let end = rows.min(first + most);
-            let bytes = self.bytes(name, shape, width, first * row..end * row)?;
-            let mut size = sizes(shape);
-            size[0] = (end - first) as i64;
-            take(first as i64, &Tensor::f_from_data_size(&bytes, &size, kind)?)?;
-        }
-        Ok(())
-    }
-
-    fn kind(&self, name: &str) -> Result<Kind> {
-        match self.file.info(name).map(|info| info.dtype) {
-            Some(Dtype::F32) => Ok(Kind::Float),
-            Some(Dtype::BF16) => Ok(Kind::BFloat16),
-            Some(Dtype::I8) => Ok(Kind::Int8),
-            Some(Dtype::U8) => Ok(Kind::Uint8),
-            Some(dtype) => Err(self.fault(format!("`{name}` has number format {dtype:?}"))),
-            None => Err(self.fault(format!("`{name}` is missing"))),
-        }
-    }
-
-    /// Some of the bytes of a tensor, which must have that shape and that many bytes a number.
-    pub(crate) fn bytes(
-        &self,
-        name: &str,
-        shape: &[usize],
-        width: usize,
-        part: Range<usize>,
-    ) -> Result<Vec<u8>> {
-        let info =
-            self.file.info(name).ok_or_else(|| self.fault(format!("`{name}` is missing")))?;
-        if info.shape != shape {
+    /// A vector of f32.
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let bytes = self.tensor(name)?;
+        if bytes.len() != len * size_of::<f32>() {
             return Err(self.fault(format!(
-                "`{name}` has shape {:?}, config.json asks for {shape:?}",
-                info.shape
+                "`{name}` has {} bytes, config.json asks for {len} numbers",
+                bytes.len()
             )));
         }
-        if info.dtype.bitsize() != 8 * width {
-            return Err(self.fault(format!("`{name}` has number format {:?}", info.dtype)));
-        }
-        self.file.bytes(info, part)
+        Ok(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
     }
 
-    pub(crate) fn fault(&self, fault: impl std::fmt::Display) -> Error {
+    fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.file.info(name)
+    }
+
+    fn tensor(&self, name: &str) -> Result<Bytes> {
+        let info = self.info(name).ok_or_else(|| self.fault(format!("`{name}` is missing")))?;
+        let (start, end) = info.data_offsets;
+        let first = usize::try_from(self.file.start).unwrap_or(usize::MAX);
+        let range = first.saturating_add(start)..first.saturating_add(end);
+        self.bytes.slice(range).ok_or_else(|| self.fault(format!("`{name}` is cut short")))
+    }
+
+    fn fault(&self, fault: impl std::fmt::Display) -> Error {
         let fault = format!("{fault}: import the model again");
         Error::Weights { path: self.file.path().to_owned(), faults: vec![fault] }
     }
-}
-
-/// A shape in libtorch's integers.
-pub(crate) fn sizes(shape: &[usize]) -> Vec<i64> {
-    shape.iter().map(|size| *size as i64).collect()
 }

@@ -159,7 +159,7 @@ fn tensors() -> Vec<(String, Vec<usize>, Vec<f32>)> {
 fn engine(source: &Path, dir: &Path, name: &str) -> Engine {
     let packed: PathBuf = dir.join(name);
     let mine = [UserAdapter { name: "mine".into(), dir: fixture("native/speech-lora") }];
-    let options = ImportOptions { quant: Quant::F32, group: 32 };
+    let options = ImportOptions { quant: Quant::F32 };
     import_with(source, &mine, &packed, &options, &mut |_| ()).unwrap();
     Engine::load(&packed, &EngineOptions::default()).unwrap()
 }

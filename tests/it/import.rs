@@ -13,7 +13,7 @@ use tempfile::TempDir;
 fn imported(folder: &str) -> (TempDir, Manifest) {
     let dir = tempfile::tempdir().unwrap();
     let source = root().join("tests/fixtures/phi4mm").join(folder);
-    let options = ImportOptions { quant: Quant::Int4, group: 32 };
+    let options = ImportOptions { quant: Quant::Int4 };
     let manifest = import(&source, &dir.path().join("packed"), &options, &mut |_| ()).unwrap();
     (dir, manifest)
 }
@@ -78,7 +78,7 @@ fn an_adapter_is_chosen_by_name_and_for_text_only() {
     let dir = tempfile::tempdir().unwrap();
     let packed = dir.path().join("packed");
     let mine = [UserAdapter { name: "mine".into(), dir: fixtures.join("native/speech-lora") }];
-    let options = ImportOptions { quant: Quant::F32, group: 32 };
+    let options = ImportOptions { quant: Quant::F32 };
     import_with(&fixtures.join("checkpoint"), &mine, &packed, &options, &mut |_| ()).unwrap();
     let engine = Engine::load(&packed, &EngineOptions::default()).unwrap();
     let answer = |adapter: Option<&str>, turn: Turn| -> Result<Generation> {

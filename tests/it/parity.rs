@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use outpost_kernels::{AlignedBytes, Format, Matrix};
 use outpost_runtime::audio::{AudioEncoder, AudioProjector, log_mel, token_count};
 use outpost_runtime::config::Config;
 use outpost_runtime::import::Quant;
@@ -122,9 +123,8 @@ fn prompts_and_merged_embeddings_equal_the_reference() {
         assert_eq!(prompt.ids, reference.ids(&format!("ids.{name}")), "{name}");
         assert_eq!(prompt.ids.len(), number(&case["tokens"]), "{name}");
         if ["speech_two", "vision_two", "vision_speech"].contains(&name) {
-            let embeds: Vec<f32> =
-                engine.embed(&prompt, &Stop::never()).unwrap().reshape([-1]).try_into().unwrap();
-            assert_close(name, &embeds, &reference.floats(&format!("embeds.{name}")), F32);
+            let embeds = engine.embed(&prompt, &Stop::never()).unwrap();
+            assert_close(name, &embeds.data, &reference.floats(&format!("embeds.{name}")), F32);
         }
     }
 }
@@ -209,44 +209,38 @@ fn packed_weights_compute_what_their_rounding_says() {
 fn unpack(from: &Path, to: &Path) {
     let bytes = std::fs::read(from.join("decoder.safetensors")).unwrap();
     let packed = SafeTensors::deserialize(&bytes).unwrap();
-    let half = |name: &str| -> Vec<f32> {
-        let halves = packed.tensor(name).unwrap().data().as_chunks().0;
-        halves
-            .iter()
-            .map(|bytes| f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16))
-            .collect()
-    };
-    let mut matrices = Vec::new();
+    let target = std::fs::read(to.join("decoder.safetensors")).unwrap();
+    let target = SafeTensors::deserialize(&target).unwrap();
+    let formats = [(".q4", Format::Q4), (".q8", Format::Q8), (".bf16", Format::Bf16)];
+    let mut tensors = Vec::new();
     for name in packed.names() {
         let tensor = packed.tensor(name).unwrap();
-        let (data, mut shape) = (tensor.data(), tensor.shape().to_vec());
-        let (name, values): (_, Vec<f32>) = if let Some(name) = name.strip_suffix(".int4") {
-            shape[1] *= 2;
-            let params = half(&format!("{name}.scale_zero"));
-            let group = 2 * shape[0] * shape[1] / params.len();
-            let codes: Vec<u8> = data.iter().flat_map(|byte| [byte >> 4, byte & 15]).collect();
-            let groups = codes.chunks_exact(group).zip(params.as_chunks::<2>().0);
-            let value = |code: &u8, scale: f32, zero: f32| (f32::from(*code) - 8.0) * scale + zero;
-            let values = groups.flat_map(|(codes, &[scale, zero])| {
-                codes.iter().map(move |code| value(code, scale, zero))
-            });
-            (name, values.collect())
-        } else if let Some(name) = name.strip_suffix(".int8") {
-            let rows = data.chunks_exact(shape[1]).zip(half(&format!("{name}.scale")));
-            let row = |(row, scale): (&[u8], f32)| {
-                row.iter().map(|code| f32::from(*code as i8) * scale).collect()
-            };
-            (name, rows.flat_map::<Vec<f32>, _>(row).collect())
-        } else if [".scale", ".scale_zero"].iter().any(|end| name.ends_with(end)) {
+        let Some((name, format)) = formats
+            .iter()
+            .find_map(|(suffix, format)| Some((name.strip_suffix(suffix)?, *format)))
+        else {
+            tensors.push((name.to_owned(), tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec()));
             continue;
-        } else {
-            (name, half(name))
         };
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        matrices.push((name.to_owned(), shape, bytes));
+        // A panel of f32 has 64 bytes for each column.
+        let name = format!("{name}.f32");
+        let panels = tensor.shape()[0];
+        let width = target
+            .tensor(&name)
+            .map_or_else(|_| target.tensor("model.embed_tokens.weight.f32").unwrap().shape()[1], |t| t.shape()[1])
+            / 64;
+        let data = AlignedBytes::copy_of(tensor.data());
+        let matrix = Matrix::new(format, 16 * panels, width, data.into()).unwrap();
+        let mut values = vec![0.0; 16 * panels * width];
+        for (row, values) in values.chunks_exact_mut(width).enumerate() {
+            matrix.row(row, values);
+        }
+        let bytes: Vec<u8> =
+            values.chunks(16 * width).flat_map(|rows| Format::F32.pack(rows, width)).collect();
+        tensors.push((name, Dtype::U8, vec![panels, 64 * width], bytes));
     }
-    let views = matrices.iter().map(|(name, shape, bytes)| {
-        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+        (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
     });
     let decoder = safetensors::serialize(views, None).unwrap();
     std::fs::write(to.join("decoder.safetensors"), &decoder).unwrap();

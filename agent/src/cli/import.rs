@@ -22,9 +22,6 @@ pub(crate) struct Args {
     /// An adapter of your own, as PEFT writes it: `NAME=FOLDER`; may be given several times.
     #[arg(long, value_parser = adapter)]
     lora: Vec<UserAdapter>,
-    /// Weights that share a scale.
-    #[arg(long, default_value_t = 32)]
-    group: usize,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -53,7 +50,7 @@ fn adapter(text: &str) -> Result<UserAdapter, String> {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let options = ImportOptions { quant: args.quant.into(), group: args.group };
+    let options = ImportOptions { quant: args.quant.into() };
     let mut bar = ProgressBar::new();
     let imported =
         import_with(&args.source, &args.lora, &args.destination, &options, &mut |progress| {

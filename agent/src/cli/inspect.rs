@@ -19,7 +19,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     println!("model    {}", dir.display());
     println!("source   {}", manifest.source.name);
     println!("licence  {}", manifest.licence.as_deref().unwrap_or("not stated"));
-    println!("decoder  {:?}, groups of {}", manifest.quant, manifest.group);
+    println!("decoder  {}", manifest.quant);
     for (name, part) in &manifest.parts {
         println!("{:>12}  {name}", part.bytes);
     }

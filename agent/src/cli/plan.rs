@@ -28,9 +28,6 @@ pub(crate) struct Args {
     /// How keys and values are kept, in what is added up.
     #[arg(long, value_enum, default_value = "bf16")]
     kv: Kv,
-    /// Weights that share a scale in int4.
-    #[arg(long, default_value_t = 32)]
-    group: usize,
     /// A device by name, or `this`; none: all.
     #[arg(long)]
     device: Option<String>,
@@ -48,7 +45,7 @@ const CONTEXTS: [usize; 4] = [4096, 8192, 32_768, 131_072];
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let devices = devices(args.device.as_deref())?;
     let (name, config) = model(args)?;
-    let plans = FORMATS.map(|quant| Plan::of(&config, ImportOptions { quant, group: args.group }));
+    let plans = FORMATS.map(|quant| Plan::of(&config, ImportOptions { quant }));
     let wanted = Wanted { context: args.context, kv: args.kv.into() };
     print(&name, &plans, config.decoder.max_position_embeddings, wanted, &devices);
     Ok(ExitCode::SUCCESS)

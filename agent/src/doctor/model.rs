@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use outpost_kernels::Isa;
 use outpost_runtime::device;
 use outpost_runtime::import::manifest::Manifest;
 
@@ -62,6 +63,13 @@ fn free() -> String {
 
 fn gpu(config: &ModelConfig) -> Finding {
     match device::choose(config.engine_options().device) {
+        Ok(device::Device::Cpu) => Finding::ok(
+            "gpu",
+            Isa::detect().map_or_else(
+                |fault| fault,
+                |isa| format!("none; the decoder runs on the CPU, kernels: {isa}"),
+            ),
+        ),
         Ok(device) => Finding::ok("gpu", format!("the decoder runs on {device:?}")),
         Err(fault) => Finding::wrong(
             "gpu",

@@ -34,7 +34,7 @@ pub use self::mapping::{AlignedBytes, Bytes};
 pub use self::matrix::{Format, Matrix, MatrixError};
 pub use self::pool::Pool;
 pub use self::product::{Epilogue, Input, Kernels};
-pub use self::vector::{rms_norm, rotate, swiglu};
+pub use self::vector::rotate;
 
 /// Rows of a panel: the output features that are computed together.
 pub const PANEL: usize = 16;

@@ -24,6 +24,7 @@ use std::fmt;
 use half::bf16;
 
 use crate::mapping::{ALIGN, AlignedBytes, Bytes};
+use crate::vector::Level;
 use crate::{GROUP, PANEL, quantize};
 
 /// Number format of a matrix.
@@ -90,7 +91,7 @@ impl Format {
             "up to {PANEL} rows of {width} for {self:?}"
         );
         match self {
-            Self::Q4 => quantize::q4_panel(values, width),
+            Self::Q4 => Level::widest().q4_panel(values, width),
             Self::Q8 => quantize::q8_panel(values, width),
             Self::Bf16 => bf16_panel(values, width),
             Self::F32 => f32_panel(values, width),
@@ -257,6 +258,40 @@ impl Matrix {
         Q8Panel::new(self.panel(index), self.width / GROUP)
     }
 
+    /// The codes and scales of a Q4 matrix row by row, as libtorch's CUDA kernel takes them: two codes a byte, the even column
+    /// in the high nibble, `[rows, width / 2]`; and for each group and row a scale and what code 8 stands for,
+    /// `[width / 32, rows, 2]`.
+    ///
+    /// # Panics
+    /// When the matrix is in another format.
+    pub fn q4_codes(&self) -> (Vec<u8>, Vec<f32>) {
+        assert_eq!(self.format, Format::Q4, "codes of 4 bits");
+        let mut codes = vec![0; self.rows * self.width / 2];
+        let mut scales = vec![0.0; self.width / GROUP * self.rows * 2];
+        for (row, codes) in codes.chunks_exact_mut(self.width / 2).enumerate() {
+            let (panel, n) = (self.q4(row / PANEL), row % PANEL);
+            for (group, (lines, codes)) in
+                panel.codes.iter().zip(codes.as_chunks_mut::<16>().0).enumerate()
+            {
+                let (scale, min) = panel.scale_min(group, n);
+                let at = 2 * (group * self.rows + row);
+                (scales[at], scales[at + 1]) = (scale, min + 8.0 * scale);
+                for (line, codes) in lines.as_chunks::<64>().0.iter().zip(codes.as_chunks_mut::<4>().0)
+                {
+                    let four = &line[4 * n..4 * n + 4];
+                    let pair = |even: u8, odd: u8| even << 4 | odd;
+                    *codes = [
+                        pair(four[0] & 15, four[1] & 15),
+                        pair(four[2] & 15, four[3] & 15),
+                        pair(four[0] >> 4, four[1] >> 4),
+                        pair(four[2] >> 4, four[3] >> 4),
+                    ];
+                }
+            }
+        }
+        (codes, scales)
+    }
+
     /// A row in f32.
     ///
     /// # Panics
@@ -366,6 +401,25 @@ mod tests {
                 for (found, expected) in row.iter().zip(expected) {
                     assert!((found - expected).abs() <= bound, "{format:?}: {found} {expected}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn codes_row_by_row_stand_for_the_same_numbers() {
+        let (rows, width) = (20, 96);
+        let values: Vec<f32> = (0..rows * width).map(|i| ((i * 53) % 97) as f32 - 40.0).collect();
+        let matrix = Matrix::pack(Format::Q4, &values, width).unwrap();
+        let (codes, scales) = matrix.q4_codes();
+        let mut expected = vec![0.0; width];
+        for row in 0..rows {
+            matrix.row(row, &mut expected);
+            for (column, expected) in expected.iter().enumerate() {
+                let byte = codes[row * width / 2 + column / 2];
+                let code = if column % 2 == 0 { byte >> 4 } else { byte & 15 };
+                let at = 2 * (column / GROUP * rows + row);
+                let found = (f32::from(code) - 8.0) * scales[at] + scales[at + 1];
+                assert!((found - expected).abs() < 1e-4, "{row} {column}: {found} {expected}");
             }
         }
     }

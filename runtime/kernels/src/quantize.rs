@@ -17,15 +17,18 @@ struct Line {
 }
 
 impl Line {
+    #[inline(always)]
     fn code(self, inverse: f32, value: f32) -> f32 {
         ((value - self.min) * inverse).round_ties_even().clamp(0.0, 15.0)
     }
 
+    #[inline(always)]
     fn inverse(self) -> f32 {
         if self.scale == 0.0 { 0.0 } else { self.scale.recip() }
     }
 
     /// Summed squares of what rounding changes.
+    #[inline(always)]
     fn error(self, group: &[f32; GROUP]) -> f32 {
         let inverse = self.inverse();
         let mut sum = [0.0_f32; 8];
@@ -39,6 +42,7 @@ impl Line {
     }
 
     /// The line that is best for the codes that this one leads to.
+    #[inline(always)]
     fn fit(self, group: &[f32; GROUP]) -> Self {
         let inverse = self.inverse();
         let mut codes = [0.0; GROUP];
@@ -61,6 +65,7 @@ impl Line {
     }
 
     /// The line of least squared error.
+    #[inline(always)]
     fn best(group: &[f32; GROUP]) -> Self {
         let least = group.iter().copied().fold(f32::INFINITY, f32::min);
         let largest = group.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -85,6 +90,7 @@ impl Line {
 }
 
 /// A Q4 panel of up to 16 rows.
+#[inline(always)]
 pub(crate) fn q4_panel(values: &[f32], width: usize) -> Vec<u8> {
     let groups = width / GROUP;
     let mut panel = vec![0; Format::Q4.panel_bytes(width).unwrap_or_default()];
@@ -116,6 +122,7 @@ pub(crate) fn q4_panel(values: &[f32], width: usize) -> Vec<u8> {
 }
 
 /// The codes of a line in the units of its row, and the line that they stand for: the best of those around the nearest.
+#[inline(always)]
 fn coded(line: Line, unit: Line, group: &[f32; GROUP]) -> (u8, i8, Line) {
     let nearest = |value: f32, unit: f32| if unit == 0.0 { 0.0 } else { (value / unit).round() };
     // A scale fitted to a constant group may be negative; its codes are then of no use.

@@ -1,7 +1,9 @@
 //! The operations between products, compiled for each vector width: RMSNorm, rotary embedding, SwiGLU, softmax's parts.
 
+use crate::activations::Shared;
 use crate::isa::Isa;
-use crate::{GROUP, activations, attention, kv};
+use crate::product::Kernels;
+use crate::{GROUP, activations, attention, kv, quantize as weights};
 
 /// The vector instructions that plain loops are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,11 @@ impl Level {
             Isa::AvxVnni | Isa::Avx2 => Self::Avx2,
             _ => Self::Base,
         }
+    }
+
+    /// The widest that this CPU has.
+    pub(crate) fn widest() -> Self {
+        Isa::available().next().map_or(Self::Base, Self::of)
     }
 
     #[cfg(test)]
@@ -65,21 +72,48 @@ levels!(norm_row(xs: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> () = 
 levels!(swiglu_row(gate_up: &[f32], out: &mut [f32]) -> () = swiglu_row);
 levels!(softmax_row(scores: &mut [f32], so_far: f32) -> (f32, f32) = attention::softmax_row);
 levels!(unpack_keys(codes: &[u8], scales: &[u8], padded: usize, out: &mut [u8]) -> () = kv::unpack_keys);
+levels!(q4_panel(values: &[f32], width: usize) -> Vec<u8> = weights::q4_panel);
 levels!(unpack_values(codes: &[u8], scales: &[u8], padded: usize, out: &mut [u8]) -> () = kv::unpack_values);
 
-/// `x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019) for each row of `xs`, `weight.len()` wide.
-pub fn rms_norm(isa: Isa, xs: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let level = Level::of(isa);
-    for (xs, out) in xs.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
-        level.norm_row(xs, weight, eps, out);
-    }
-}
+/// Rows that a thread takes at a time.
+const ROWS: usize = 8;
 
-/// `silu(gate) * up` (Shazeer 2020) for each row of `gate_up` `[n, 2 * width]`, gate first.
-pub fn swiglu(isa: Isa, gate_up: &[f32], width: usize, out: &mut [f32]) {
-    let level = Level::of(isa);
-    for (gate_up, out) in gate_up.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
-        level.swiglu_row(gate_up, out);
+impl Kernels {
+    /// `x / sqrt(mean(x^2) + eps) * weight` (Zhang and Sennrich 2019) for each row of `xs`, `weight.len()` wide.
+    ///
+    /// # Panics
+    /// When `xs` and `out` are not of the same size.
+    pub fn rms_norm(&self, xs: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        assert_eq!(xs.len(), out.len(), "a norm keeps the size");
+        let (level, width) = (Level::of(self.isa()), weight.len());
+        self.by_rows(out, width, |row, out| {
+            level.norm_row(&xs[row * width..][..width], weight, eps, out);
+        });
+    }
+
+    /// `silu(gate) * up` (Shazeer 2020) for each row of `gate_up` `[n, 2 * width]`, gate first.
+    ///
+    /// # Panics
+    /// When `out` is not half as large.
+    pub fn swiglu(&self, gate_up: &[f32], width: usize, out: &mut [f32]) {
+        assert_eq!(gate_up.len(), 2 * out.len(), "two halves become one");
+        let level = Level::of(self.isa());
+        self.by_rows(out, width, |row, out| {
+            level.swiglu_row(&gate_up[row * 2 * width..][..2 * width], out);
+        });
+    }
+
+    /// Has the threads share the rows of `out`.
+    #[expect(unsafe_code, reason = "tasks write to rows of their own")]
+    fn by_rows(&self, out: &mut [f32], width: usize, run: impl Fn(usize, &mut [f32]) + Sync) {
+        let rows = out.len() / width;
+        let place = Shared(out.as_mut_ptr());
+        self.pool().run(rows.div_ceil(ROWS), |task| {
+            for row in task * ROWS..rows.min((task + 1) * ROWS) {
+                // SAFETY: the row is within `out`, and no other task has it.
+                run(row, unsafe { std::slice::from_raw_parts_mut(place.at(row * width), width) });
+            }
+        });
     }
 }
 
@@ -160,7 +194,8 @@ mod tests {
         let weight: Vec<f32> = (0..20).map(|i| 1.0 + i as f32 / 20.0).collect();
         for isa in Isa::available() {
             let mut out = vec![0.0; 40];
-            rms_norm(isa, &xs, &weight, 1e-5, &mut out);
+            let kernels = Kernels::new(isa, 2);
+            kernels.rms_norm(&xs, &weight, 1e-5, &mut out);
             for (xs, out) in xs.chunks(20).zip(out.chunks(20)) {
                 let mean = xs.iter().map(|x| f64::from(x * x)).sum::<f64>() / 20.0;
                 for ((x, out), weight) in xs.iter().zip(out).zip(&weight) {
@@ -169,7 +204,7 @@ mod tests {
                 }
             }
             let mut out = vec![0.0; 20];
-            swiglu(isa, &xs, 10, &mut out);
+            kernels.swiglu(&xs, 10, &mut out);
             for (at, out) in out.iter().enumerate() {
                 let row = at / 10 * 20 + at % 10;
                 let (gate, up) = (xs[row], xs[row + 10]);

@@ -3,10 +3,7 @@
 //! The regime follows the length of the whole sequence: up to the original context all positions take the short factors,
 //! beyond it all take the long ones. The attention scale stands in cos and sin in both regimes.
 
-use tch::{Device, Kind, Tensor};
-
 use crate::config::DecoderConfig;
-use crate::error::Result;
 
 /// Which factors hold for a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,16 +21,14 @@ pub(crate) struct Rope {
     attention_scale: f32,
     /// Longest sequence of the short regime.
     original: usize,
-    head_dim: usize,
 }
 
-/// cos and sin of some positions, ready to be multiplied with heads: `[n, 1, head_dim]`.
+/// cos and sin of some positions, `[n, pairs]`: pair `j` of a head is the dimensions `j` and `j + pairs`, what is beyond stays.
 #[derive(Debug)]
 pub(crate) struct Rotation {
-    cos: Tensor,
-    /// Negative in the first half, as the formula asks; 0 where nothing is rotated.
-    sin: Tensor,
-    rotary: i64,
+    pub(crate) cos: Vec<f32>,
+    pub(crate) sin: Vec<f32>,
+    pub(crate) pairs: usize,
 }
 
 impl Rope {
@@ -57,7 +52,6 @@ impl Rope {
             long: frequencies(scaling.map(|scaling| &scaling.long_factor)),
             attention_scale: attention_scale(longest, original),
             original,
-            head_dim: config.head_dim(),
         }
     }
 
@@ -72,48 +66,28 @@ impl Rope {
     }
 
     /// The tables of `n` positions from `start` on. Angles are computed in f32: bf16 positions break past 256.
-    pub(crate) fn rotation(
-        &self,
-        regime: Regime,
-        start: usize,
-        n: usize,
-        kind: Kind,
-        device: Device,
-    ) -> Result<Rotation> {
+    pub(crate) fn rotation(&self, regime: Regime, start: usize, n: usize) -> Rotation {
         let frequencies = match regime {
             Regime::Short => &self.short,
             Regime::Long => &self.long,
         };
-        let half = frequencies.len();
-        let mut cos = vec![1.0_f32; n * self.head_dim];
-        let mut sin = vec![0.0_f32; n * self.head_dim];
-        let rows = cos.chunks_exact_mut(self.head_dim).zip(sin.chunks_exact_mut(self.head_dim));
-        for (position, (cos, sin)) in (start..).zip(rows) {
-            for (pair, frequency) in frequencies.iter().enumerate() {
-                let (s, c) = (position as f32 * frequency).sin_cos();
-                let (s, c) = (s * self.attention_scale, c * self.attention_scale);
-                (cos[pair], cos[pair + half]) = (c, c);
-                (sin[pair], sin[pair + half]) = (-s, s);
-            }
-        }
-        let shape = [n as i64, 1, self.head_dim as i64];
-        let table = |values: &[f32]| {
-            Tensor::f_from_slice(values)?.f_view(shape)?.f_to_kind(kind)?.f_to(device)
-        };
-        Ok(Rotation { cos: table(&cos)?, sin: table(&sin)?, rotary: 2 * half as i64 })
+        let angles = (start..start + n)
+            .flat_map(|position| frequencies.iter().map(move |frequency| position as f32 * frequency));
+        let (sin, cos) = angles
+            .map(|angle| {
+                let (sin, cos) = angle.sin_cos();
+                (sin * self.attention_scale, cos * self.attention_scale)
+            })
+            .unzip();
+        Rotation { cos, sin, pairs: frequencies.len() }
     }
 }
 
 impl Rotation {
-    /// Rotates heads `[n, heads, head_dim]`: pair `(j, j + rotary / 2)` by the angle of its position, the rest stays.
-    pub(crate) fn apply(&self, xs: &Tensor) -> Tensor {
-        let half = self.rotary / 2;
-        let rest = xs.size()[2] - self.rotary;
-        let swapped = Tensor::cat(
-            &[xs.narrow(2, half, half), xs.narrow(2, 0, half), xs.narrow(2, self.rotary, rest)],
-            2,
-        );
-        (xs * &self.cos).addcmul_(&swapped, &self.sin)
+    /// cos and sin of the position with that number among these.
+    pub(crate) fn of(&self, position: usize) -> (&[f32], &[f32]) {
+        let range = position * self.pairs..(position + 1) * self.pairs;
+        (&self.cos[range.clone()], &self.sin[range])
     }
 }
 
@@ -190,15 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn pairs_rotate_and_the_rest_stays() {
+    fn tables_are_the_scaled_angles_of_the_positions() {
         let rope = Rope::new(&released());
-        let rotation = rope.rotation(Regime::Short, 3, 1, Kind::Float, Device::Cpu).unwrap();
-        let xs = Tensor::arange(128, (Kind::Float, Device::Cpu)).view([1, 1, 128]);
-        let ys: Vec<f32> = Vec::try_from(rotation.apply(&xs).view([-1])).unwrap();
-        let (sin, cos) = (3.0 * rope.short[5]).sin_cos();
-        let scale = rope.attention_scale;
-        assert!((ys[5] - scale * (5.0 * cos - 53.0 * sin)).abs() < 1e-4);
-        assert!((ys[53] - scale * (53.0 * cos + 5.0 * sin)).abs() < 1e-4);
-        assert_eq!(ys[96..], (96..128).map(|x| x as f32).collect::<Vec<_>>());
+        let rotation = rope.rotation(Regime::Long, 3, 4);
+        assert_eq!((rotation.pairs, rotation.cos.len()), (48, 4 * 48));
+        let (cos, sin) = rotation.of(2);
+        let (s, c) = (5.0 * rope.long[7]).sin_cos();
+        assert!((cos[7] - rope.attention_scale * c).abs() < 1e-6);
+        assert!((sin[7] - rope.attention_scale * s).abs() < 1e-6);
     }
 }

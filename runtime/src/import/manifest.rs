@@ -18,8 +18,6 @@ pub struct Manifest {
     pub format: u32,
     /// Number format of the decoder's matrices.
     pub quant: Quant,
-    /// Values that share a scale, in int4.
-    pub group: usize,
     /// What it was made from.
     pub source: Source,
     /// First line of the checkpoint's licence file, which is copied as `LICENSE`.
@@ -57,7 +55,7 @@ impl Manifest {
     /// Name of the file.
     pub const FILE: &str = "manifest.json";
     /// Layout that this version writes and reads.
-    pub const FORMAT: u32 = 2;
+    pub const FORMAT: u32 = 3;
 
     /// Reads the manifest of a packed model and checks that its parts are there in full length; their content is checked by
     /// [`Manifest::verify`].
@@ -198,7 +196,6 @@ mod tests {
         let mut manifest = Manifest {
             format: Manifest::FORMAT,
             quant: Quant::Int4,
-            group: 32,
             source,
             licence: None,
             parts,

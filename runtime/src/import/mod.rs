@@ -37,13 +37,11 @@ use crate::weights::DECODER_FILE;
 pub struct ImportOptions {
     /// Number format of the decoder's matrices.
     pub quant: Quant,
-    /// Values that share a scale in int4: 32, 64 or 128. Matrices whose width it does not divide take a smaller one.
-    pub group: usize,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        Self { quant: Quant::Int4, group: 32 }
+        Self { quant: Quant::Int4 }
     }
 }
 
@@ -81,9 +79,6 @@ pub fn import_with(
     options: &ImportOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Manifest> {
-    if !matches!(options.group, 32 | 64 | 128) {
-        return Err(Error::Request(format!("group {} is none of 32, 64, 128", options.group)));
-    }
     check_destination(dst)?;
     let origin = Origin::open(src, adapters)?;
     let config = Config::parse(origin.text(origin::CONFIG), src)?;
@@ -187,7 +182,6 @@ fn describe(
     Ok(Manifest {
         format: Manifest::FORMAT,
         quant: options.quant,
-        group: options.group,
         source: origin.describe(&mut read)?,
         licence: origin.licence(),
         parts: written

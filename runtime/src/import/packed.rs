@@ -1,22 +1,77 @@
 //! Writes the decoder's safetensors file as a stream: the header is planned first, so that no more than one block of rows is
-//! held in memory.
+//! held in memory. All cores quantize.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-use safetensors::tensor::Dtype;
+use outpost_kernels::{Format, PANEL};
+use rayon::prelude::*;
 use serde_json::{Map, json};
 
 use super::ImportOptions;
 use super::inventory::{Entry, Role};
 use super::progress::Meter;
-use super::quantize::{Format, Quant};
+use super::quantize::Quant;
 use super::source::TensorSource;
 use crate::error::{Error, Result};
+use crate::weights::FORMATS;
 
 /// Values that are read, rounded and kept at a time.
 const BLOCK: usize = 1 << 24;
+
+/// Where tensors begin, as matrices do.
+const ALIGN: usize = 64;
+
+/// How an entry lies in the file.
+#[derive(Debug, Clone, Copy)]
+enum Layout {
+    /// Panels of a matrix.
+    Matrix { format: Format, rows: usize, width: usize },
+    /// Numbers in f32.
+    Vector { len: usize },
+}
+
+impl Layout {
+    fn of(entry: &Entry, quant: Quant) -> Self {
+        let [rows, width] = entry.shape[..] else {
+            return Self::Vector { len: entry.shape.iter().product() };
+        };
+        // Rows of an embedding are looked up one by one: 8 bits are next to exact, and only the rows in use are read.
+        let quant = match (entry.role, quant) {
+            (Role::Embedding, Quant::Int4) => Quant::Int8,
+            _ => quant,
+        };
+        Self::Matrix { format: quant.format(width), rows, width }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Matrix { format, rows, width } => format.bytes(rows, width).unwrap_or(0),
+            Self::Vector { len } => len * size_of::<f32>(),
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Matrix { format, .. } => {
+                FORMATS.iter().find(|(_, known)| *known == format).map_or("", |(suffix, _)| suffix)
+            }
+            Self::Vector { .. } => "",
+        }
+    }
+
+    /// Number format and shape for the header.
+    fn describe(self) -> (&'static str, Vec<usize>) {
+        match self {
+            Self::Matrix { rows, .. } => {
+                let panels = rows.div_ceil(PANEL);
+                ("U8", vec![panels, self.bytes() / panels.max(1)])
+            }
+            Self::Vector { len } => ("F32", vec![len]),
+        }
+    }
+}
 
 /// Writes the tensors of `entries` to `path`.
 pub(crate) fn write_decoder(
@@ -26,19 +81,26 @@ pub(crate) fn write_decoder(
     path: &Path,
     meter: &mut Meter<'_>,
 ) -> Result<()> {
-    let entries: Vec<&Entry> =
-        entries.iter().filter(|entry| is_stored(entry, options.quant)).collect();
+    let entries = in_order(entries, options.quant);
     let mut file = BufWriter::new(File::create(path).map_err(Error::io(path))?);
-    file.write_all(&header(&entries, options)).map_err(Error::io(path))?;
-    for entry in &entries {
+    file.write_all(&header(&entries)).map_err(Error::io(path))?;
+    for (entry, layout) in &entries {
         meter.stage(&format!("decoder: {}", stage(&entry.packed)));
-        write_entry(source, entry, options, &mut file, meter).map_err(|fault| match fault {
+        write_entry(source, entry, *layout, &mut file, meter).map_err(|fault| match fault {
             Fault::Read(fault) => fault,
             Fault::Write(fault) => Error::io(path)(fault),
         })?;
     }
     let file = file.into_inner().map_err(|fault| Error::io(path)(fault.into_error()))?;
     file.sync_all().map_err(Error::io(path))
+}
+
+/// What is stored: matrices first, each of which is a multiple of 64 bytes, so that all of them are aligned.
+fn in_order(entries: &[Entry], quant: Quant) -> Vec<(&Entry, Layout)> {
+    let stored = entries.iter().filter(|entry| is_stored(entry, quant));
+    let mut entries: Vec<_> = stored.map(|entry| (entry, Layout::of(entry, quant))).collect();
+    entries.sort_by_key(|(_, layout)| matches!(layout, Layout::Vector { .. }));
+    entries
 }
 
 /// Bytes of the decoder's parts in the packed file, by what they are.
@@ -50,12 +112,7 @@ pub(crate) fn stored(entries: &[Entry], options: ImportOptions) -> Vec<(&'static
         ("vision adapter", 0),
         ("speech adapter", 0),
     ];
-    for entry in entries.iter().filter(|entry| is_stored(entry, options.quant)) {
-        let (rows, width, format) = layout(entry, options);
-        let tensors = format.tensors(rows, width);
-        let bytes = |(_, dtype, shape): &(_, Dtype, Vec<usize>)| {
-            shape.iter().product::<usize>() * bytes(*dtype)
-        };
+    for (entry, layout) in in_order(entries, options.quant) {
         let place = match entry.role {
             Role::Embedding => 1,
             Role::Head | Role::TiedHead => 2,
@@ -63,7 +120,7 @@ pub(crate) fn stored(entries: &[Entry], options: ImportOptions) -> Vec<(&'static
             _ if entry.packed.ends_with(".speech.weight") => 4,
             Role::Norm | Role::Linear => 0,
         };
-        parts[place].1 += tensors.iter().map(bytes).sum::<usize>() as u64;
+        parts[place].1 += layout.bytes() as u64;
     }
     parts.into_iter().filter(|(_, bytes)| *bytes > 0).collect()
 }
@@ -81,26 +138,29 @@ enum Fault {
 fn write_entry(
     source: &dyn TensorSource,
     entry: &Entry,
-    options: ImportOptions,
+    layout: Layout,
     file: &mut BufWriter<File>,
     meter: &mut Meter<'_>,
 ) -> Result<(), Fault> {
-    let (rows, width, format) = layout(entry, options);
-    let block = (BLOCK / width).max(1);
-    // The first tensor of a format goes out at once; a second one, of scales, is small and waits for its end.
-    let mut late = Vec::new();
+    let Layout::Matrix { format, rows, width } = layout else {
+        let len = entry.shape.iter().product();
+        let values = entry.rows(source, 0..len).map_err(Fault::Read)?;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        meter.add(bytes.len() as u64);
+        return file.write_all(&bytes).map_err(Fault::Write);
+    };
+    let block = (BLOCK / width / PANEL).max(1) * PANEL;
     for start in (0..rows).step_by(block) {
         let range = start..rows.min(start + block);
-        let range = if entry.shape.len() == 1 { 0..width } else { range };
         let values = entry.rows(source, range).map_err(Fault::Read)?;
-        let mut packed = format.pack(&values, width).into_iter();
-        let first = packed.next().unwrap_or_default();
-        file.write_all(&first).map_err(Fault::Write)?;
-        meter.add(first.len() as u64);
-        late.extend(packed.flatten());
+        let panels: Vec<Vec<u8>> =
+            values.par_chunks(PANEL * width).map(|rows| format.pack(rows, width)).collect();
+        for panel in panels {
+            file.write_all(&panel).map_err(Fault::Write)?;
+            meter.add(panel.len() as u64);
+        }
     }
-    meter.add(late.len() as u64);
-    file.write_all(&late).map_err(Fault::Write)
+    Ok(())
 }
 
 /// The head of a tied model is stored only where its format differs from the embedding's.
@@ -108,45 +168,22 @@ fn is_stored(entry: &Entry, quant: Quant) -> bool {
     entry.role != Role::TiedHead || quant == Quant::Int4
 }
 
-/// Rows, width and format of a tensor; a norm's weight is one row.
-fn layout(entry: &Entry, options: ImportOptions) -> (usize, usize, Format) {
-    let (rows, width) = match entry.shape.as_slice() {
-        [rows, width] => (*rows, *width),
-        other => (1, other.iter().product()),
-    };
-    let format = match (entry.role, options.quant) {
-        (_, Quant::F32) => Format::F32,
-        (Role::Norm, _) => Format::Bf16,
-        // Rows are looked up one by one: 8 bits are next to exact, and none but the rows in use are read.
-        (Role::Embedding, Quant::Int4) => Format::Int8,
-        (_, quant) => Format::of(quant, options.group, rows, width),
-    };
-    (rows, width, format)
-}
-
-/// Length and JSON header of a safetensors file.
-fn header(entries: &[&Entry], options: ImportOptions) -> Vec<u8> {
+/// Length and JSON header of a safetensors file, filled up so that the data is aligned.
+fn header(entries: &[(&Entry, Layout)]) -> Vec<u8> {
     let mut header = Map::new();
     let mut offset = 0;
-    for entry in entries {
-        let (rows, width, format) = layout(entry, options);
-        for (suffix, dtype, shape) in format.tensors(rows, width) {
-            let shape = if entry.shape.len() == 1 { entry.shape.clone() } else { shape };
-            let end = offset + shape.iter().product::<usize>() * bytes(dtype);
-            let name = format!("{}{suffix}", entry.packed);
-            header.insert(
-                name,
-                json!({"dtype": format!("{dtype:?}"), "shape": shape, "data_offsets": [offset, end]}),
-            );
-            offset = end;
-        }
+    for (entry, layout) in entries {
+        let (dtype, shape) = layout.describe();
+        let end = offset + layout.bytes();
+        let name = format!("{}{}", entry.packed, layout.suffix());
+        header.insert(
+            name,
+            json!({"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}),
+        );
+        offset = end;
     }
     let mut json = serde_json::Value::Object(header).to_string().into_bytes();
-    // The data begins at a multiple of 8.
-    json.resize(json.len().next_multiple_of(8), b' ');
+    let length = (json.len() + 8).next_multiple_of(ALIGN) - 8;
+    json.resize(length, b' ');
     [&(json.len() as u64).to_le_bytes(), json.as_slice()].concat()
-}
-
-fn bytes(dtype: Dtype) -> usize {
-    dtype.bitsize() / 8
 }

@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use super::Target;
 use super::linear::Linear;
 use crate::config::{Config, LoraConfig};
 use crate::error::Result;
@@ -10,7 +11,7 @@ use crate::weights::Weights;
 
 /// A matrix and what the adapters add to it.
 #[derive(Debug)]
-pub(crate) struct AdaptedLinear {
+pub(super) struct AdaptedLinear {
     base_layer: Linear,
     vision: Option<Lora>,
     speech: Option<Lora>,
@@ -26,15 +27,23 @@ struct Lora {
 }
 
 impl AdaptedLinear {
-    pub(crate) fn load(
+    pub(super) fn load(
         weights: &Weights,
         config: &Config,
         path: &str,
         rows: usize,
         width: usize,
+        target: Target,
     ) -> Result<Self> {
         let lora =
-            |name: &str, sizes: &LoraConfig| Lora::load(weights, sizes, path, name, rows, width);
+            |name: &str, sizes: &LoraConfig| -> Result<Lora> {
+            let (a, b) = (format!("{path}.lora_A.{name}"), format!("{path}.lora_B.{name}"));
+            Ok(Lora {
+                a: Linear::load(weights, &a, sizes.r, width, target)?,
+                b: Linear::load(weights, &b, rows, sizes.r, target)?,
+                scaling: sizes.scaling(),
+            })
+        };
         let of_media = |name: &str, sizes: &Option<LoraConfig>| {
             sizes.as_ref().map(|sizes| lora(name, sizes)).transpose()
         };
@@ -43,14 +52,14 @@ impl AdaptedLinear {
             touched.then(|| lora(name, sizes)).transpose()
         };
         Ok(Self {
-            base_layer: Linear::load(weights, path, rows, width)?,
+            base_layer: Linear::load(weights, path, rows, width, target)?,
             vision: of_media("vision", &config.vision_lora)?,
             speech: of_media("speech", &config.speech_lora)?,
             user: config.adapters.iter().map(of_user).collect::<Result<_>>()?,
         })
     }
 
-    pub(crate) fn forward(&self, xs: &Tensor, adapter: Adapter) -> Tensor {
+    pub(super) fn forward(&self, xs: &Tensor, adapter: Adapter) -> Tensor {
         let mut ys = self.base_layer.forward(xs);
         let lora = match adapter {
             Adapter::None => None,
@@ -67,21 +76,6 @@ impl AdaptedLinear {
 }
 
 impl Lora {
-    fn load(
-        weights: &Weights,
-        config: &LoraConfig,
-        path: &str,
-        name: &str,
-        rows: usize,
-        width: usize,
-    ) -> Result<Self> {
-        Ok(Self {
-            a: Linear::load(weights, &format!("{path}.lora_A.{name}"), config.r, width)?,
-            b: Linear::load(weights, &format!("{path}.lora_B.{name}"), rows, config.r)?,
-            scaling: config.scaling(),
-        })
-    }
-
     fn forward(&self, xs: &Tensor) -> Tensor {
         self.b.forward(&(self.a.forward(xs) * self.scaling))
     }

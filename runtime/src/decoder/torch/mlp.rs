@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use super::Target;
 use super::lora::AdaptedLinear;
 use crate::config::Config;
 use crate::error::Result;
@@ -9,13 +10,18 @@ use crate::session::Adapter;
 use crate::weights::Weights;
 
 #[derive(Debug)]
-pub(crate) struct Mlp {
+pub(super) struct Mlp {
     gate_up_proj: AdaptedLinear,
     down_proj: AdaptedLinear,
 }
 
 impl Mlp {
-    pub(crate) fn load(weights: &Weights, config: &Config, path: &str) -> Result<Self> {
+    pub(super) fn load(
+        weights: &Weights,
+        config: &Config,
+        path: &str,
+        target: Target,
+    ) -> Result<Self> {
         let (hidden, ffn) = (config.decoder.hidden_size, config.decoder.intermediate_size);
         Ok(Self {
             gate_up_proj: AdaptedLinear::load(
@@ -24,6 +30,7 @@ impl Mlp {
                 &format!("{path}.gate_up_proj"),
                 2 * ffn,
                 hidden,
+                target,
             )?,
             down_proj: AdaptedLinear::load(
                 weights,
@@ -31,11 +38,12 @@ impl Mlp {
                 &format!("{path}.down_proj"),
                 hidden,
                 ffn,
+                target,
             )?,
         })
     }
 
-    pub(crate) fn forward(&self, xs: &Tensor, adapter: Adapter) -> Tensor {
+    pub(super) fn forward(&self, xs: &Tensor, adapter: Adapter) -> Tensor {
         let gate_up = self.gate_up_proj.forward(xs, adapter);
         let ffn = gate_up.size()[1] / 2;
         let (gate, up) = (gate_up.narrow(1, 0, ffn), gate_up.narrow(1, ffn, ffn));

@@ -5,53 +5,26 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::config::DecoderConfig;
+use crate::decoder::kv::KvFormat;
 use crate::error::{Error, Result};
 
-/// How keys and values are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum KvFormat {
-    /// As they are computed: in bf16, or in f32 beside weights in f32.
-    #[default]
-    Bf16,
-    /// In 8 bits, 32 numbers of a head with a scale of their own: little more than half the memory.
-    Int8,
-}
-
-impl KvFormat {
-    /// Numbers that share a scale in int8, and their largest code.
-    const GROUP: usize = 32;
-    const LARGEST: f64 = 127.0;
-
-    /// Scales of a head at one position.
-    fn scales(head_dim: usize) -> usize {
-        if head_dim.is_multiple_of(Self::GROUP) { head_dim / Self::GROUP } else { 1 }
-    }
-
-    /// Bytes of a position's keys and values in all layers, where numbers are computed in `width` bytes.
-    pub(crate) fn position(self, config: &DecoderConfig, width: usize) -> u64 {
-        let heads = 2 * config.num_hidden_layers * config.num_key_value_heads;
-        let head = match self {
-            Self::Bf16 => config.head_dim() * width,
-            Self::Int8 => config.head_dim() + Self::scales(config.head_dim()) * width,
-        };
-        (heads * head) as u64
-    }
-}
+/// Largest code in int8.
+const LARGEST: f64 = 127.0;
 
 /// What the cache's tensors look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KvShape {
-    pub(crate) layers: i64,
-    pub(crate) heads: i64,
-    pub(crate) head_dim: i64,
+pub(super) struct KvShape {
+    pub(super) layers: i64,
+    pub(super) heads: i64,
+    pub(super) head_dim: i64,
     /// What is computed in.
-    pub(crate) kind: Kind,
-    pub(crate) device: Device,
-    pub(crate) format: KvFormat,
+    pub(super) kind: Kind,
+    pub(super) device: Device,
+    pub(super) format: KvFormat,
 }
 
 impl KvShape {
-    pub(crate) fn new(config: &DecoderConfig, kind: Kind, device: Device) -> Self {
+    pub(super) fn new(config: &DecoderConfig, kind: Kind, device: Device) -> Self {
         Self {
             layers: config.num_hidden_layers as i64,
             heads: config.num_key_value_heads as i64,
@@ -95,10 +68,10 @@ impl Packed {
         let scales = KvFormat::scales(size[2] as usize) as i64;
         let groups = xs.to_kind(Kind::Float).reshape([size[0], size[1], scales, -1]);
         // Rounded first, so that the codes are those of the scale that is kept; never 0, by which nothing can be divided.
-        let scale = (groups.abs().amax(-1, true) / KvFormat::LARGEST)
+        let scale = (groups.abs().amax(-1, true) / LARGEST)
             .clamp_min(f64::from(f32::MIN_POSITIVE))
             .to_kind(xs.kind());
-        let codes = (groups / &scale).round().clamp(-KvFormat::LARGEST, KvFormat::LARGEST);
+        let codes = (groups / &scale).round().clamp(-LARGEST, LARGEST);
         Self {
             numbers: codes.to_kind(Kind::Int8).reshape(size),
             scales: Some(scale.squeeze_dim(-1)),
@@ -137,7 +110,7 @@ impl Packed {
 
 /// Keys, after rotation, and values of every layer.
 #[derive(Debug)]
-pub(crate) struct KvCache {
+pub(super) struct KvCache {
     shape: KvShape,
     /// Of [`KvCache::BLOCK`] positions each; the last one ends at the limit.
     blocks: Vec<Packed>,
@@ -148,25 +121,25 @@ pub(crate) struct KvCache {
 impl KvCache {
     /// Positions that are allocated at a time, and attended to at a time: few enough that what is unpacked of them stays in a
     /// processor's cache, enough that the calls for a block weigh little beside it.
-    pub(crate) const BLOCK: usize = 1024;
+    pub(super) const BLOCK: usize = 1024;
 
     /// An empty cache for at most `limit` positions.
-    pub(crate) fn new(shape: KvShape, limit: usize) -> Self {
+    pub(super) fn new(shape: KvShape, limit: usize) -> Self {
         Self { shape, blocks: Vec::new(), len: 0, limit }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
 
     /// Forgets all positions. Their blocks may be shared, so they are given up.
-    pub(crate) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.blocks.clear();
         self.len = 0;
     }
 
     /// Makes room for `n` more positions.
-    pub(crate) fn reserve(&mut self, n: usize) -> Result<()> {
+    pub(super) fn reserve(&mut self, n: usize) -> Result<()> {
         let needed = self.len + n;
         if needed > self.limit {
             return Err(Error::ContextFull { prompt: self.len, new: n, limit: self.limit });
@@ -184,7 +157,7 @@ impl KvCache {
 
     /// Stores keys and values `[n, heads, head_dim]` of a layer behind the present positions, and gives them as
     /// [`KvCache::read`] will, `[heads, n, head_dim]`. Room must have been made; [`KvCache::advance`] ends the pass.
-    pub(crate) fn append(
+    pub(super) fn append(
         &mut self,
         layer: usize,
         keys: &Tensor,
@@ -207,7 +180,7 @@ impl KvCache {
     }
 
     /// Keys and values `[heads, up to BLOCK, head_dim]` of a layer's first `len` positions, a block at a time.
-    pub(crate) fn read(&self, layer: usize, len: usize) -> impl Iterator<Item = (Tensor, Tensor)> {
+    pub(super) fn read(&self, layer: usize, len: usize) -> impl Iterator<Item = (Tensor, Tensor)> {
         self.blocks.iter().zip((0..len).step_by(Self::BLOCK)).map(move |(block, first)| {
             let n = (len - first).min(Self::BLOCK);
             let side = |side| block.of_layer(layer, side).positions(0, n).unpack(self.shape.kind);
@@ -216,12 +189,12 @@ impl KvCache {
     }
 
     /// Counts `n` positions that every layer has stored.
-    pub(crate) fn advance(&mut self, n: usize) {
+    pub(super) fn advance(&mut self, n: usize) {
         self.len += n;
     }
 
     /// The first `len` positions; neither cache sees what is appended to the other.
-    pub(crate) fn fork(&self, len: usize) -> Result<Self> {
+    pub(super) fn fork(&self, len: usize) -> Result<Self> {
         let len = len.min(self.len);
         let full = len / Self::BLOCK;
         let mut blocks: Vec<Packed> =

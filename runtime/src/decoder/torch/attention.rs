@@ -4,14 +4,14 @@ use tch::{Device, Kind, Tensor};
 
 use super::kv_cache::KvCache;
 use super::lora::AdaptedLinear;
-use super::rope::Rotation;
+use super::{Angles, Target};
 use crate::config::Config;
 use crate::error::Result;
 use crate::session::Adapter;
 use crate::weights::Weights;
 
 #[derive(Debug)]
-pub(crate) struct Attention {
+pub(super) struct Attention {
     qkv_proj: AdaptedLinear,
     o_proj: AdaptedLinear,
     heads: i64,
@@ -67,7 +67,12 @@ impl Partial {
 }
 
 impl Attention {
-    pub(crate) fn load(weights: &Weights, config: &Config, path: &str) -> Result<Self> {
+    pub(super) fn load(
+        weights: &Weights,
+        config: &Config,
+        path: &str,
+        target: Target,
+    ) -> Result<Self> {
         let sizes = &config.decoder;
         let (hidden, width) = (sizes.hidden_size, sizes.num_attention_heads * sizes.head_dim());
         Ok(Self {
@@ -77,20 +82,28 @@ impl Attention {
                 &format!("{path}.qkv_proj"),
                 sizes.qkv_rows(),
                 hidden,
+                target,
             )?,
-            o_proj: AdaptedLinear::load(weights, config, &format!("{path}.o_proj"), hidden, width)?,
+            o_proj: AdaptedLinear::load(
+                weights,
+                config,
+                &format!("{path}.o_proj"),
+                hidden,
+                width,
+                target,
+            )?,
             heads: sizes.num_attention_heads as i64,
             kv_heads: sizes.num_key_value_heads as i64,
             head_dim: sizes.head_dim() as i64,
         })
     }
 
-    pub(crate) fn forward(
+    pub(super) fn forward(
         &self,
         xs: &Tensor,
         layer: usize,
         kv: &mut KvCache,
-        rotation: &Rotation,
+        angles: &Angles,
         adapter: Adapter,
     ) -> Tensor {
         let n = xs.size()[0];
@@ -99,7 +112,7 @@ impl Attention {
             self.heads + 2 * self.kv_heads,
             self.head_dim,
         ]);
-        let qk = rotation.apply(&qkv.narrow(1, 0, self.heads + self.kv_heads));
+        let qk = angles.apply(&qkv.narrow(1, 0, self.heads + self.kv_heads));
         let (q, k) = (qk.narrow(1, 0, self.heads), qk.narrow(1, self.heads, self.kv_heads));
         let v = qkv.narrow(1, self.heads + self.kv_heads, self.kv_heads);
         let own = kv.append(layer, &k, &v);

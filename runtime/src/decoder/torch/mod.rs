@@ -1,0 +1,287 @@
+//! The decoder on libtorch: on CUDA, and on the CPU as the reference that reads like the paper.
+
+mod attention;
+mod kv_cache;
+mod linear;
+mod lora;
+mod mlp;
+mod norm;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use outpost_kernels::{Format, Matrix};
+use tch::{Device, Kind, Tensor};
+
+use self::attention::Attention;
+use self::kv_cache::{KvCache, KvShape};
+use self::linear::Linear;
+use self::mlp::Mlp;
+use self::norm::RmsNorm;
+use super::backend::{Backend, Pass, Sequence, Wanted};
+use super::kv::KvFormat;
+use super::rope::Rotation;
+use crate::config::Config;
+use crate::error::Result;
+use crate::features::Features;
+use crate::session::Adapter;
+use crate::weights::Weights;
+
+/// Bytes of a layer's intermediate results at a time. A matrix product of some hundred rows is as fast a row as one of
+/// thousands; what more rows at a time would add is memory.
+const ACTIVATIONS: usize = 20 << 20;
+
+#[derive(Debug)]
+pub(crate) struct TorchBackend {
+    /// Behind a lock, since libtorch's tensors may go from thread to thread but not be used by several.
+    model: Arc<Mutex<Model>>,
+    /// Looked up by rows, on the host.
+    embed_tokens: Matrix,
+    kv_shape: KvShape,
+    chunk: usize,
+}
+
+#[derive(Debug)]
+struct Model {
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    lm_head: Linear,
+}
+
+#[derive(Debug)]
+struct Layer {
+    input_layernorm: RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: RmsNorm,
+    mlp: Mlp,
+}
+
+/// cos and sin of some positions, ready to be multiplied with heads: `[n, 1, head_dim]`.
+#[derive(Debug)]
+struct Angles {
+    cos: Tensor,
+    /// Negative in the first half, as the formula asks; 0 where nothing is rotated.
+    sin: Tensor,
+    rotary: i64,
+}
+
+/// What a matrix becomes on the way to the device.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    device: Device,
+    kind: Kind,
+}
+
+impl TorchBackend {
+    /// Unpacks the weights of a packed directory for libtorch.
+    pub(crate) fn load(
+        weights: &Weights,
+        config: &Config,
+        device: Device,
+        threads: usize,
+    ) -> Result<Self> {
+        let _no_grad = tch::no_grad_guard();
+        if device == Device::Cpu {
+            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        }
+        let sizes = &config.decoder;
+        let embed_tokens =
+            weights.matrix("model.embed_tokens", sizes.vocab_size, sizes.hidden_size)?;
+        let is_f32 = embed_tokens.format() == Format::F32;
+        let kind = if is_f32 { Kind::Float } else { Kind::BFloat16 };
+        let target = Target { device, kind };
+        let has_head = weights.has_matrix("lm_head") || !sizes.tie_word_embeddings;
+        let head = if has_head { "lm_head" } else { "model.embed_tokens" };
+        let layers = (0..sizes.num_hidden_layers)
+            .map(|layer| Layer::load(weights, config, &format!("model.layers.{layer}"), target))
+            .collect::<Result<_>>()?;
+        let model = Model {
+            layers,
+            norm: RmsNorm::load(weights, config, "model.norm", target)?,
+            lm_head: Linear::load(weights, head, sizes.vocab_size, sizes.hidden_size, target)?,
+        };
+        // At a layer's widest point gate and up, and what an adapter adds to them, are held at once.
+        let position = 2 * 2 * sizes.intermediate_size * kind.elt_size_in_bytes();
+        Ok(Self {
+            model: Arc::new(Mutex::new(model)),
+            embed_tokens,
+            kv_shape: KvShape::new(sizes, kind, device),
+            chunk: (ACTIVATIONS / position).max(1),
+        })
+    }
+}
+
+impl Layer {
+    fn load(weights: &Weights, config: &Config, path: &str, target: Target) -> Result<Self> {
+        let norm = |name: &str| RmsNorm::load(weights, config, &format!("{path}.{name}"), target);
+        Ok(Self {
+            input_layernorm: norm("input_layernorm")?,
+            self_attn: Attention::load(weights, config, &format!("{path}.self_attn"), target)?,
+            post_attention_layernorm: norm("post_attention_layernorm")?,
+            mlp: Mlp::load(weights, config, &format!("{path}.mlp"), target)?,
+        })
+    }
+
+    fn forward(
+        &self,
+        xs: &Tensor,
+        layer: usize,
+        kv: &mut KvCache,
+        angles: &Angles,
+        adapter: Adapter,
+    ) -> Tensor {
+        let ys = self.input_layernorm.forward(xs);
+        let xs = xs + self.self_attn.forward(&ys, layer, kv, angles, adapter);
+        &xs + self.mlp.forward(&self.post_attention_layernorm.forward(&xs), adapter)
+    }
+}
+
+impl Backend for TorchBackend {
+    fn embed(&self, ids: &[u32]) -> Result<Features> {
+        let table = &self.embed_tokens;
+        let mut data = vec![0.0; ids.len() * table.width()];
+        for (id, row) in ids.iter().zip(data.chunks_exact_mut(table.width())) {
+            table.row(*id as usize, row);
+        }
+        Ok(Features::new(table.width(), data))
+    }
+
+    fn sequence(&self, format: KvFormat, limit: usize) -> Result<Box<dyn Sequence>> {
+        let shape = KvShape { format, ..self.kv_shape };
+        let kv = KvCache::new(shape, limit);
+        Ok(Box::new(TorchSequence { model: Arc::clone(&self.model), shape, kv }))
+    }
+
+    fn chunk(&self) -> usize {
+        self.chunk
+    }
+
+    fn describe(&self) -> String {
+        match self.kv_shape.device {
+            Device::Cpu => format!("libtorch on the CPU, {} threads", tch::get_num_threads()),
+            device => format!("libtorch on {device:?}"),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct TorchSequence {
+    model: Arc<Mutex<Model>>,
+    shape: KvShape,
+    kv: KvCache,
+}
+
+impl Model {
+    /// Logits of rows of the residual stream behind the last layer.
+    fn logits(&self, xs: &Tensor, wanted: Wanted<'_>) -> Result<Features> {
+        let (n, vocab) = (xs.size()[0], self.lm_head.rows());
+        let rows = match wanted {
+            Wanted::Last(rows) => (rows as i64).min(n),
+            Wanted::Ids(_) => 1,
+        };
+        if rows == 0 {
+            return Ok(Features::new(vocab, Vec::new()));
+        }
+        let xs = self.norm.forward(&xs.f_narrow(0, n - rows, rows)?);
+        let logits = self.lm_head.forward(&xs).f_to_kind(Kind::Float)?;
+        let mut data = Vec::try_from(logits.f_to(Device::Cpu)?.f_reshape([-1])?)?;
+        if let Wanted::Ids(ids) = wanted {
+            let whole = std::mem::replace(&mut data, vec![f32::NAN; vocab]);
+            for id in ids {
+                data[*id as usize] = whole[*id as usize];
+            }
+        }
+        Ok(Features::new(vocab, data))
+    }
+}
+
+impl Sequence for TorchSequence {
+    fn len(&self) -> usize {
+        self.kv.len()
+    }
+
+    fn clear(&mut self) {
+        self.kv.clear();
+    }
+
+    fn fork(&self, len: usize) -> Result<Box<dyn Sequence>> {
+        let _no_grad = tch::no_grad_guard();
+        let kv = self.kv.fork(len)?;
+        Ok(Box::new(Self { model: Arc::clone(&self.model), shape: self.shape, kv }))
+    }
+
+    fn forward(&mut self, pass: &Pass<'_>) -> Result<Features> {
+        let _no_grad = tch::no_grad_guard();
+        let KvShape { kind, device, head_dim, .. } = self.shape;
+        let n = pass.rows;
+        self.kv.reserve(n)?;
+        let head_dim = head_dim as usize;
+        let angles = Angles::of(&pass.rotation, head_dim, kind, device)?;
+        let mut xs = Tensor::f_from_slice(pass.embeds)?
+            .f_view([n as i64, -1])?
+            .f_to_kind(kind)?
+            .f_to(device)?;
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, layer) in model.layers.iter().enumerate() {
+            xs = layer.forward(&xs, index, &mut self.kv, &angles, pass.adapter);
+        }
+        self.kv.advance(n);
+        model.logits(&xs, pass.logits)
+    }
+
+    fn pad(&mut self, positions: usize) -> Result<()> {
+        let KvShape { kind, device, layers, heads, head_dim, .. } = self.shape;
+        let mut left = positions;
+        while left > 0 {
+            let n = left.min(KvCache::BLOCK);
+            self.kv.reserve(n)?;
+            for layer in 0..layers as usize {
+                let noise = || Tensor::randn([n as i64, heads, head_dim], (kind, device));
+                let _ = self.kv.append(layer, &noise(), &noise());
+            }
+            self.kv.advance(n);
+            left -= n;
+        }
+        Ok(())
+    }
+
+    fn save(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn restore(&mut self, _positions: usize, _bytes: &[u8]) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+impl Angles {
+    fn of(rotation: &Rotation, head_dim: usize, kind: Kind, device: Device) -> Result<Self> {
+        let pairs = rotation.pairs;
+        let n = rotation.cos.len() / pairs.max(1);
+        let mut cos = vec![1.0_f32; n * head_dim];
+        let mut sin = vec![0.0_f32; n * head_dim];
+        let rows = cos.chunks_exact_mut(head_dim).zip(sin.chunks_exact_mut(head_dim));
+        for (position, (cos, sin)) in rows.enumerate() {
+            let (c, s) = rotation.of(position);
+            for pair in 0..pairs {
+                (cos[pair], cos[pair + pairs]) = (c[pair], c[pair]);
+                (sin[pair], sin[pair + pairs]) = (-s[pair], s[pair]);
+            }
+        }
+        let shape = [n as i64, 1, head_dim as i64];
+        let table = |values: &[f32]| {
+            Tensor::f_from_slice(values)?.f_view(shape)?.f_to_kind(kind)?.f_to(device)
+        };
+        Ok(Self { cos: table(&cos)?, sin: table(&sin)?, rotary: 2 * pairs as i64 })
+    }
+
+    /// Rotates heads `[n, heads, head_dim]`: pair `(j, j + rotary / 2)` by the angle of its position, the rest stays.
+    fn apply(&self, xs: &Tensor) -> Tensor {
+        let half = self.rotary / 2;
+        let rest = xs.size()[2] - self.rotary;
+        let swapped = Tensor::cat(
+            &[xs.narrow(2, half, half), xs.narrow(2, 0, half), xs.narrow(2, self.rotary, rest)],
+            2,
+        );
+        (xs * &self.cos).addcmul_(&swapped, &self.sin)
+    }
+}
