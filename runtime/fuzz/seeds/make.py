@@ -197,14 +197,13 @@ def make_config():
 
 def make_manifest():
     file = "manifest.json"
-    good = {"format": 2, "quant": "int4", "group": 32, "source": {"name": "tiny", "files": {}}, "parts": {}}
+    good = {"format": 3, "quant": "int4", "source": {"name": "tiny", "files": {}}, "parts": {}}
     part = {"bytes": 0, "sha256": "0" * 64}
     write(file, "good-empty", good)
     for name, manifest in [
         ("format", good | {"format": 1 << 31}),
         ("no-format", {"quant": "int4"}),
         ("quant", good | {"quant": "int3"}),
-        ("group", good | {"group": -1}),
         ("missing", good | {"parts": {"decoder.safetensors": part}}),
         ("outside", good | {"parts": {"../manifest.json": part}}),
         ("absolute", good | {"parts": {"/etc/hostname": part}}),

@@ -179,8 +179,9 @@ fn logits_do_not_depend_on_how_the_prompt_is_cut() {
 #[cfg(feature = "torch")]
 #[test]
 fn the_kernels_compute_what_the_reference_computes() {
+    // libtorch rounds every intermediate result to bf16, the kernels round activations to 8 bits or to bf16.
     for (quant, bound) in
-        [(Quant::F32, 1e-5), (Quant::Bf16, 0.02), (Quant::Int8, 0.03), (Quant::Int4, 0.03)]
+        [(Quant::F32, 1e-5), (Quant::Bf16, 0.05), (Quant::Int8, 0.05), (Quant::Int4, 0.05)]
     {
         let decoders = both(quant);
         for adapter in [Adapter::None, Adapter::Vision, Adapter::Speech] {
@@ -188,6 +189,7 @@ fn the_kernels_compute_what_the_reference_computes() {
                 let [found, expected] =
                     [0, 1].map(|which: usize| run(&decoders[which], adapter, pieces));
                 let error = relative(&found, &expected);
+                println!("{quant}, {adapter:?}, {pieces:?}: {error}");
                 assert!(error < bound, "{quant}, {adapter:?}, {pieces:?}: {error}");
             }
         }
@@ -463,8 +465,9 @@ fn packed_formats_stay_near_f32() {
     std::fs::create_dir(&source).unwrap();
     write_checkpoint(&source, &config(), |name| Some(name.to_owned()));
     let exact = load_from(&source, Quant::F32);
-    // Random weights are the worst case of 4 bits: nothing in them is redundant, and 17 matrices add up.
-    for (quant, bound) in [(Quant::Bf16, 0.02), (Quant::Int8, 0.03), (Quant::Int4, 0.4)] {
+    // Random weights are the worst case of few bits: nothing in them is redundant, and 17 matrices add up. Activations have 8
+    // bits as well beside weights of 8 and 4.
+    for (quant, bound) in [(Quant::Bf16, 0.02), (Quant::Int8, 0.04), (Quant::Int4, 0.4)] {
         let decoder = load_from(&source, quant);
         // Few rows and many rows take different kernels.
         for pieces in [&[20][..], &[1; 20]] {
@@ -480,8 +483,10 @@ fn packed_formats_stay_near_f32() {
 #[test]
 fn a_long_prompt_is_the_one_that_short_pieces_make() {
     let decoder = load(Quant::Int4);
+    // Beyond the original context from the first piece on.
+    let pieces = [&[30][..], &[10; 10]].concat();
     for adapter in [Adapter::None, Adapter::Vision] {
-        let (whole, cut) = (run(&decoder, adapter, &[130]), run(&decoder, adapter, &[10; 13]));
+        let (whole, cut) = (run(&decoder, adapter, &[130]), run(&decoder, adapter, &pieces));
         // What is left is rounding activations to 8 bits or to bf16, in each layer.
         let error = relative(&whole, &cut);
         assert!(error < 0.03, "{adapter:?}: {error}");
