@@ -415,3 +415,6 @@ fn to_vec(logits: &Tensor) -> Result<Vec<f32>> {
     let row = logits.f_reshape([-1])?.f_to_kind(Kind::Float)?.f_to(tch::Device::Cpu)?;
     Ok(Vec::try_from(row)?)
 }
+
+mod bench;
+pub use bench::Bench;
