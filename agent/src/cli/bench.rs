@@ -20,10 +20,10 @@ pub(crate) struct Args {
     /// Threads of the decoder on a CPU.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Prompt lengths to prefill, in tokens [default: 128,512,2048; 128 with --quick].
+    /// Prompt lengths to prefill, in tokens [default: 128,512,2048; 128 with --quick; none with --decode].
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     prefill: Option<Vec<u32>>,
-    /// Context lengths to decode behind, in tokens [default: 128,2048,16384; 128 with --quick].
+    /// Context lengths to decode behind, in tokens [default: 128,2048,16384; 128 with --quick; none with --prefill].
     #[arg(long, value_delimiter = ',')]
     decode: Option<Vec<u32>>,
     /// Fewer tokens and repetitions.
@@ -51,7 +51,7 @@ struct Effort {
 }
 
 const FULL: Effort = Effort { repetitions: 5, time: Duration::from_secs(20), tokens: 32 };
-const QUICK: Effort = Effort { repetitions: 2, time: Duration::from_secs(5), tokens: 8 };
+const QUICK: Effort = Effort { repetitions: 2, time: Duration::from_secs(5), tokens: 16 };
 
 /// What was measured.
 #[derive(Debug)]
@@ -86,12 +86,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn speed(args: &Args, dir: &Path) -> anyhow::Result<()> {
     let effort = if args.quick { QUICK } else { FULL };
-    let lengths = |given: &Option<Vec<u32>>, full: &[u32]| -> Vec<usize> {
-        let default = if args.quick { &full[..1] } else { full };
-        given.as_deref().unwrap_or(default).iter().map(|n| *n as usize).collect()
+    let lengths = |given: &Option<Vec<u32>>, other: &Option<Vec<u32>>, full: &[u32]| {
+        let default = match (other, args.quick) {
+            (Some(_), _) => &[][..],
+            (None, true) => &full[..1],
+            (None, false) => full,
+        };
+        given.as_deref().unwrap_or(default).iter().map(|n| *n as usize).collect::<Vec<_>>()
     };
-    let prefill = lengths(&args.prefill, &[128, 512, 2048]);
-    let decode = lengths(&args.decode, &[128, 2048, 16_384]);
+    let prefill = lengths(&args.prefill, &args.decode, &[128, 512, 2048]);
+    let decode = lengths(&args.decode, &args.prefill, &[128, 2048, 16_384]);
     // Behind the place where long sequences are recomputed, decoding may start that much later.
     let room = 2 * effort.tokens;
     let longest = prefill.iter().copied().chain(decode.iter().map(|n| n + room)).max();
