@@ -393,3 +393,6 @@ fn stop_ids(dir: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     ids.dedup();
     Ok(ids)
 }
+
+mod bench;
+pub use bench::Bench;

@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`setup`]: what a build needs: Debian packages and libtorch
 //! - [`mod@test`]: everything that must hold before a change lands
+//! - [`bench`]: its speed beside other programs, and what fewer bits cost
 //! - [`demo`]: the product on sample inputs, and other programs of the workspace
 //! - [`tidy`]: house rules that no compiler checks
 //! - [`vm`]: the agent as a service on an emulated machine
@@ -11,6 +12,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "tasks talk to whoever runs them")]
 
+mod bench;
 mod demo;
 mod home_assistant;
 mod process;
@@ -40,6 +42,10 @@ Tasks:
   synth [--preset NAME] DIR
                    write a checkpoint of a published model's full shape with random weights
   chaos [ARGS]     the daemon and mosquitto under random faults: nothing lost, nothing done twice
+  bench --peers [--quick]
+                   measure outpost beside llama.cpp, and write docs/performance.md
+  bench --perplexity
+                   measure what fewer bits cost in perplexity
   fleet [ARGS]     a thousand devices on one broker that comes and goes
   tidy             check the house rules
 
@@ -70,6 +76,7 @@ fn run(args: &[String]) -> Result<()> {
         ["test"] => test::run(&root),
         ["test", "--vm"] => vm::run(&root),
         ["test", "--home-assistant"] => home_assistant::run(&root),
+        ["bench", rest @ ..] => bench::run(&root, rest),
         ["demo", rest @ ..] => demo::demo(&root, rest),
         ["synth", rest @ ..] => demo::run(&root, "outpost-synth", rest),
         ["chaos", rest @ ..] => demo::run(&root, "outpost-chaos", rest),

@@ -6,6 +6,7 @@ mod peers;
 mod weights;
 mod wheels;
 
+pub(crate) use libtorch::python;
 pub(crate) use packages::install_missing as install;
 pub(crate) use peers::ensure as peers;
 pub(crate) use weights::ensure as weights;

@@ -1,6 +1,7 @@
 //! The command line: one subcommand a file. The only place that prints.
 
 mod ask;
+mod bench;
 mod chat;
 mod demo;
 mod demo_firmware;
@@ -46,6 +47,7 @@ enum Command {
     Run(run::Args),
     Soak(soak::Args),
     Ask(ask::Args),
+    Bench(bench::Args),
     Chat(chat::Args),
     Demo(demo::Args),
     Doctor(doctor::Args),
@@ -79,6 +81,7 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Soak(args) => soak::run(&args),
             Command::Ask(args) => ask::run(&args),
+            Command::Bench(args) => bench::run(&args),
             Command::Chat(args) => chat::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Doctor(args) => doctor::run(&args),

@@ -18,8 +18,11 @@ pub(crate) trait Backend: std::fmt::Debug + Send + Sync {
     /// Positions that should go through the layers at a time: few enough for the memory plan.
     fn chunk(&self) -> usize;
 
-    /// What computes, for people: the kernels and how many threads.
-    fn describe(&self) -> String;
+    /// The name of the kernels.
+    fn kernel(&self) -> &'static str;
+
+    /// Threads on the CPU.
+    fn threads(&self) -> usize;
 }
 
 /// Keys and values of a sequence, and the arithmetic that adds to them.

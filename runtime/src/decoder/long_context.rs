@@ -22,7 +22,7 @@ fn decodes_behind_a_long_context() {
         let decoder =
             Decoder::load(&dir, &config, DeviceChoice::Cpu, None).unwrap().with_kv(format);
         let mut session = Session::new(&decoder, Adapter::Vision, POSITIONS).unwrap();
-        session.pad(decoder.regime(POSITIONS), POSITIONS - TOKENS).unwrap();
+        session.pad(decoder.rope.regime(POSITIONS), POSITIONS - TOKENS).unwrap();
         let begin = Instant::now();
         for token in 0..TOKENS {
             let embeds = decoder.embed(&[token as u32]).unwrap();

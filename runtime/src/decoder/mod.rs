@@ -80,7 +80,8 @@ impl Decoder {
                 Box::new(torch::TorchBackend::load(weights, config, device, threads)?)
             }
         };
-        tracing::info!("the decoder runs on {}", backend.describe());
+        let (kernel, threads) = (backend.kernel(), backend.threads());
+        tracing::info!(kernel, threads, "decoder loaded");
         Ok(Self {
             chunk: backend.chunk(),
             backend,
@@ -102,9 +103,14 @@ impl Decoder {
         self
     }
 
-    /// What computes: the kernels and how many threads, or the device.
-    pub fn describe(&self) -> String {
-        self.backend.describe()
+    /// Name of the kernels that multiply its matrices.
+    pub fn kernel(&self) -> &'static str {
+        self.backend.kernel()
+    }
+
+    /// Threads on the CPU.
+    pub fn threads(&self) -> usize {
+        self.backend.threads()
     }
 
     /// Token embeddings `[n, hidden]`.
@@ -175,11 +181,6 @@ impl Decoder {
             found.data.extend(some.data);
         }
         Ok(found)
-    }
-
-    /// The factors of a sequence of that length.
-    pub(crate) fn regime(&self, length: usize) -> Regime {
-        self.rope.regime(length)
     }
 
     /// An empty sequence of at most `limit` positions.

@@ -161,7 +161,7 @@ fn empty_library(path: &Path) -> Result<()> {
     process::run(cc.arg(path))
 }
 
-pub(super) fn python() -> &'static str {
+pub(crate) fn python() -> &'static str {
     if env::var_os("VIRTUAL_ENV").is_some() { "python" } else { "python3" }
 }
 

@@ -123,9 +123,12 @@ impl Backend for CpuBackend {
         (ROOM / position).clamp(32, 512) / 32 * 32
     }
 
-    fn describe(&self) -> String {
-        let kernels = &self.model.kernels;
-        format!("{} on {} threads", kernels.isa(), kernels.pool().threads())
+    fn kernel(&self) -> &'static str {
+        self.model.kernels.isa().name()
+    }
+
+    fn threads(&self) -> usize {
+        self.model.kernels.pool().threads()
     }
 }
 

@@ -155,11 +155,15 @@ impl Backend for TorchBackend {
         self.chunk
     }
 
-    fn describe(&self) -> String {
+    fn kernel(&self) -> &'static str {
         match self.kv_shape.device {
-            Device::Cpu => format!("libtorch on the CPU, {} threads", tch::get_num_threads()),
-            device => format!("libtorch on {device:?}"),
+            Device::Cpu => "libtorch",
+            _ => "libtorch-cuda",
         }
+    }
+
+    fn threads(&self) -> usize {
+        usize::try_from(tch::get_num_threads()).unwrap_or(1)
     }
 }
 
