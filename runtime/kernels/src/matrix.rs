@@ -25,7 +25,7 @@ use half::bf16;
 
 use crate::mapping::{ALIGN, AlignedBytes, Bytes};
 use crate::vector::Level;
-use crate::{GROUP, PANEL, quantize};
+use crate::{GROUP, PANEL};
 
 /// Number format of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,7 +92,7 @@ impl Format {
         );
         match self {
             Self::Q4 => Level::widest().q4_panel(values, width),
-            Self::Q8 => quantize::q8_panel(values, width),
+            Self::Q8 => Level::widest().q8_panel(values, width),
             Self::Bf16 => bf16_panel(values, width),
             Self::F32 => f32_panel(values, width),
         }

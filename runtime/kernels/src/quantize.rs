@@ -16,10 +16,17 @@ struct Line {
     min: f32,
 }
 
+/// Added and taken away, it rounds a number below 2^22 to the nearest integer, ties to even, where there may be no instruction
+/// for it.
+const ROUND: f32 = 12_582_912.0;
+
+/// Lanes of sums, so that loops over a group become vector instructions.
+const LANES: usize = 16;
+
 impl Line {
     #[inline(always)]
     fn code(self, inverse: f32, value: f32) -> f32 {
-        ((value - self.min) * inverse).round_ties_even().clamp(0.0, 15.0)
+        (((value - self.min) * inverse).clamp(0.0, 15.0) + ROUND) - ROUND
     }
 
     #[inline(always)]
@@ -31,14 +38,14 @@ impl Line {
     #[inline(always)]
     fn error(self, group: &[f32; GROUP]) -> f32 {
         let inverse = self.inverse();
-        let mut sum = [0.0_f32; 8];
-        for values in group.as_chunks::<8>().0 {
-            for (sum, value) in sum.iter_mut().zip(values) {
+        let mut sums = [0.0_f32; LANES];
+        for values in group.as_chunks::<LANES>().0 {
+            for (sum, value) in sums.iter_mut().zip(values) {
                 let error = self.code(inverse, *value) * self.scale + self.min - value;
                 *sum += error * error;
             }
         }
-        sum.iter().sum()
+        total(&sums)
     }
 
     /// The line that is best for the codes that this one leads to.
@@ -49,44 +56,88 @@ impl Line {
         for (code, value) in codes.iter_mut().zip(group) {
             *code = self.code(inverse, *value);
         }
-        let count = GROUP as f32;
-        let (code_mean, mean) =
-            (codes.iter().sum::<f32>() / count, group.iter().sum::<f32>() / count);
-        let (mut covariance, mut variance) = (0.0, 0.0);
-        for (code, value) in codes.iter().zip(group) {
-            covariance += (code - code_mean) * (value - mean);
-            variance += (code - code_mean) * (code - code_mean);
+        let (code_mean, mean) = (mean(&codes), mean(group));
+        let (mut covariance, mut variance) = ([0.0_f32; LANES], [0.0_f32; LANES]);
+        for (codes, values) in codes.as_chunks::<LANES>().0.iter().zip(group.as_chunks::<LANES>().0)
+        {
+            for lane in 0..LANES {
+                let code = codes[lane] - code_mean;
+                covariance[lane] += code * (values[lane] - mean);
+                variance[lane] += code * code;
+            }
         }
+        let variance = total(&variance);
         if variance == 0.0 {
             return self;
         }
-        let scale = covariance / variance;
+        let scale = total(&covariance) / variance;
         Self { scale, min: mean - scale * code_mean }
     }
 
     /// The line of least squared error.
     #[inline(always)]
     fn best(group: &[f32; GROUP]) -> Self {
-        let least = group.iter().copied().fold(f32::INFINITY, f32::min);
-        let largest = group.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let mut best = (f32::INFINITY, Self { scale: 0.0, min: 0.0 });
-        let mut offer = |line: Self| {
-            let error = line.error(group);
-            if error < best.0 {
-                best = (error, line);
-            }
-            best.1
-        };
+        let (least, largest) = range(group);
+        let mut best = Self { scale: 0.0, min: f32::midpoint(least, largest) };
+        let mut error = f32::INFINITY;
         for clip in CLIPS {
             let scale = (largest - least) * clip / 15.0;
-            offer(Self { scale, min: f32::midpoint(least, largest) - 7.5 * scale });
+            let line = Self { scale, min: f32::midpoint(least, largest) - 7.5 * scale };
+            (error, best) = line.or(group, error, best);
         }
-        let mut line = offer(Self { scale: 0.0, min: f32::midpoint(least, largest) });
         for _ in 0..FITS {
-            line = offer(line.fit(group));
+            (error, best) = best.fit(group).or(group, error, best);
         }
-        line
+        best
     }
+
+    /// This line and its error if that is less.
+    #[inline(always)]
+    fn or(self, group: &[f32; GROUP], error: f32, other: Self) -> (f32, Self) {
+        let own = self.error(group);
+        if own < error { (own, self) } else { (error, other) }
+    }
+}
+
+#[inline(always)]
+fn total(sums: &[f32; LANES]) -> f32 {
+    let mut sums = *sums;
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
+        }
+        half /= 2;
+    }
+    sums[0]
+}
+
+#[inline(always)]
+fn mean(values: &[f32; GROUP]) -> f32 {
+    let mut sums = [0.0; LANES];
+    for values in values.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            sums[lane] += values[lane];
+        }
+    }
+    total(&sums) / GROUP as f32
+}
+
+/// The least and the largest value.
+#[inline(always)]
+fn range(group: &[f32; GROUP]) -> (f32, f32) {
+    let (mut least, mut largest) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    for values in group.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            least[lane] = if values[lane] < least[lane] { values[lane] } else { least[lane] };
+            largest[lane] = if values[lane] > largest[lane] { values[lane] } else { largest[lane] };
+        }
+    }
+    let mut range = (least[0], largest[0]);
+    for lane in 1..LANES {
+        range = (range.0.min(least[lane]), range.1.max(largest[lane]));
+    }
+    range
 }
 
 /// A Q4 panel of up to 16 rows.
@@ -97,17 +148,23 @@ pub(crate) fn q4_panel(values: &[f32], width: usize) -> Vec<u8> {
     let (codes, scales) = panel.split_at_mut(groups * Q4_GROUP);
     let units = scales.len() - 2 * PANEL * size_of::<f32>();
     let (scales, units) = scales.split_at_mut(units);
+    let mut lines = Vec::with_capacity(groups);
     for (row, values) in values.chunks_exact(width).enumerate() {
         let (values, _) = values.as_chunks::<GROUP>();
-        let lines: Vec<Line> = values.iter().map(Line::best).collect();
-        let largest = |number: fn(&Line) -> f32| {
-            lines.iter().map(|line| number(line).abs()).fold(0.0_f32, f32::max)
-        };
-        let unit = Line { scale: largest(|line| line.scale) / 255.0, min: largest(|line| line.min) / 127.0 };
+        let mut unit = Line { scale: 0.0, min: 0.0 };
+        lines.clear();
+        for group in values {
+            let line = Line::best(group);
+            unit = Line {
+                scale: unit.scale.max(line.scale.abs() / 255.0),
+                min: unit.min.max(line.min.abs() / 127.0),
+            };
+            lines.push(line);
+        }
         units[4 * row..][..4].copy_from_slice(&unit.scale.to_le_bytes());
         units[4 * (PANEL + row)..][..4].copy_from_slice(&unit.min.to_le_bytes());
-        for (group, (line, values)) in lines.into_iter().zip(values).enumerate() {
-            let (scale, min, line) = coded(line, unit, values);
+        for (group, (line, values)) in lines.iter().zip(values).enumerate() {
+            let (scale, min, line) = coded(*line, unit, values);
             scales[group * Q4_SCALES + row] = scale;
             scales[group * Q4_SCALES + PANEL + row] = min.cast_unsigned();
             let inverse = line.inverse();
@@ -124,25 +181,33 @@ pub(crate) fn q4_panel(values: &[f32], width: usize) -> Vec<u8> {
 /// The codes of a line in the units of its row, and the line that they stand for: the best of those around the nearest.
 #[inline(always)]
 fn coded(line: Line, unit: Line, group: &[f32; GROUP]) -> (u8, i8, Line) {
-    let nearest = |value: f32, unit: f32| if unit == 0.0 { 0.0 } else { (value / unit).round() };
+    let mut best = (f32::INFINITY, 0.0, 0.0, Line { scale: 0.0, min: 0.0 });
     // A scale fitted to a constant group may be negative; its codes are then of no use.
-    let scale = nearest(line.scale, unit.scale);
-    let mut best = (f32::INFINITY, 0, 0, Line { scale: 0.0, min: 0.0 });
-    for scale in [scale - 1.0, scale, scale + 1.0].map(|scale| scale.clamp(0.0, 255.0)) {
+    let near = nearest(line.scale, unit.scale);
+    for step in [-1.0, 0.0, 1.0] {
+        let scale = (near + step).clamp(0.0, 255.0);
         // The middle of the codes keeps its place when the scale is rounded.
-        let min = nearest(line.min + 7.5 * (line.scale - scale * unit.scale), unit.min);
-        for min in [min, nearest(line.min, unit.min)].map(|min| min.clamp(-127.0, 127.0)) {
+        let middle = line.min + 7.5 * (line.scale - scale * unit.scale);
+        for min in [middle, line.min] {
+            let min = nearest(min, unit.min).clamp(-127.0, 127.0);
             let line = Line { scale: scale * unit.scale, min: min * unit.min };
             let error = line.error(group);
             if error < best.0 {
-                best = (error, scale as u8, min as i8, line);
+                best = (error, scale, min, line);
             }
         }
     }
-    (best.1, best.2, best.3)
+    (best.1 as u8, best.2 as i8, best.3)
+}
+
+/// How many units a value is, rounded.
+#[inline(always)]
+fn nearest(value: f32, unit: f32) -> f32 {
+    if unit == 0.0 { 0.0 } else { ((value / unit).clamp(-512.0, 512.0) + ROUND) - ROUND }
 }
 
 /// A Q8 panel of up to 16 rows.
+#[inline(always)]
 pub(crate) fn q8_panel(values: &[f32], width: usize) -> Vec<u8> {
     // 128 is the code of 0: rows that aren't there stay 0.
     let mut panel = vec![128; Format::Q8.panel_bytes(width).unwrap_or_default()];
@@ -154,7 +219,7 @@ pub(crate) fn q8_panel(values: &[f32], width: usize) -> Vec<u8> {
         let inverse = if scale == 0.0 { 0.0 } else { scale.recip() };
         scales[4 * row..][..4].copy_from_slice(&scale.to_le_bytes());
         for (column, value) in values.iter().enumerate() {
-            let code = (value * inverse).round().clamp(-127.0, 127.0) + 128.0;
+            let code = ((value * inverse).clamp(-127.0, 127.0) + ROUND) - ROUND + 128.0;
             codes[column / 4 * 64 + 4 * row + column % 4] = code as u8;
         }
     }
