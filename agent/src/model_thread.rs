@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -61,13 +61,25 @@ pub struct EngineModel {
     cache: PrefixCache,
 }
 
+/// Where computed tool lists are kept from start to start: under the cache directory that systemd or the user's session names.
+/// An empty `OUTPOST_CACHE` means nowhere.
+fn prefix_dir() -> Option<PathBuf> {
+    let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let base = named("OUTPOST_CACHE")
+        .or_else(|| named("CACHE_DIRECTORY"))
+        .or_else(|| named("XDG_CACHE_HOME").map(|dir| dir.join("outpost")))
+        .or_else(|| named("HOME").map(|home| home.join(".cache/outpost")))?;
+    (base.is_absolute()).then(|| base.join("prefixes"))
+}
+
 impl EngineModel {
     /// Loads a packed model.
     ///
     /// # Errors
     /// As [`Engine::load`].
     pub fn load(dir: &Path, options: &EngineOptions) -> outpost_runtime::Result<Self> {
-        Ok(Self { engine: Engine::load(dir, options)?, cache: PrefixCache::new() })
+        let cache = prefix_dir().map_or_else(PrefixCache::new, PrefixCache::on_disk);
+        Ok(Self { engine: Engine::load(dir, options)?, cache })
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use outpost_kernels::Isa;
 use outpost_runtime::device;
 use outpost_runtime::import::manifest::Manifest;
 
@@ -63,13 +62,14 @@ fn free() -> String {
 
 fn gpu(config: &ModelConfig) -> Finding {
     match device::choose(config.engine_options().device) {
-        Ok(device::Device::Cpu) => Finding::ok(
-            "gpu",
-            Isa::detect().map_or_else(
-                |fault| fault,
-                |isa| format!("none; the decoder runs on the CPU, kernels: {isa}"),
-            ),
-        ),
+        Ok(device::Device::Cpu) => match device::cpu_kernels() {
+            Ok(kernels) => {
+                Finding::ok("gpu", format!("none; the decoder runs on the CPU, kernels: {kernels}"))
+            }
+            Err(fault) => {
+                Finding::wrong("gpu", fault.to_string(), "unset OUTPOST_KERNEL, or name another")
+            }
+        },
         Ok(device) => Finding::ok("gpu", format!("the decoder runs on {device:?}")),
         Err(fault) => Finding::wrong(
             "gpu",

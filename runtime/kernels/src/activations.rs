@@ -37,8 +37,7 @@ impl Quantized {
             self.sums.resize(groups * positions, 0.0);
         }
         let codes = Shared(self.codes.as_mut_slice().as_mut_ptr());
-        let (scales, sums) =
-            (Shared(self.scales.as_mut_ptr()), Shared(self.sums.as_mut_ptr()));
+        let (scales, sums) = (Shared(self.scales.as_mut_ptr()), Shared(self.sums.as_mut_ptr()));
         // A few positions are quantized sooner than a second thread begins.
         let step = if positions < PANEL { positions } else { PANEL };
         pool.run(positions.div_ceil(step.max(1)), |task| {

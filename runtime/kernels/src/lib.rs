@@ -16,6 +16,15 @@
 //!
 //! [`Isa::detect`] picks the first that the CPU has; `OUTPOST_KERNEL` names another one.
 
+#![expect(
+    clippy::inline_always,
+    clippy::wildcard_imports,
+    clippy::needless_range_loop,
+    clippy::cast_ptr_alignment,
+    reason = "plain loops become vector code only where they are inlined into a function for CPU features; intrinsics are \
+              hundreds; loops over lanes and positions index several arrays; numbers lie in buffers aligned to 64 bytes"
+)]
+
 mod activations;
 mod attention;
 mod isa;

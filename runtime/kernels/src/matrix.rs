@@ -276,7 +276,8 @@ impl Matrix {
                 let (scale, min) = panel.scale_min(group, n);
                 let at = 2 * (group * self.rows + row);
                 (scales[at], scales[at + 1]) = (scale, min + 8.0 * scale);
-                for (line, codes) in lines.as_chunks::<64>().0.iter().zip(codes.as_chunks_mut::<4>().0)
+                for (line, codes) in
+                    lines.as_chunks::<64>().0.iter().zip(codes.as_chunks_mut::<4>().0)
                 {
                     let four = &line[4 * n..4 * n + 4];
                     let pair = |even: u8, odd: u8| even << 4 | odd;
@@ -386,13 +387,11 @@ mod tests {
     #[test]
     fn every_format_gives_back_its_rows() {
         let (rows, width) = (37, 96);
-        let values: Vec<f32> = (0..rows * width).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
-        for (format, bound) in [
-            (Format::F32, 0.0),
-            (Format::Bf16, 0.004),
-            (Format::Q8, 0.005),
-            (Format::Q4, 0.09),
-        ] {
+        let values: Vec<f32> =
+            (0..rows * width).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+        for (format, bound) in
+            [(Format::F32, 0.0), (Format::Bf16, 0.004), (Format::Q8, 0.005), (Format::Q4, 0.09)]
+        {
             let matrix = Matrix::pack(format, &values, width).unwrap();
             assert_eq!(matrix.bytes().len(), format.bytes(rows, width).unwrap());
             let mut row = vec![0.0; width];

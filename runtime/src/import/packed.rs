@@ -176,10 +176,7 @@ fn header(entries: &[(&Entry, Layout)]) -> Vec<u8> {
         let (dtype, shape) = layout.describe();
         let end = offset + layout.bytes();
         let name = format!("{}{}", entry.packed, layout.suffix());
-        header.insert(
-            name,
-            json!({"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}),
-        );
+        header.insert(name, json!({"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}));
         offset = end;
     }
     let mut json = serde_json::Value::Object(header).to_string().into_bytes();

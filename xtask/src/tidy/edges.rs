@@ -4,14 +4,21 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Each crate of the workspace and those of its sisters that it may use.
-const MAY_USE: [(&str, &[&str]); 6] = [
-    ("outpost-runtime", &[]),
+const MAY_USE: [(&str, &[&str]); 7] = [
+    ("outpost-kernels", &[]),
+    ("outpost-runtime", &["outpost-kernels"]),
     ("outpost-tools", &[]),
     ("outpost-firmware-bridge", &[]),
     ("outpost-agent", &["outpost-runtime", "outpost-tools", "outpost-firmware-bridge"]),
     (
         "outpost-tests",
-        &["outpost-agent", "outpost-runtime", "outpost-tools", "outpost-firmware-bridge"],
+        &[
+            "outpost-agent",
+            "outpost-runtime",
+            "outpost-kernels",
+            "outpost-tools",
+            "outpost-firmware-bridge",
+        ],
     ),
     ("xtask", &[]),
 ];
