@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::Engine;
 use crate::decoder::{KvCache, KvShape, Regime};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::prompt::Prompt;
 use crate::request::Stop;
 use crate::session::{Adapter, Session};
@@ -17,7 +17,7 @@ impl Engine {
     /// A session fed with synthetic tokens.
     ///
     /// # Errors
-    /// [`Error::Torch`] when memory is short.
+    /// [`crate::Error::Torch`] when memory is short.
     pub fn bench(&self) -> Result<Bench<'_>> {
         let session = Session::new(&self.decoder, Adapter::None, self.context)?;
         Ok(Bench { engine: self, session })
@@ -41,7 +41,7 @@ impl Engine {
     /// Log-probabilities, in nats, of the tokens of a window from index `from` on (at least 1), each given all tokens before it.
     ///
     /// # Errors
-    /// [`Error::ContextFull`] when the window exceeds the context, otherwise as [`Engine::embed`].
+    /// [`crate::Error::ContextFull`] when the window exceeds the context, otherwise as [`Engine::embed`].
     pub fn log_probabilities(&self, ids: &[u32], from: usize) -> Result<Vec<f64>> {
         let from = from.max(1);
         if from >= ids.len() {
@@ -70,7 +70,7 @@ impl Bench<'_> {
     /// Feeds `tokens` tokens as one prompt and returns how long that took.
     ///
     /// # Errors
-    /// [`Error::ContextFull`] beyond the context, [`Error::Torch`] when memory is short.
+    /// [`crate::Error::ContextFull`] beyond the context, [`crate::Error::Torch`] when memory is short.
     pub fn prefill(&mut self, tokens: usize) -> Result<Duration> {
         let ids = self.ids(tokens);
         let started = Instant::now();
@@ -94,7 +94,7 @@ impl Bench<'_> {
     /// An independent copy, so that the same place can be measured again.
     ///
     /// # Errors
-    /// [`Error::Torch`] when memory is short.
+    /// [`crate::Error::Torch`] when memory is short.
     pub fn fork(&self) -> Result<Self> {
         Ok(Self { engine: self.engine, session: self.session.fork(self.session.len())? })
     }
