@@ -209,9 +209,10 @@ impl Report {
 
     fn table(&self) -> String {
         let mut table = format!(
-            "{}, {} threads, {}\nload {:.2} s, first token {:.2} s\n\n",
+            "{}, {} {}, {}\nload {:.2} s, first token {:.2} s\n\n",
             self.cpu,
             self.threads,
+            if self.threads == 1 { "thread" } else { "threads" },
             self.kernel,
             self.load.as_secs_f64(),
             self.first_token.as_secs_f64()
