@@ -5,26 +5,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::config::{Faults, seconds};
-use crate::dispatch::bundled_tools;
+use crate::camera::Camera;
+use crate::config::Limits;
 use crate::event::{Event, EventId, Frame, Inbound, Payload, Setting, Utterance};
-use crate::firmware::hands;
 use crate::heartbeat::Pulse;
-use crate::metrics::Counts;
+use crate::mailbox::Receiver;
+use crate::microphone::{Heard, Microphone};
 use crate::pending::Pending;
-use crate::report::{Body, Report, Sink, StateReport, VoiceReport};
-use crate::senses::Heard;
-use crate::senses::camera::eye::Eye;
-use crate::senses::gate::Gate;
-use crate::senses::mailbox::Receiver;
-use crate::senses::microphone::status::Status;
-use crate::state::{Input, Limits, Machine, State};
+use crate::report::{Body, Counts, Report, Sink, State, StateReport, VoiceReport};
+use crate::state::{Input, Machine};
 use crate::turn::{Ended, Progress, Turns};
 
 /// The loop comes round at least as often.
@@ -32,96 +26,17 @@ const ROUND: Duration = Duration::from_secs(10);
 /// A loop that has not come round by then is stuck.
 const STUCK: Duration = Duration::from_secs(40);
 
-/// `[agent]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AgentConfig {
-    /// Names of the tools to offer; none: all.
-    pub tools: Option<Vec<String>>,
-    /// Rounds of tool calls for one event at most.
-    pub max_steps: usize,
-    /// A tool that takes longer has failed.
-    #[serde(with = "seconds", rename = "tool_timeout_seconds")]
-    pub tool_timeout: Duration,
-    /// Calls that the model makes in one go run side by side, so many at most.
-    pub parallel_calls: usize,
-    /// How often a call is tried again that took too long or could not reach what it needs; only where doing it twice does no harm.
-    pub retries: u32,
-    /// Whether the words of each utterance are reported too, which costs a second pass of the model.
-    pub transcribe: bool,
-    /// How long the agent waits for the work under way when it is told to end.
-    #[serde(with = "seconds", rename = "grace_seconds")]
-    pub grace: Duration,
-    /// How often `metrics` is published; 0: never.
-    #[serde(with = "seconds", rename = "metrics_seconds")]
-    pub metrics: Duration,
-    /// How long each state may last.
-    pub limits: Limits,
-}
-
-impl Default for AgentConfig {
-    fn default() -> Self {
-        Self {
-            tools: None,
-            max_steps: 3,
-            tool_timeout: Duration::from_secs(10),
-            parallel_calls: 4,
-            retries: 1,
-            transcribe: false,
-            grace: Duration::from_secs(2),
-            metrics: Duration::from_mins(1),
-            limits: Limits::default(),
-        }
-    }
-}
-
-impl AgentConfig {
-    /// Notes what cannot be used; `more` are the tools beyond the bundled ones and the board's, if all of them are known.
-    pub(crate) fn check(&self, more: Option<&[String]>, faults: &mut Faults) {
-        if !(1..=16).contains(&self.max_steps) {
-            faults.add("agent.max_steps", self.max_steps, "use a value from 1 to 16");
-        }
-        if self.tool_timeout.is_zero() {
-            faults.add("agent.tool_timeout_seconds", 0, "use more than 0");
-        }
-        if !(1..=16).contains(&self.parallel_calls) {
-            faults.add("agent.parallel_calls", self.parallel_calls, "use a value from 1 to 16");
-        }
-        if self.retries > 5 {
-            faults.add("agent.retries", self.retries, "use a value from 0 to 5");
-        }
-        let seconds = self.metrics.as_secs_f64();
-        if !(seconds == 0.0 || (1.0..=86_400.0).contains(&seconds)) {
-            let remedy = "use a value from 1 to 86400, or 0 for never";
-            faults.add("agent.metrics_seconds", seconds, remedy);
-        }
-        self.limits.check(faults);
-        let Some(more) = more else { return };
-        let known = bundled_tools();
-        let bundled = known.iter().map(|tool| tool.name.as_str());
-        let more = more.iter().map(String::as_str);
-        let names: Vec<&str> = bundled.chain(hands::TOOLS).chain(more).collect();
-        for name in self.tools.iter().flatten().filter(|name| !names.contains(&name.as_str())) {
-            faults.add(
-                "agent.tools",
-                format!("{name:?}"),
-                format!("no such tool; known are {}", names.join(", ")),
-            );
-        }
-    }
-}
-
 /// Where events come from.
 #[derive(Debug)]
 pub struct Inputs {
-    /// The microphone, if there is one.
+    /// What the microphone hears, if there is one.
     pub microphone: Option<Receiver<Heard>>,
-    /// What opens and closes it, and how it is.
-    pub ear: (Gate, Status),
-    /// The camera, if there is one.
-    pub camera: Option<Receiver<Frame>>,
-    /// What closes it.
-    pub eye: Eye,
+    /// Its switch, and how it is.
+    pub switch: Arc<dyn Microphone>,
+    /// Pictures that are worth a look, if there is a camera.
+    pub frames: Option<Receiver<Frame>>,
+    /// The camera's switch.
+    pub camera: Arc<dyn Camera>,
     /// MQTT.
     pub inbound: mpsc::Receiver<Inbound>,
 }
@@ -186,7 +101,7 @@ impl Agent {
         limits: Limits,
     ) -> Self {
         Self {
-            camera_on: inputs.camera.is_some(),
+            camera_on: inputs.frames.is_some(),
             inputs,
             turns: Arc::new(turns),
             sink,
@@ -273,7 +188,7 @@ impl Agent {
     async fn next(&mut self, stop: &CancellationToken, current: &mut Option<Current>) -> Next {
         let round = Instant::now() + ROUND;
         let tick = self.machine.deadline().map_or(round, |deadline| deadline.min(round));
-        let Inputs { microphone, camera, inbound, .. } = &mut self.inputs;
+        let Inputs { microphone, frames, inbound, .. } = &mut self.inputs;
         tokio::select! {
             biased;
             () = stop.cancelled() => Next::Stop,
@@ -281,7 +196,7 @@ impl Agent {
             () = understand(&mut self.answer) => Next::Answered,
             Some(message) = inbound.recv() => Next::Inbound(message),
             heard = receive(microphone), if self.pending.has_room_for_voice() => Next::Heard(heard),
-            seen = receive(camera), if self.pending.has_room_for_frame() => Next::Seen(seen),
+            seen = receive(frames), if self.pending.has_room_for_frame() => Next::Seen(seen),
             () = tokio::time::sleep_until(tick) => Next::Tick,
         }
     }
@@ -298,7 +213,7 @@ impl Agent {
             }
             Next::Inbound(Inbound::Set(Setting::Mute(muted))) => {
                 // The microphone is closed before anything is said of it.
-                self.inputs.ear.0.mute(muted);
+                self.inputs.switch.mute(muted);
                 if muted {
                     for event in self.pending.forget_voice() {
                         self.turns.leave_unheard(event);
@@ -307,7 +222,7 @@ impl Agent {
                 self.step(Input::Mute(muted));
             }
             Next::Inbound(Inbound::Set(Setting::Listen(held))) => {
-                self.inputs.ear.0.hold(held);
+                self.inputs.switch.hold(held);
                 self.take(Next::Inbound(Inbound::Talk(held)));
             }
             Next::Inbound(Inbound::Set(Setting::Camera(on))) => self.switch_camera(on),
@@ -361,7 +276,7 @@ impl Agent {
 
     fn see(&mut self, seen: Option<Frame>) {
         let Some(frame) = seen else {
-            self.inputs.camera = None;
+            self.inputs.frames = None;
             return;
         };
         if !self.camera_on {
@@ -380,7 +295,7 @@ impl Agent {
     fn switch_camera(&mut self, on: bool) {
         if self.camera_on != on {
             self.camera_on = on;
-            self.inputs.eye.close(!on);
+            self.inputs.camera.switch(on);
             self.report_state();
         }
     }
@@ -414,7 +329,7 @@ impl Agent {
             muted: self.machine.muted(),
             camera: self.camera_on,
             dropped,
-            microphone: self.inputs.microphone.as_ref().map(|_| self.inputs.ear.1.get()),
+            microphone: self.inputs.microphone.as_ref().map(|_| self.inputs.switch.state()),
         })));
     }
 }

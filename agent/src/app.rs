@@ -13,7 +13,8 @@ use tracing::{info, warn};
 
 use crate::agent::{Agent, Inputs};
 use crate::audit::{Audit, AuditError};
-use crate::config::Config;
+use crate::camera::Camera;
+use crate::config::{Config, Live, RuleError};
 use crate::confirm::Confirmations;
 use crate::dispatch::{self, Dispatcher, Reach};
 use crate::event::Inbound;
@@ -21,23 +22,24 @@ use crate::evidence::{Evidence, EvidenceError};
 use crate::firmware::Firmware;
 use crate::heartbeat::{Heartbeats, Pulse};
 use crate::lifetime::Lifetime;
-use crate::live::{self, Live, Settings};
+use crate::live::{self, Settings};
 use crate::memory::{self, MemoryError};
-use crate::metrics::{self, Counts, Gauges};
+use crate::metrics::{self, Gauges};
+use crate::microphone::Microphone;
 use crate::model_thread::{EngineModel, Model, ModelError, ModelHandle, ModelThread};
 use crate::mqtt::broker::{Broker, BrokerError};
 use crate::mqtt::client::{self, MqttError, Publisher};
 use crate::prompting;
-use crate::report::{Intent, Sink};
+use crate::report::{Counts, Intent, Sink};
 use crate::senses::camera::watcher::Shared;
-use crate::senses::gate::Gate;
+use crate::senses::microphone::gate::MicGate;
 use crate::senses::microphone::start_microphone;
-use crate::senses::microphone::status::Status;
 use crate::senses::{SenseError, camera};
 use crate::sight::Sight;
 use crate::toolbox::{Site, ToolboxError};
+use crate::toolset;
 use crate::turn::Turns;
-use crate::watch::{RuleError, WatchList};
+use crate::watch::WatchList;
 
 /// Requests that wait for the model at most.
 const MODEL_QUEUE: usize = 16;
@@ -112,8 +114,8 @@ impl App {
     where
         L: FnOnce() -> outpost_runtime::Result<Box<dyn Model>> + Send + 'static,
     {
-        let tools = Arc::new(dispatch::registry(config.policy.rules())?);
-        let offered = dispatch::offered(&tools, config.agent.tools.as_deref());
+        let tools = Arc::new(toolset::registry(config.policy.rules())?);
+        let offered = toolset::offered(&tools, config.agent.tools.as_deref());
         let warm_up = prompting::command(prompting::user(None, None, Some("-")), &offered, 1);
         let load_warm = move || {
             let mut model = load()?;
@@ -146,16 +148,16 @@ impl App {
     pub fn spawn(self) -> Result<Running, AppError> {
         let Self { config, started, parts, model, tools, broker } = self;
         let lifetime = Lifetime::default();
-        let ear = ear(&config);
-        let firmware = Firmware::new(&config.firmware, ear.0.clone());
-        let microphone =
-            start_microphone(&config.microphone, ear.clone(), parts.part("microphone"))?;
+        let gate = mic_gate(&config);
+        let switch: Arc<dyn Microphone> = Arc::new(gate.clone());
+        let firmware = Firmware::new(&config.firmware, switch.clone());
+        let microphone = start_microphone(&config.microphone, gate, parts.part("microphone"))?;
         let (inbound_out, inbound) = mpsc::channel::<Inbound>(INBOUND_CAPACITY);
         let address = broker.as_ref().map(Broker::address);
         let (told, pulse) = (inbound_out.clone(), parts.part("mqtt"));
         let publisher = client::connect(&config.mqtt, address, told.clone(), &lifetime, pulse)?;
         let sink: Arc<dyn Sink> = Arc::new(publisher.clone());
-        let hands = firmware.as_ref().map(Firmware::hands);
+        let board = firmware.as_ref().map(Firmware::board_tools);
         let sink = match firmware {
             Some(firmware) => firmware.start(sink, told, &lifetime),
             None => sink,
@@ -163,13 +165,13 @@ impl App {
         let settings = settings(&config, &publisher, sink.clone(), &lifetime);
         let (counts, counted) = watch::channel(Counts::default());
         let seeing = Shared::new(sink.clone(), settings.live.clone());
-        let eye = seeing.eye.clone();
+        let eye: Arc<dyn Camera> = Arc::new(seeing.latest.clone());
         let camera = camera::start(&config.camera, seeing.clone(), parts.part("camera"))?;
         let gauges = Gauges {
             camera: seeing.counters.clone(),
             counts: counted.clone(),
             model: model.handle.clone(),
-            publisher: publisher.clone(),
+            backlog: Arc::new(publisher.clone()),
             parts: parts.clone(),
             started,
         };
@@ -177,15 +179,15 @@ impl App {
         lifetime.spawn(metrics::publish(gauges, sink.clone(), live, stop));
 
         let reach =
-            Reach { sink: sink.clone(), eye: eye.clone(), model: model.handle.clone(), hands };
+            Reach { sink: sink.clone(), camera: eye.clone(), model: model.handle.clone(), board };
         let dispatcher = dispatcher(&settings, tools, reach, publisher.left())?;
         add_tools(&settings, &dispatcher, &publisher, inbound_out, &lifetime)?;
         let turns = turns(&settings, dispatcher, model.handle.clone(), seeing)?;
         let inputs = Inputs {
             microphone: microphone.map(|sense| sense.receiver),
-            ear,
-            camera: camera.map(|sense| sense.receiver),
-            eye,
+            switch,
+            frames: camera.map(|sense| sense.receiver),
+            camera: eye,
             inbound,
         };
         let agent = Agent::new(inputs, turns, sink, counts, config.agent.limits);
@@ -213,15 +215,19 @@ fn settings<'a>(
     lifetime: &Lifetime,
 ) -> Settings<'a> {
     let (live_out, live) = watch::channel(Live::of(file));
-    let (wishes, stop) = (publisher.wishes().clone(), lifetime.stop.clone());
-    lifetime.spawn(live::follow(file.clone(), wishes, live_out, sink, stop));
+    let (desired, stop) = (publisher.wishes().latest(), lifetime.stop.clone());
+    lifetime.spawn(live::follow(file.clone(), desired, live_out, sink, stop));
     Settings { file, live }
 }
 
-/// What opens and closes the microphone, and where it shows how it is.
-fn ear(config: &Config) -> (Gate, Status) {
+/// What opens and closes the microphone.
+fn mic_gate(config: &Config) -> MicGate {
     let has_button = config.firmware.push_to_talk.is_some();
-    (config.microphone.gate(has_button), Status::default())
+    if config.microphone.is_push_to_talk(has_button) {
+        MicGate::push_to_talk()
+    } else {
+        MicGate::always_open()
+    }
 }
 
 /// Adds the tools of the configuration, and lets others come.
@@ -282,7 +288,8 @@ fn turns(
     // A rule that cannot be used is said at the start.
     WatchList::new(settings.file.watch.clone())?;
     let (sink, evidence) = (seeing.sink.clone(), Evidence::open(&settings.file.evidence)?);
-    let sight = Sight::new(model.clone(), seeing, evidence, settings.file);
+    let camera: (Arc<dyn Camera>, _) = (Arc::new(seeing.latest), seeing.counters);
+    let sight = Sight::new(model.clone(), camera, evidence, sink.clone(), settings);
     Ok(Turns::new(model, dispatcher, sight, sink, settings))
 }
 

@@ -3,9 +3,10 @@
 use outpost_runtime::{Request, ToolSpec, media};
 use tokio::sync::mpsc;
 
+use crate::event::Task;
 use crate::event::{Ask, EventId};
 use crate::report::{Body, DeltaReport, Report, Sink};
-use crate::tasks::{Given, Lacking, Task};
+use crate::tasks::{Given, Lacking};
 
 /// A question that cannot be put to the model, through the fault of whoever asked.
 #[derive(Debug, thiserror::Error)]

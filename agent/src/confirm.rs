@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::event::Consent;
 use crate::event::Origin;
 use crate::report::{Body, ConfirmReport, Report, ReportId, Sink};
 
@@ -46,15 +47,6 @@ impl Decision {
             Self::Silence => "none",
         }
     }
-}
-
-/// An answer to a question.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Consent {
-    /// The call that is agreed to; none: the one that waits.
-    pub call: Option<String>,
-    /// Whether it may be carried out.
-    pub yes: bool,
 }
 
 /// The questions. Clones are the same.
@@ -140,22 +132,9 @@ impl Confirmations {
     }
 }
 
-/// Whether somebody who spoke said one of these, and nothing else.
-pub fn is_yes(said: &str, yes: &[String]) -> bool {
-    let said = plain(said);
-    !said.is_empty() && yes.iter().any(|words| plain(words) == said)
-}
-
-fn plain(text: &str) -> String {
-    let words = text.split(|letter: char| !letter.is_alphanumeric());
-    let words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
-    words.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::PolicyConfig;
     use crate::report::Intent;
 
     #[derive(Debug, Default)]
@@ -215,18 +194,5 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_secs(1), dropped).await.is_err());
         assert!(!confirmations.answer(&bare(true)));
         assert_eq!(said.0.lock().unwrap().last(), Some(&None));
-    }
-
-    #[test]
-    fn only_a_clear_yes_is_one() {
-        let yes = PolicyConfig::default().yes;
-        for said in ["Yes.", " yes, please!", "YEAH", "Go ahead.", "do it"] {
-            assert!(is_yes(said, &yes), "{said}");
-        }
-        for said in
-            ["", "...", "no", "yes no", "yes but not now", "yesterday", "do not do it", "ja"]
-        {
-            assert!(!is_yes(said, &yes), "{said}");
-        }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use jiff::Timestamp;
 use outpost_runtime::{Audio, Image, ToolCall};
+use serde::Deserialize;
 
-use crate::confirm::Consent;
 pub use crate::id::EventId;
-use crate::tasks::Task;
 
 /// Something that happened, with its id and time.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +108,36 @@ pub struct Ask {
     pub call: Option<Box<ToolCall>>,
 }
 
+/// What to do with the media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Answer in words; no tool is offered.
+    Chat,
+    /// Call tools, for a written or spoken command.
+    Call,
+    /// Read the text in a picture.
+    Ocr,
+    /// Describe a chart in a picture.
+    Chart,
+    /// Turn a table in a picture into Markdown.
+    Table,
+    /// Compare pictures.
+    Compare,
+    /// Summarize a video clip.
+    Video,
+    /// Write down what is said.
+    Transcribe,
+    /// Translate what is said.
+    Translate,
+    /// Answer a spoken question, about a picture if there is one.
+    SpeechQa,
+    /// Summarize what is said, up to half an hour.
+    Summarize,
+    /// Describe what is heard.
+    Audio,
+}
+
 /// Where an asker wants the answer, as MQTT 5 has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RespondTo {
@@ -188,4 +218,13 @@ impl Origin {
             Self::Camera | Self::Tool => outpost_tools::Origin::Untrusted,
         }
     }
+}
+
+/// An answer to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consent {
+    /// The call that is agreed to; none: the one that waits.
+    pub call: Option<String>,
+    /// Whether it may be carried out.
+    pub yes: bool,
 }

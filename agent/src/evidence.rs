@@ -7,39 +7,14 @@ use std::path::{Path, PathBuf};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageError};
 use outpost_runtime::Image;
-use serde::Deserialize;
 
-use crate::config::Faults;
+use crate::config::EvidenceConfig;
 use crate::report::ReportId;
 
 /// A longer picture fits no MQTT packet of ours, bytes.
 const MAX_JPEG: usize = 1_000_000;
 /// JPEG qualities, best first; the first that keeps a picture below [`MAX_JPEG`] is taken.
 const QUALITIES: [u8; 4] = [85, 70, 50, 25];
-
-/// `[evidence]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EvidenceConfig {
-    /// Where pictures of alerts are kept; none: `evidence` in the state directory that systemd gives the service, else nowhere.
-    pub folder: Option<PathBuf>,
-    /// All of them together, megabytes; beyond that the oldest is deleted.
-    pub limit_mb: u64,
-}
-
-impl Default for EvidenceConfig {
-    fn default() -> Self {
-        Self { folder: None, limit_mb: 200 }
-    }
-}
-
-impl EvidenceConfig {
-    pub(crate) fn check(&self, faults: &mut Faults) {
-        if self.limit_mb == 0 {
-            faults.add("evidence.limit_mb", 0, "use 1 or more");
-        }
-    }
-}
 
 /// A picture that cannot be kept or shown.
 #[derive(Debug, thiserror::Error)]

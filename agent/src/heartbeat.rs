@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::report::Health;
+
 /// What a part promised last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Promise {
@@ -16,36 +18,6 @@ enum Promise {
     Word(Instant),
     /// It panicked, and can keep no promise.
     Broken,
-}
-
-/// How a part is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// It waits for work.
-    Waiting,
-    /// It is at work, and has time.
-    Working,
-    /// It should have been heard of by now.
-    Late,
-    /// It panicked.
-    Dead,
-}
-
-impl Health {
-    /// The name in reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Working => "working",
-            Self::Late => "late",
-            Self::Dead => "dead",
-        }
-    }
-
-    /// Whether the part does what it should.
-    pub fn is_well(self) -> bool {
-        matches!(self, Self::Waiting | Self::Working)
-    }
 }
 
 /// All parts of a daemon; clones are the same list.

@@ -18,7 +18,7 @@ use tracing::{error, info};
 
 use crate::event::Origin;
 use crate::heartbeat::Pulse;
-use crate::metrics::ModelStats;
+use crate::report::ModelStats;
 
 /// A request that is still at work so long after its deadline is stuck.
 const STUCK: Duration = Duration::from_secs(30);
@@ -420,10 +420,21 @@ fn serve(shared: &Shared, mut model: Box<dyn Model>) {
         if matches!(answer, Err(ModelError::Internal(_))) {
             model.forget();
         }
-        shared.lock().stats.count(&answer);
+        count(&mut shared.lock().stats, &answer);
         job.answer(answer);
     }
     info!("the model thread ends");
+}
+
+fn count(stats: &mut ModelStats, answer: &Result<Generation, ModelError>) {
+    match answer {
+        Ok(generation) => {
+            stats.answered += 1;
+            stats.tokens += generation.usage.new_tokens as u64;
+            stats.decode += generation.usage.decode;
+        }
+        Err(_) => stats.failed += 1,
+    }
 }
 
 /// Passes on text without waiting; what finds no room goes with the next piece.

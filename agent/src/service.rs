@@ -9,7 +9,7 @@ use tokio::time::{Instant, interval};
 use tracing::{debug, error, info};
 
 use crate::heartbeat::Heartbeats;
-use crate::metrics::Counts;
+use crate::report::Counts;
 
 /// How often more time is asked for while the model is loaded, and how much.
 const LOADING: Duration = Duration::from_secs(5);

@@ -8,19 +8,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::config::Config;
+use crate::camera::{Camera, Counters};
+use crate::config::{AgreementConfig, Answer, Live};
 use crate::dispatch::Dispatcher;
 use crate::event::{Event, EventId, Frame, Origin};
 use crate::evidence::{Evidence, EvidenceError};
-use crate::live::Live;
+use crate::live::Settings;
 use crate::model_thread::{ModelError, ModelHandle};
+use crate::ocr::read_text;
 use crate::prompting;
 use crate::report::{AlertReport, Body, CameraReport, EvidenceReport, Report, Sink};
-use crate::senses::camera::counters::Counters;
-use crate::senses::camera::eye::Eye;
-use crate::senses::camera::watcher::Shared;
-use crate::watch::agreement::{Agreement, AgreementConfig, Verdict};
-use crate::watch::{Answer, Match, Now, WatchList};
+use crate::watch::agreement::{Agreement, Verdict};
+use crate::watch::{Match, Now, WatchList};
 
 /// How long the next picture of the same scene is waited for.
 const NEXT_PICTURE: Duration = Duration::from_secs(3);
@@ -29,7 +28,7 @@ const NEXT_PICTURE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Sight {
     model: ModelHandle,
-    eye: Eye,
+    camera: Arc<dyn Camera>,
     counters: Arc<Counters>,
     agreement: AgreementConfig,
     live: tokio::sync::watch::Receiver<Live>,
@@ -58,21 +57,22 @@ pub struct Seen {
 }
 
 impl Sight {
-    /// Looks that ask `model`, see further pictures of a scene through the camera's eye, and watch for what the settings in force
+    /// Looks that ask `model`, see further pictures of a scene through the camera, and watch for what the settings in force
     /// say.
     pub fn new(
         model: ModelHandle,
-        camera: Shared,
+        (camera, counters): (Arc<dyn Camera>, Arc<Counters>),
         evidence: Option<Evidence>,
-        config: &Config,
+        sink: Arc<dyn Sink>,
+        settings: &Settings<'_>,
     ) -> Self {
-        let Shared { eye, counters, sink, live } = camera;
+        let Settings { file: config, live } = settings;
         Self {
             model,
-            eye,
+            camera,
             counters,
             agreement: config.camera.agreement(),
-            live,
+            live: live.clone(),
             watch: Mutex::default(),
             evidence,
             sink,
@@ -193,7 +193,7 @@ impl Sight {
             if verdict != Verdict::Undecided {
                 break verdict;
             }
-            match self.eye.newer(frame.number, NEXT_PICTURE).await {
+            match self.camera.newer(frame.number, NEXT_PICTURE).await {
                 Some(newer) => frame = newer,
                 None => break agreement.finish(),
             }
@@ -252,20 +252,4 @@ impl Sight {
 
 fn now() -> Now {
     Now { instant: Instant::now(), local: Zoned::now().datetime() }
-}
-
-/// The text in a picture; none where there is none.
-///
-/// # Errors
-/// When the model does not answer.
-pub async fn read_text(
-    model: &ModelHandle,
-    origin: Origin,
-    frame: Frame,
-    max_new_tokens: usize,
-    deadline: Duration,
-) -> Result<Option<String>, ModelError> {
-    let request = prompting::read_image(frame.image, max_new_tokens);
-    let generation = model.generate(origin, request, deadline).await?;
-    Ok(prompting::text_read(&generation.text).map(str::to_owned))
 }

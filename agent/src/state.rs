@@ -1,46 +1,9 @@
 //! The agent's state machine. Pure: time is an argument, and what is to be done comes back as [`Effects`].
 
-use std::time::Duration;
-
-use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::config::{Faults, seconds};
-
-/// What the agent does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum State {
-    /// It waits for something to happen.
-    Idle,
-    /// Someone speaks.
-    Listening,
-    /// The model works on an event.
-    Thinking,
-    /// Tools are running.
-    Acting,
-    /// It waits, but not for speech.
-    Muted,
-    /// The last event could not be handled; it goes on by itself after a while.
-    Error,
-}
-
-impl State {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Idle, Self::Listening, Self::Thinking, Self::Acting, Self::Muted, Self::Error];
-
-    /// The name in reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Listening => "listening",
-            Self::Thinking => "thinking",
-            Self::Acting => "acting",
-            Self::Muted => "muted",
-            Self::Error => "error",
-        }
-    }
-}
+use crate::config::Limits;
+use crate::report::State;
 
 /// What the state machine is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,49 +26,6 @@ pub enum Input {
     Mute(bool),
     /// Time passed.
     Tick,
-}
-
-/// `[agent.limits]`: how long each state may last. There is none for the states at rest, `idle` and `muted`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Speech without an end.
-    #[serde(with = "seconds", rename = "listening_seconds")]
-    pub listening: Duration,
-    /// One pass of the model.
-    #[serde(with = "seconds", rename = "thinking_seconds")]
-    pub thinking: Duration,
-    /// One round of tools.
-    #[serde(with = "seconds", rename = "acting_seconds")]
-    pub acting: Duration,
-    /// The error is shown for this long.
-    #[serde(with = "seconds", rename = "error_seconds")]
-    pub error: Duration,
-}
-
-impl Limits {
-    pub(crate) fn check(&self, faults: &mut Faults) {
-        let limits = [
-            ("listening", self.listening),
-            ("thinking", self.thinking),
-            ("acting", self.acting),
-            ("error", self.error),
-        ];
-        for (state, _) in limits.iter().filter(|(_, limit)| limit.is_zero()) {
-            faults.add(format!("agent.limits.{state}_seconds"), 0, "use more than 0");
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            listening: Duration::from_mins(1),
-            thinking: Duration::from_mins(2),
-            acting: Duration::from_mins(1),
-            error: Duration::from_secs(5),
-        }
-    }
 }
 
 /// What the caller has to do after a step.
@@ -191,6 +111,8 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn machine(state: State, now: Instant) -> Machine {

@@ -6,39 +6,9 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use outpost_runtime::{Audio, Image, Request, ToolSpec};
-use serde::Deserialize;
 
+use crate::event::Task;
 use crate::prompting::{self, READ_IMAGE, TRANSCRIBE};
-
-/// What to do with the media.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Task {
-    /// Answer in words; no tool is offered.
-    Chat,
-    /// Call tools, for a written or spoken command.
-    Call,
-    /// Read the text in a picture.
-    Ocr,
-    /// Describe a chart in a picture.
-    Chart,
-    /// Turn a table in a picture into Markdown.
-    Table,
-    /// Compare pictures.
-    Compare,
-    /// Summarize a video clip.
-    Video,
-    /// Write down what is said.
-    Transcribe,
-    /// Translate what is said.
-    Translate,
-    /// Answer a spoken question, about a picture if there is one.
-    SpeechQa,
-    /// Summarize what is said, up to half an hour.
-    Summarize,
-    /// Describe what is heard.
-    Audio,
-}
 
 /// A language that the model hears and speech is translated into, after the model card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,19 +11,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::asked;
-use crate::confirm::{Consent, is_yes};
+use crate::config::Live;
 use crate::dispatch::{Cause, Dispatcher};
+use crate::event::Consent;
 use crate::event::{Ask, Event, EventId, Origin, Payload, Utterance};
-use crate::live::{Live, Settings};
+use crate::live::Settings;
 use crate::model_thread::ModelHandle;
 use crate::prompting;
 use crate::repeats::{Repeat, Repeats};
+use crate::report::Unheard;
 use crate::report::{
     AnswerReport, Body, CameraReport, Report, ReportId, Sink, VoiceOutcome, VoiceReport,
 };
-use crate::senses::microphone::Unheard;
-use crate::senses::microphone::attention::is_said;
 use crate::sight::Sight;
+use crate::transcript::is_said;
+use crate::transcript::is_yes;
 
 /// Pieces of an answer that wait to be told; where they are full, the pieces get longer.
 const PIECES: usize = 16;

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
+use outpost_agent::config::MqttConfig;
+use outpost_agent::config::Version;
 use outpost_agent::event::{EventId, Inbound, Origin};
 use outpost_agent::heartbeat::Heartbeats;
 use outpost_agent::lifetime::Lifetime;
-use outpost_agent::mqtt::MqttConfig;
 use outpost_agent::mqtt::client::{self, LinkStatus, Publisher};
-use outpost_agent::mqtt::config::Version;
 use outpost_agent::report::{AnswerReport, Body, Outcome, Report, ReportId, ToolReport};
 use serde_json::{Map, json};
 use tokio::sync::mpsc;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use outpost_agent::config::Pace;
 use outpost_agent::model_dir;
-use outpost_agent::senses::Pace;
 use outpost_agent::senses::files::FileMicrophone;
 use outpost_runtime::import::{ImportOptions, import};
 use outpost_runtime::media::{read_image, read_wav};

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use outpost_agent::config::Config;
+use outpost_agent::config::RuleConfig;
+use outpost_agent::config::Vad;
 use outpost_agent::mqtt::subscriber::Received;
-use outpost_agent::policy::RuleConfig;
-use outpost_agent::senses::microphone::judge::Vad;
 use outpost_firmware_bridge::simulator::{Bench, Deed, Seen, Simulator};
 use outpost_firmware_bridge::wire::{AgentState, Cue};
 use outpost_tests::daemon::{Daemon, Line, Script};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use outpost_agent::config::Config;
-use outpost_agent::policy::RuleConfig;
+use outpost_agent::config::RuleConfig;
 use outpost_agent::prompting;
 use outpost_runtime::prompt::{RowCount, render};
 use outpost_runtime::tokenizer::Tokenizer;

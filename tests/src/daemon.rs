@@ -8,7 +8,7 @@ use std::time::Duration;
 use outpost_agent::app::{App, AppError, Running};
 use outpost_agent::config::Config;
 use outpost_agent::model_thread::Model;
-use outpost_agent::mqtt::payload::Message;
+use outpost_agent::mqtt::message::Message;
 use outpost_agent::mqtt::subscriber::{Received, Subscriber};
 use outpost_runtime::{Error, Finish, Generation, Request, Stop, ToolCall, Usage};
 use outpost_tools::{AddError, Registry};

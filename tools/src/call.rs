@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::registry::Entry;
-use crate::tool::{Context, Definition, ErrorKind, ToolError, ToolOutcome};
+use crate::tool::{Callable, Context, Definition, ErrorKind, ToolError, ToolOutcome};
 
 /// The pause before a call is tried again; twice as long before each further time.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -34,13 +33,14 @@ impl Unconfirmed {
 
 /// The right to carry out one call once.
 pub struct Permit {
-    pub(crate) entry: Arc<Entry>,
+    pub(crate) definition: Definition,
+    pub(crate) tool: Arc<dyn Callable>,
     pub(crate) arguments: Value,
 }
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("tool", &self.entry.name()).finish_non_exhaustive()
+        f.debug_struct("Permit").field("tool", &self.definition.spec.name).finish_non_exhaustive()
     }
 }
 
@@ -63,7 +63,7 @@ impl Patience {
 impl Permit {
     /// What is known of the tool.
     pub fn definition(&self) -> &Definition {
-        &self.entry.definition
+        &self.definition
     }
 
     /// Carries out the call.
@@ -75,7 +75,7 @@ impl Permit {
         context: &Context,
         patience: Patience,
     ) -> Result<ToolOutcome, ToolError> {
-        let Definition { idempotent, limit, .. } = self.entry.definition;
+        let Definition { idempotent, limit, .. } = self.definition;
         let limit = limit.unwrap_or(patience.limit);
         let retries = if idempotent { patience.retries } else { 0 };
         let mut pause = PAUSE;
@@ -91,9 +91,9 @@ impl Permit {
     }
 
     async fn attempt(&self, context: &Context, limit: Duration) -> Result<ToolOutcome, ToolError> {
-        let call = self.entry.tool.call(self.arguments.clone(), context);
+        let call = self.tool.call(self.arguments.clone(), context);
         tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
-            let text = format!("{} took longer than {limit:?}", self.entry.name());
+            let text = format!("{} took longer than {limit:?}", self.definition.spec.name);
             Err(ToolError::new(ErrorKind::Timeout, text))
         })
     }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::policy::{Origin, PolicyRules, ToolRule};
     use crate::registry::Registry;
-    use crate::tool::{BoxFuture, Callable, Class, House, Spec};
+    use crate::tool::{BoxFuture, Class, House, Spec};
 
     /// Fails in these ways, one after the other; none: it never ends. Then it works.
     #[derive(Debug, Clone, Default)]

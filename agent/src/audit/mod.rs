@@ -13,46 +13,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::audit::log::Log;
-use crate::config::Faults;
+use crate::config::AuditConfig;
 use crate::report::{Intent, Outcome};
 
 /// What stands in the place of a secret.
 const HIDDEN: &str = "***";
-
-/// `[audit]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuditConfig {
-    /// The file; none: `audit.jsonl` in the state directory that systemd gives the service, else nowhere.
-    pub path: Option<PathBuf>,
-    /// A file that has grown so far is set aside, MiB.
-    pub max_mib: u64,
-    /// How many files that were set aside are kept.
-    pub keep: u32,
-    /// Names of arguments whose values are not written down.
-    pub redact: Vec<String>,
-}
-
-impl Default for AuditConfig {
-    fn default() -> Self {
-        Self { path: None, max_mib: 8, keep: 4, redact: Vec::new() }
-    }
-}
-
-impl AuditConfig {
-    pub(crate) fn check(&self, faults: &mut Faults) {
-        if !(1..=1024).contains(&self.max_mib) {
-            faults.add("audit.max_mib", self.max_mib, "use a value from 1 to 1024");
-        }
-        if self.keep > 100 {
-            faults.add("audit.keep", self.keep, "use a value from 0 to 100");
-        }
-    }
-}
 
 /// The file cannot be opened.
 #[derive(Debug, thiserror::Error)]

@@ -10,10 +10,11 @@ use outpost_runtime::{Generation, Image, Request, Stop, Usage};
 use serde_json::{Value, json};
 
 use crate::config::{Encoders, Kv, ModelConfig};
-use crate::dispatch::bundled_tools;
+use crate::event::Task;
 use crate::memory::engine_options;
 use crate::model_thread::{EngineModel, Model as _};
-use crate::tasks::{Given, Pair, Task, split_transcript};
+use crate::tasks::{Given, Pair, split_transcript};
+use crate::toolset::bundled_tools;
 
 /// Ask the model something: text, sound, pictures, or several of them.
 ///

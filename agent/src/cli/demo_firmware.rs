@@ -12,12 +12,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::demo::{DEVICE, Expected, describe, sound_length};
+use super::demo_report::{DEVICE, Expected, describe, sound_length};
 use super::firmware_sim;
 use crate::app::App;
 use crate::config::Config;
-use crate::dispatch::bundled_tools;
 use crate::mqtt::subscriber::{Received, Subscriber};
+use crate::toolset::bundled_tools;
 
 /// The button is pressed this long after the board is there.
 const PAUSE: Duration = Duration::from_millis(500);

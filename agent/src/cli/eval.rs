@@ -11,11 +11,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::config::ModelConfig;
-use crate::dispatch::bundled_tools;
 use crate::memory::engine_options;
 use crate::model_thread::{EngineModel, Model as _};
 use crate::prompting;
 use crate::score::{ErrorRate, plain_words};
+use crate::toolset::bundled_tools;
 
 /// Measure a model on a manifest: exact tool calls, word and character error rates.
 #[derive(Debug, clap::Args)]

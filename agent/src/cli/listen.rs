@@ -9,13 +9,15 @@ use outpost_runtime::audio::RATE;
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::config::MicrophoneConfig;
+use crate::config::Pace;
+use crate::config::Vad;
+use crate::microphone::Heard;
+use crate::report::{MicrophoneState, Presence};
 use crate::senses::AudioSource;
-use crate::senses::Pace;
 use crate::senses::microphone::ear::Ear;
-use crate::senses::microphone::judge::Vad;
 use crate::senses::microphone::meter::Meter;
-use crate::senses::microphone::status::{MicrophoneState, Presence};
-use crate::senses::microphone::{Heard, MicrophoneConfig, open};
+use crate::senses::microphone::open;
 
 /// A device that is not there after this many reads without sound is given up.
 const MOST_SILENT_READS: usize = 20;

@@ -8,10 +8,12 @@ use image::RgbImage;
 use outpost_runtime::Image;
 use serde_json::json;
 
+use crate::config::CameraConfig;
 use crate::config::Config;
-use crate::senses::camera::area::blacken;
-use crate::senses::camera::config::CameraConfig;
-use crate::senses::camera::pixels::{FrameError, PixelFormat, to_image};
+use crate::config::PixelFormat;
+use crate::senses::camera::area::{blacken, crop};
+use crate::senses::camera::negotiate::Wish;
+use crate::senses::camera::pixels::{FrameError, to_image};
 use crate::senses::camera::raw::{RawCamera as _, RawStream};
 use crate::senses::camera::v4l2::V4l2Camera;
 
@@ -53,11 +55,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(device) = config.device.clone() else {
         bail!("no camera: give --device, or a configuration with camera.device")
     };
-    let mut stream = V4l2Camera::new(device.clone(), config.wish()).open()?;
+    let mut stream = V4l2Camera::new(device.clone(), Wish::from(&config)).open()?;
     let (format, image, damaged) = take(stream.as_mut(), config.warm_up)?;
     let image = blacken(image, &config.privacy);
     let image = match config.region {
-        Some(region) => region.crop(&image),
+        Some(region) => crop(&image, region),
         None => image,
     };
     if let Some(path) = &args.save {

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use outpost_tools::mcp::server::serve;
 
 use crate::config::Config;
-use crate::mqtt::MqttConfig;
+use crate::config::MqttConfig;
 use crate::toolbox::relay::Relay;
 
 const INSTRUCTIONS: &str = "The tools of a device with a microphone, a camera and a house around it. `ask` puts a question or a \

@@ -4,6 +4,7 @@ mod ask;
 mod chat;
 mod demo;
 mod demo_firmware;
+mod demo_report;
 mod doctor;
 mod eval;
 mod firmware_sim;

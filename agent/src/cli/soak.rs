@@ -8,9 +8,9 @@ use anyhow::{Context as _, bail};
 use outpost_runtime::audio::at_16_khz;
 use outpost_runtime::media::read_wav;
 
+use crate::config::EndpointConfig;
+use crate::config::Vad;
 use crate::memory::resident;
-use crate::senses::endpoint::EndpointConfig;
-use crate::senses::microphone::judge::Vad;
 use crate::senses::soak::{Day, Tally};
 
 /// Run hours of simulated sound through the endpointing: commands missed, false alarms, memory.

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::ValueEnum as _;
 
-use crate::tasks::{Pair, Task};
+use crate::event::Task;
+use crate::tasks::Pair;
 
 /// List the tasks of `outpost ask --task`, and the language pairs of its translations.
 #[derive(Debug, clap::Args)]

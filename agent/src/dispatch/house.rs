@@ -9,13 +9,13 @@ use outpost_tools::{Board, ErrorKind, House, ToolError};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::camera::Camera;
+use crate::config::Live;
 use crate::event::Origin;
-use crate::firmware::hands::Hands;
-use crate::live::Live;
 use crate::model_thread::ModelHandle;
+use crate::ocr::read_text;
 use crate::report::{AlertReport, Body, CommandReport, Report, ReportId, Sink, TimerReport};
-use crate::senses::camera::eye::Eye;
-use crate::sight::read_text;
+use crate::toolset::BoardTools;
 
 /// Tokens of a text that the camera sees, at most.
 const MAX_TEXT_TOKENS: usize = 64;
@@ -25,12 +25,12 @@ const MAX_TEXT_TOKENS: usize = 64;
 pub struct Reach {
     /// Takes reports and commands.
     pub sink: Arc<dyn Sink>,
-    /// What the camera sees.
-    pub eye: Eye,
+    /// The camera.
+    pub camera: Arc<dyn Camera>,
     /// Reads it.
     pub model: ModelHandle,
     /// The board, if there is one.
-    pub hands: Option<Hands>,
+    pub board: Option<Arc<dyn BoardTools>>,
 }
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Home {
     async fn read_camera(&self) -> Result<Option<String>, ToolError> {
         let no_picture =
             || ToolError::new(ErrorKind::Failed, "the camera is off or has no picture yet");
-        let frame = self.reach.eye.look().ok_or_else(no_picture)?;
+        let frame = self.reach.camera.latest().ok_or_else(no_picture)?;
         let deadline = self.live.borrow().tool_timeout;
         read_text(&self.reach.model, Origin::Voice, frame, MAX_TEXT_TOKENS, deadline).await.map_err(
             |error| ToolError {
@@ -92,6 +92,6 @@ impl House for CallHouse {
     }
 
     fn board(&self) -> Option<&dyn Board> {
-        self.home.reach.hands.as_ref().map(|hands| hands as &dyn Board)
+        self.home.reach.board.as_deref().map(|board| board as &dyn Board)
     }
 }

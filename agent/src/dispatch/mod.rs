@@ -7,11 +7,8 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use outpost_runtime::{ToolCall, ToolSpec};
-use outpost_tools::builtin::{add_board, profile};
-use outpost_tools::devices::Devices;
 use outpost_tools::{
-    AddError, Context, ErrorKind, Judged, Moment, Patience, Permit, PolicyRules, Registry,
-    ToolError, ToolOutcome,
+    Context, ErrorKind, Judged, Moment, Patience, Permit, Registry, ToolError, ToolOutcome,
 };
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
@@ -20,53 +17,18 @@ pub(crate) use crate::dispatch::account::report_left;
 pub use crate::dispatch::house::Reach;
 
 use crate::audit::Audit;
+use crate::config::Live;
 use crate::confirm::{Confirmations, Decision, Question};
 use crate::dispatch::account::Account;
 use crate::dispatch::house::{CallHouse, Home};
 use crate::event::{EventId, Origin};
-use crate::firmware::hands::{self, Hands};
-use crate::live::{Live, Settings};
+use crate::live::Settings;
 use crate::report::{AlertReport, Body, Report};
+use crate::toolset::offered;
 use crate::watch::Match;
 
 /// The tool by which the camera brings in text.
 const READ_CAMERA: &str = "read_camera";
-
-/// The tools of the bundled profile, as the model is told of them.
-pub fn bundled_tools() -> Vec<ToolSpec> {
-    profile(PolicyRules::default(), &Devices::default())
-        .map(|registry| specs(&registry))
-        .unwrap_or_default()
-}
-
-/// The tools that every agent has: the bundled profile and those for a board, under these rules.
-///
-/// # Errors
-/// When two tools have one name.
-pub fn registry(rules: PolicyRules) -> Result<Registry, AddError> {
-    let registry = profile(rules, &Devices::default())?;
-    add_board(&registry)?;
-    Ok(registry)
-}
-
-/// The tools of a registry, as the model is told of them, as far as the configuration offers them. Those for a board depend on
-/// the board and are not among them.
-pub fn offered(registry: &Registry, allowed: Option<&[String]>) -> Vec<ToolSpec> {
-    let may = |spec: &ToolSpec| {
-        !hands::TOOLS.contains(&spec.name.as_str())
-            && allowed.is_none_or(|allowed| allowed.contains(&spec.name))
-    };
-    specs(registry).into_iter().filter(may).collect()
-}
-
-fn specs(registry: &Registry) -> Vec<ToolSpec> {
-    let spec = |spec: outpost_tools::Spec| ToolSpec {
-        name: spec.name,
-        description: spec.description,
-        schema: spec.schema,
-    };
-    registry.specs().into_iter().map(spec).collect()
-}
 
 /// What led to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +111,7 @@ impl Dispatcher {
             known.iter().any(|spec| spec.name == tool.name)
                 && allowed.as_ref().is_none_or(|allowed| allowed.contains(&tool.name))
         };
-        let board = self.home.reach.hands.as_ref().map(Hands::offered).unwrap_or_default();
+        let board = self.home.reach.board.as_ref().map(|board| board.offered()).unwrap_or_default();
         let board = board.into_iter().filter(may);
         offered(&self.registry, allowed.as_deref()).into_iter().chain(board).collect()
     }

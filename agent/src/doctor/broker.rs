@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::config::MqttConfig;
 use crate::doctor::Finding;
-use crate::mqtt::MqttConfig;
 
 const AREA: &str = "mqtt";
 /// A broker that takes longer to accept a connection is as good as away.

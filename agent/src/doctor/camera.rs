@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use crate::config::PixelFormat;
 use crate::doctor::{Finding, Verdict};
 use crate::senses::camera::negotiate::Mode;
-use crate::senses::camera::pixels::PixelFormat;
 use crate::senses::camera::probe::{Probe, probe};
 
 const AREA: &str = "camera";

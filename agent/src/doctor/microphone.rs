@@ -2,11 +2,12 @@
 
 use outpost_runtime::audio::RATE;
 
+use crate::config::MicrophoneConfig;
 use crate::doctor::Finding;
+use crate::report::{MicrophoneState, Presence};
 use crate::senses::microphone::meter::Meter;
+use crate::senses::microphone::open;
 use crate::senses::microphone::pcm::IN_USE;
-use crate::senses::microphone::status::{MicrophoneState, Presence};
-use crate::senses::microphone::{MicrophoneConfig, open};
 
 const AREA: &str = "sound";
 /// Sound that is listened to: more than it takes to tell a microphone that is switched off.

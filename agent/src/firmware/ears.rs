@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::microphone::Microphone;
 use outpost_firmware_bridge::host::{Board, Status};
 use outpost_firmware_bridge::wire::{Ask, Function, InputKind, Message, Reading, Version};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::confirm::Consent;
+use crate::event::Consent;
 use crate::event::{self, Inbound};
 use crate::firmware::follower::transaction;
 use crate::firmware::function_name;
 use crate::report::{BoardReport, BoardState, Body, InputReport, ReadingReport, Report, Sink};
-use crate::senses::gate::Gate;
 
 /// Readings of one channel are reported this far apart at least.
 const READING_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ pub(super) struct Ears {
     sink: Arc<dyn Sink>,
     inbound: mpsc::Sender<Inbound>,
     buttons: Buttons,
-    gate: Gate,
+    microphone: Arc<dyn Microphone>,
     reported: Option<BoardReport>,
     read: BTreeMap<u8, Instant>,
 }
@@ -47,10 +47,10 @@ impl Ears {
         board: Board,
         sink: Arc<dyn Sink>,
         inbound: mpsc::Sender<Inbound>,
-        (buttons, gate): (Buttons, Gate),
+        (buttons, microphone): (Buttons, Arc<dyn Microphone>),
     ) -> Self {
         let read = BTreeMap::new();
-        Self { board, sink, inbound, buttons, gate, reported: None, read }
+        Self { board, sink, inbound, buttons, microphone, reported: None, read }
     }
 
     /// Runs until told to stop or until the link has ended.
@@ -119,14 +119,14 @@ impl Ears {
     }
 
     async fn talk(&self, held: bool) {
-        self.gate.hold(held);
+        self.microphone.hold(held);
         self.inbound.send(Inbound::Talk(held)).await.ok();
     }
 
     /// The microphone is closed here and now; the agent hears of it as of any other change.
     async fn toggle_mute(&self) {
-        let muted = !self.gate.is_muted();
-        self.gate.mute(muted);
+        let muted = !self.microphone.is_muted();
+        self.microphone.mute(muted);
         self.inbound.send(Inbound::Set(event::Setting::Mute(muted))).await.ok();
     }
 

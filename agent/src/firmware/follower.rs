@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::firmware::hands::{action, is_actuator};
+use crate::report::State;
 use crate::report::{AnswerReport, Body, CommandReport, Intent, Report, Sink, StateReport};
-use crate::state::State;
 
 /// Commands of the house that wait for the board at most; beyond that they are dropped, and that is said.
 const ORDERS: usize = 16;

@@ -7,10 +7,9 @@ use outpost_tools::builtin::add_board;
 use outpost_tools::tool::BoxFuture;
 use outpost_tools::{ErrorKind, PolicyRules, Registry, ToolError};
 
-/// The tools of a board, whichever it is.
-pub const TOOLS: [&str; 2] = ["read_sensor", "set_actuator"];
+use crate::toolset::BoardTools;
 
-/// The argument that names the channel, for each of [`TOOLS`].
+/// The argument that names the channel, for each of [`BOARD_TOOLS`].
 const ARGUMENTS: [&str; 2] = ["sensor", "actuator"];
 
 /// Reaches the sensors and actuators of a board.
@@ -22,25 +21,6 @@ pub struct Hands {
 impl Hands {
     pub(super) fn new(board: Board) -> Self {
         Self { board }
-    }
-
-    /// The tools that the board as it is now has a channel for, with the names of these channels.
-    pub fn offered(&self) -> Vec<ToolSpec> {
-        let registry = Registry::new(PolicyRules::default());
-        if add_board(&registry).is_err() {
-            return Vec::new();
-        }
-        let names = [self.names(is_sensor), self.names(is_actuator)];
-        let specs = registry.specs();
-        let with_names = specs.iter().zip(ARGUMENTS).zip(names);
-        with_names
-            .filter(|(_, names)| !names.is_empty())
-            .map(|((spec, argument), names)| {
-                let mut schema = spec.schema.clone();
-                schema["properties"][argument]["enum"] = names.into();
-                ToolSpec { name: spec.name.clone(), description: spec.description.clone(), schema }
-            })
-            .collect()
     }
 
     fn names(&self, is: impl Fn(Function) -> bool) -> Vec<String> {
@@ -57,6 +37,26 @@ impl Hands {
             ErrorKind::Failed,
             format!("the board has no {what} {name:?}; it has {known}"),
         )
+    }
+}
+
+impl BoardTools for Hands {
+    fn offered(&self) -> Vec<ToolSpec> {
+        let registry = Registry::new(PolicyRules::default());
+        if add_board(&registry).is_err() {
+            return Vec::new();
+        }
+        let names = [self.names(is_sensor), self.names(is_actuator)];
+        let specs = registry.specs();
+        let with_names = specs.iter().zip(ARGUMENTS).zip(names);
+        with_names
+            .filter(|(_, names)| !names.is_empty())
+            .map(|((spec, argument), names)| {
+                let mut schema = spec.schema.clone();
+                schema["properties"][argument]["enum"] = names.into();
+                ToolSpec { name: spec.name.clone(), description: spec.description.clone(), schema }
+            })
+            .collect()
     }
 }
 
@@ -111,4 +111,16 @@ pub(super) fn action(function: Function, on: bool, percent: Option<u8>) -> Actio
 fn failed(error: BoardError) -> ToolError {
     let kind = if error == BoardError::Timeout { ErrorKind::Timeout } else { ErrorKind::Failed };
     ToolError::new(kind, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_actuator_that_cannot_be_dimmed_is_on_or_off() {
+        assert_eq!(action(Function::Dimmer, true, Some(40)), Action::Level(400));
+        assert_eq!(action(Function::Switch, true, Some(40)), Action::On);
+        assert_eq!(action(Function::Dimmer, false, Some(40)), Action::Off);
+    }
 }

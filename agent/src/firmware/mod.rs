@@ -9,97 +9,22 @@ mod ears;
 mod follower;
 pub mod hands;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
-use std::time::Duration;
 
-use outpost_firmware_bridge::host::{self, Board, HostConfig, LinkTask, PortChoice};
+use crate::config::CheckChoice;
+use crate::config::FirmwareConfig;
+use crate::microphone::Microphone;
+use crate::toolset::BoardTools;
+use outpost_firmware_bridge::host::{self, Board, HostConfig, LinkTask};
 use outpost_firmware_bridge::wire::{Check, Function, Message, Quantity};
-use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::config::{Faults, seconds};
 use crate::event::Inbound;
 use crate::firmware::ears::{Buttons, Ears};
 use crate::firmware::follower::Follower;
 use crate::firmware::hands::Hands;
 use crate::lifetime::Lifetime;
 use crate::report::Sink;
-use crate::senses::gate::Gate;
-
-/// `[firmware]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct FirmwareConfig {
-    /// The board's serial port, a path or `usb:VENDOR:PRODUCT`; none: no board.
-    pub port: Option<String>,
-    /// Bits per second of the line.
-    pub baud: u32,
-    /// The checksum that the firmware uses.
-    pub check: CheckChoice,
-    /// A command that is not answered by then has failed.
-    #[serde(with = "seconds", rename = "timeout_seconds")]
-    pub timeout: Duration,
-    /// The name of the board's button that opens the microphone while it is held; none: the microphone is always open.
-    pub push_to_talk: Option<String>,
-    /// The name of the board's button that sets and lifts mute; none: only `set/mute` does.
-    pub mute: Option<String>,
-    /// The name of the board's button that says yes to a call which waits for it; none: only `set/confirm` and a voice do.
-    pub confirm: Option<String>,
-}
-
-impl Default for FirmwareConfig {
-    fn default() -> Self {
-        Self {
-            port: None,
-            baud: 115_200,
-            check: CheckChoice::Crc32,
-            timeout: Duration::from_secs(2),
-            push_to_talk: None,
-            mute: None,
-            confirm: None,
-        }
-    }
-}
-
-/// How frames are checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CheckChoice {
-    /// Four bytes a frame.
-    Crc32,
-    /// Two bytes a frame.
-    Crc16,
-}
-
-impl FirmwareConfig {
-    pub(crate) fn check(&self, faults: &mut Faults) {
-        if let Some(port) = &self.port
-            && let Err(fault) = port.parse::<PortChoice>()
-        {
-            faults.add("firmware.port", format!("{port:?}"), fault.to_string());
-        }
-        if self.baud < 1200 {
-            faults.add("firmware.baud", self.baud, "use 1200 or more");
-        }
-        if self.timeout.is_zero() {
-            faults.add("firmware.timeout_seconds", 0, "use more than 0");
-        }
-        let buttons = [
-            ("push_to_talk", &self.push_to_talk),
-            ("mute", &self.mute),
-            ("confirm", &self.confirm),
-        ];
-        for (key, button) in buttons {
-            if button.is_some() && self.port.is_none() {
-                let remedy = "give firmware.port too: without a board there is no button";
-                faults.add(format!("firmware.{key}"), "", remedy);
-            }
-        }
-    }
-}
 
 /// A board that is not connected yet.
 #[derive(Debug)]
@@ -108,12 +33,12 @@ pub struct Firmware {
     told: mpsc::Receiver<Message>,
     task: LinkTask,
     buttons: Buttons,
-    gate: Gate,
+    microphone: Arc<dyn Microphone>,
 }
 
 impl Firmware {
-    /// The board of a configuration, if there is one; its buttons work the microphone's gate.
-    pub fn new(config: &FirmwareConfig, gate: Gate) -> Option<Self> {
+    /// The board of a configuration, if there is one; its buttons work the microphone.
+    pub fn new(config: &FirmwareConfig, microphone: Arc<dyn Microphone>) -> Option<Self> {
         let port = config.port.as_ref()?.parse().ok()?;
         let check = match config.check {
             CheckChoice::Crc32 => Check::Crc32,
@@ -126,12 +51,12 @@ impl Firmware {
             mute: config.mute.clone(),
             confirm: config.confirm.clone(),
         };
-        Some(Self { board, told, task, buttons, gate })
+        Some(Self { board, told, task, buttons, microphone })
     }
 
     /// The board's channels as tools.
-    pub fn hands(&self) -> Hands {
-        Hands::new(self.board.clone())
+    pub fn board_tools(&self) -> Arc<dyn BoardTools> {
+        Arc::new(Hands::new(self.board.clone()))
     }
 
     /// Starts the link and what listens to it, which end with the farewell; gives a sink that lets the board follow what is
@@ -142,11 +67,11 @@ impl Firmware {
         inbound: mpsc::Sender<Inbound>,
         lifetime: &Lifetime,
     ) -> Arc<dyn Sink> {
-        let Self { board, told, task, buttons, gate } = self;
+        let Self { board, told, task, buttons, microphone } = self;
         lifetime.spawn(task.run(lifetime.farewell.clone()));
         let (follower, orders) = Follower::new(board.clone(), sink.clone());
         lifetime.spawn(follower::carry_out(board.clone(), orders, lifetime.farewell.clone()));
-        let ears = Ears::new(board, sink, inbound, (buttons, gate));
+        let ears = Ears::new(board, sink, inbound, (buttons, microphone));
         lifetime.spawn(ears.run(told, lifetime.farewell.clone()));
         Arc::new(follower)
     }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::config::{Config, Faults, Sections, seconds};
-use crate::mqtt::inbound::MAX_TEXT;
-use crate::watch::WatchRule;
+use crate::config::duration::seconds;
+use crate::config::{Config, Faults, Sections, WatchRule};
 
+/// A longer document is refused before it is parsed, bytes.
+pub const MAX_DOCUMENT: usize = 64 * 1024;
 /// A longer id is refused, characters.
 const MAX_ID: usize = 256;
 /// More rules are refused: each may take a MiB.
@@ -127,8 +128,8 @@ fn set<T>(place: &mut T, wish: Option<T>) {
 }
 
 fn object(payload: &[u8], faults: &mut Faults) -> Option<Map<String, Value>> {
-    if payload.len() > MAX_TEXT {
-        faults.add("", "", format!("the document has more than {MAX_TEXT} bytes"));
+    if payload.len() > MAX_DOCUMENT {
+        faults.add("", "", format!("the document has more than {MAX_DOCUMENT} bytes"));
         return None;
     }
     match serde_json::from_slice(payload) {

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Faults};
-use crate::live::Live;
+use crate::config::{Config, Faults, Live};
+use crate::live::Documents;
 use crate::live::desired::Desired;
-use crate::mqtt::wishes::Latest;
 use crate::report::{ConfigReport, RefusedConfig, Standing};
 
 /// The file, and what is laid over it: first what is desired of the group, then of the device.
@@ -34,7 +33,7 @@ impl Layers {
     }
 
     /// Takes up what is desired now. A document that cannot be used changes nothing: the one before stays in force.
-    pub fn take(&mut self, latest: &Latest) -> ConfigReport {
+    pub fn take(&mut self, latest: &Documents) -> ConfigReport {
         self.group.take(latest.group.as_ref(), &self.file);
         self.device.take(latest.device.as_ref(), &self.file);
         let mut config = self.file.clone();
@@ -85,7 +84,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::mqtt::inbound::MAX_TEXT;
+    use crate::live::desired::MAX_DOCUMENT;
 
     const FILE: &str = "[agent]\nmax_steps = 5\n[[watch]]\nname = 'exit'\ncontains = 'EXIT'\n";
 
@@ -93,9 +92,9 @@ mod tests {
         Layers::new(Config::parse(file, "test.toml").unwrap())
     }
 
-    fn latest(group: Option<Value>, device: Option<Value>) -> Latest {
+    fn latest(group: Option<Value>, device: Option<Value>) -> Documents {
         let bytes = |value: Value| Arc::from(value.to_string().into_bytes());
-        Latest { group: group.map(bytes), device: device.map(bytes), settled: true }
+        Documents { group: group.map(bytes), device: device.map(bytes), settled: true }
     }
 
     fn faults(standing: Option<&Standing>) -> String {
@@ -116,7 +115,7 @@ mod tests {
         let one = layers.take(&latest(Some(group), None));
         assert_eq!((one.live.max_steps, one.live.transcribe, one.device), (2, true, None));
         assert_eq!(one.live.watch[0].name, "exit");
-        let none = layers.take(&Latest::default());
+        let none = layers.take(&Documents::default());
         assert_eq!(none.live, Live::of(&Config::parse(FILE, "test.toml").unwrap()));
         assert_eq!((none.group, none.device), (None, None));
     }
@@ -220,14 +219,14 @@ mod tests {
             (b"ON".to_vec(), "expected a JSON object"),
             (b"[]".to_vec(), "expected a JSON object"),
             (deep.into_bytes(), "expected a JSON object"),
-            (vec![b' '; MAX_TEXT + 1], "more than"),
+            (vec![b' '; MAX_DOCUMENT + 1], "more than"),
             (rules.into_bytes(), "65 rules"),
             (keys.into_bytes(), "agent.k0"),
             (json!({"id": "7".repeat(300)}).to_string().into_bytes(), "id: use 256"),
             (json!({"id": 7}).to_string().into_bytes(), "id"),
         ] {
             let mut layers = layers(FILE);
-            let latest = Latest { device: Some(payload.into()), ..Latest::default() };
+            let latest = Documents { device: Some(payload.into()), ..Documents::default() };
             let report = layers.take(&latest);
             let text = faults(report.device.as_ref());
             assert!(text.contains(part), "{part} is not in {text}");

@@ -8,17 +8,14 @@ pub mod desired;
 pub mod layers;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::live::layers::Layers;
-use crate::mqtt::wishes::Wishes;
 use crate::report::{Body, ConfigReport, Report, Sink};
-use crate::watch::WatchRule;
 
 /// The configuration, and of it what can change.
 #[derive(Debug, Clone)]
@@ -29,59 +26,36 @@ pub struct Settings<'a> {
     pub live: watch::Receiver<Live>,
 }
 
-/// The settings in force.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Live {
-    /// `agent.tools`
-    pub tools: Option<Vec<String>>,
-    /// `agent.max_steps`
-    pub max_steps: usize,
-    /// `agent.tool_timeout_seconds`
-    pub tool_timeout: Duration,
-    /// `agent.retries`
-    pub retries: u32,
-    /// `agent.transcribe`
-    pub transcribe: bool,
-    /// `agent.metrics_seconds`
-    pub metrics: Duration,
-    /// `camera.scene.interval_seconds`
-    pub interval: Duration,
-    /// `camera.scene.cooldown_seconds`
-    pub cooldown: Duration,
-    /// `[[watch]]`
-    pub watch: Vec<WatchRule>,
+/// What is desired now, as it arrived.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Documents {
+    /// Of the group.
+    pub group: Option<Arc<[u8]>>,
+    /// Of the device.
+    pub device: Option<Arc<[u8]>>,
+    /// Whether a broker has had the time to say what it retains.
+    pub settled: bool,
 }
 
-impl Live {
-    /// What a configuration says.
-    pub fn of(config: &Config) -> Self {
-        let (agent, scene) = (&config.agent, &config.camera.scene);
-        Self {
-            tools: agent.tools.clone(),
-            max_steps: agent.max_steps,
-            tool_timeout: agent.tool_timeout,
-            retries: agent.retries,
-            transcribe: agent.transcribe,
-            metrics: agent.metrics,
-            interval: scene.interval,
-            cooldown: scene.cooldown,
-            watch: config.watch.clone(),
-        }
+impl Documents {
+    /// Whether it is known what is desired, at least in part.
+    pub fn is_known(&self) -> bool {
+        self.settled || self.group.is_some() || self.device.is_some()
     }
 }
 
 /// Lays over the file's settings what arrives, and reports what came of it, until `stop`.
 pub async fn follow(
     file: Config,
-    wishes: Wishes,
+    mut desired: watch::Receiver<Documents>,
     live: watch::Sender<Live>,
     sink: Arc<dyn Sink>,
     stop: CancellationToken,
 ) {
-    let (mut layers, mut latest) = (Layers::new(file), wishes.latest());
+    let mut layers = Layers::new(file);
     let mut told: Option<ConfigReport> = None;
     loop {
-        let wanted = latest.borrow_and_update().clone();
+        let wanted = desired.borrow_and_update().clone();
         // Patterns are compiled on the way, which may take a while.
         let take = move || {
             let report = layers.take(&wanted);
@@ -112,7 +86,7 @@ pub async fn follow(
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            changed = latest.changed() => if changed.is_err() { return },
+            changed = desired.changed() => if changed.is_err() { return },
         }
     }
 }

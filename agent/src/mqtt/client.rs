@@ -13,24 +13,24 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
+use crate::config::MqttConfig;
 use crate::event::{Inbound, RespondTo};
 use crate::heartbeat::Pulse;
 use crate::lifetime::Lifetime;
-use crate::mqtt::config::MqttConfig;
-use crate::mqtt::connection::{Connection, Filters};
+use crate::metrics::Backlog;
+use crate::mqtt::connection::{Connection, Filters, WINDOW, jittered};
 use crate::mqtt::ears::Ears;
 use crate::mqtt::home_assistant::{self, Discovery};
 use crate::mqtt::inbound;
-use crate::mqtt::payload::{self, Message};
+use crate::mqtt::message::Message;
+use crate::mqtt::outbox::{Condition, Limits, Outbox, OutboxError};
+use crate::mqtt::payload::{self};
 use crate::mqtt::session::{Arrival, Fault, FaultKind, Hello, Session, Signal, Verdict};
 use crate::mqtt::topics::Topics;
 use crate::mqtt::transport::{Target, TransportError};
 use crate::mqtt::wishes::Wishes;
-use crate::outbox::{Condition, Limits, Outbox, OutboxError};
 use crate::report::{AnswerReport, Body, Intent, Report, Sink};
 
-/// Messages under way at most; far below the packet ids that rumqttc has, so that they never collide.
-pub(super) const WINDOW: usize = 16;
 /// Pauses between attempts to connect.
 const BACK_OFF: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(250)..=Duration::from_mins(1);
@@ -134,6 +134,12 @@ impl Sink for Publisher {
 
     fn intend(&self, intent: &Intent) {
         self.outbox.intend(intent);
+    }
+}
+
+impl Backlog for Publisher {
+    fn waiting(&self) -> u64 {
+        self.outbox.condition().waiting as u64
     }
 }
 
@@ -486,10 +492,4 @@ fn asker(inbound: Inbound) -> (Option<String>, Option<RespondTo>) {
             (None, None)
         }
     }
-}
-
-/// Half to all of a pause, so that many devices do not return at the same moment.
-pub(super) fn jittered(pause: Duration) -> Duration {
-    let random = uuid::Uuid::now_v7().as_bytes()[15];
-    pause.mul_f64(0.5 + f64::from(random) / 512.0)
 }

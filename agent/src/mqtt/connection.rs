@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::error;
 
-use crate::mqtt::client::{WINDOW, jittered};
-use crate::mqtt::payload::Message;
+use crate::mqtt::message::Message;
+use crate::mqtt::outbox::{Condition, Cursor};
 use crate::mqtt::session::{Fault, MAX_PACKET, Session};
 use crate::mqtt::wishes::Arrived;
-use crate::outbox::{Condition, Cursor};
 
+/// Messages under way at most; far below the packet ids that rumqttc has, so that they never collide.
+pub(super) const WINDOW: usize = 16;
 /// The state of the outbox is told at most this often.
 const NEWS: Duration = Duration::from_secs(10);
 
@@ -235,4 +236,10 @@ impl Filters {
             error!(filter, "the broker refuses the subscription: check its ACL");
         }
     }
+}
+
+/// Half to all of a pause, so that many devices do not return at the same moment.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    let random = uuid::Uuid::now_v7().as_bytes()[15];
+    pause.mul_f64(0.5 + f64::from(random) / 512.0)
 }

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::mqtt::payload::Message;
+use crate::config::HomeAssistantConfig;
+use crate::mqtt::message::Message;
+use crate::mqtt::outbox::Outbox;
 use crate::mqtt::topics::Topics;
-use crate::outbox::Outbox;
 
 /// Under this name the outbox remembers what is known.
 const NOTE: &str = "home_assistant";
@@ -18,22 +19,6 @@ const NOTE: &str = "home_assistant";
 /// The entities, their topics below the device's. A key that was given away once is never used for something else: Home
 /// Assistant remembers it. A state has at most 255 characters there; its attributes have all of it.
 const ENTITIES: &str = include_str!("home_assistant.json");
-
-/// `[mqtt.home_assistant]`
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HomeAssistantConfig {
-    /// Whether the device makes itself known.
-    pub enabled: bool,
-    /// What Home Assistant was told its discovery topics begin with.
-    pub prefix: String,
-}
-
-impl Default for HomeAssistantConfig {
-    fn default() -> Self {
-        Self { enabled: false, prefix: "homeassistant".into() }
-    }
-}
 
 /// What was made known, kept over restarts so that what is gone can be taken back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

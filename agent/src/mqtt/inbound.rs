@@ -6,11 +6,11 @@ use outpost_runtime::ToolCall;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::confirm::Consent;
+use crate::event::Consent;
+use crate::event::Task;
 use crate::event::{Ask, Inbound, Origin, RespondTo};
 use crate::mqtt::session::Arrival;
 use crate::mqtt::topics::{AskForm, Incoming, Topics};
-use crate::tasks::Task;
 
 /// A longer text message is refused before it is parsed, bytes; one with media may be as long as a packet.
 pub const MAX_TEXT: usize = 64 * 1024;

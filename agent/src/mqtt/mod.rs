@@ -6,11 +6,12 @@
 
 pub mod broker;
 pub mod client;
-pub mod config;
 mod connection;
 pub mod ears;
 pub mod home_assistant;
 pub mod inbound;
+pub mod message;
+pub mod outbox;
 pub mod payload;
 pub mod session;
 pub mod subscriber;
@@ -20,5 +21,3 @@ pub mod wishes;
 
 #[cfg(test)]
 mod tests;
-
-pub use config::MqttConfig;

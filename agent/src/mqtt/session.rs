@@ -11,8 +11,8 @@ use rumqttc::{Outgoing, QoS, v5};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::mqtt::config::Version;
-use crate::mqtt::payload::Message;
+use crate::config::Version;
+use crate::mqtt::message::Message;
 use crate::mqtt::transport::Target;
 
 /// The longest packet in either direction, bytes. The default of rumqttc is 10 KiB.

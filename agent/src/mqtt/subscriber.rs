@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::mqtt::config::{MqttConfig, Version};
-use crate::mqtt::payload::Message;
+use crate::config::{MqttConfig, Version};
+use crate::mqtt::message::Message;
 use crate::mqtt::session::{Fault, Hello, Session, Signal};
 use crate::mqtt::transport::Target;
 

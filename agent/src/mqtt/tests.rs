@@ -16,13 +16,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::config::MqttConfig;
 use crate::event::{Ask, EventId, Inbound};
 use crate::heartbeat::Heartbeats;
 use crate::lifetime::Lifetime;
-use crate::mqtt::MqttConfig;
 use crate::mqtt::broker::Broker;
 use crate::mqtt::client::{MqttError, Publisher, connect};
-use crate::mqtt::payload::Message;
+use crate::mqtt::message::Message;
 use crate::mqtt::session::MAX_PACKET;
 use crate::mqtt::subscriber::{Received, Subscriber};
 use crate::mqtt::tests::wire::Wire;

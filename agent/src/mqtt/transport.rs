@@ -10,7 +10,7 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::mqtt::config::{MqttConfig, TlsConfig, Transport};
+use crate::config::{MqttConfig, TlsConfig, Transport};
 
 /// The connection cannot be prepared.
 #[derive(Debug, thiserror::Error)]

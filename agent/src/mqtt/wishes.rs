@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::mqtt::inbound::MAX_TEXT;
+use crate::live::Documents;
+use crate::live::desired::MAX_DOCUMENT;
 
 /// Whom a document is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,47 +16,29 @@ pub enum Scope {
     Device,
 }
 
-/// What is desired now, as it arrived.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Latest {
-    /// Of the group.
-    pub group: Option<Arc<[u8]>>,
-    /// Of the device.
-    pub device: Option<Arc<[u8]>>,
-    /// Whether a broker has had the time to say what it retains.
-    pub settled: bool,
-}
-
-impl Latest {
-    /// Whether it is known what is desired, at least in part.
-    pub fn is_known(&self) -> bool {
-        self.settled || self.group.is_some() || self.device.is_some()
-    }
-
-    fn of(&mut self, scope: Scope) -> &mut Option<Arc<[u8]>> {
-        match scope {
-            Scope::Group => &mut self.group,
-            Scope::Device => &mut self.device,
-        }
+fn of(documents: &mut Documents, scope: Scope) -> &mut Option<Arc<[u8]>> {
+    match scope {
+        Scope::Group => &mut documents.group,
+        Scope::Device => &mut documents.device,
     }
 }
 
 /// Holds what is desired. There is room for the latest of each topic, and no more is needed.
 #[derive(Debug, Clone, Default)]
-pub struct Wishes(watch::Sender<Latest>);
+pub struct Wishes(watch::Sender<Documents>);
 
 impl Wishes {
     /// What is desired, now and from now on.
-    pub fn latest(&self) -> watch::Receiver<Latest> {
+    pub fn latest(&self) -> watch::Receiver<Documents> {
         self.0.subscribe()
     }
 
     /// A document arrived; an empty one takes back what was desired. Of one that is too long, as much is kept as shows that.
     pub(super) fn hear(&self, scope: Scope, payload: &[u8]) {
-        let payload = &payload[..payload.len().min(MAX_TEXT + 1)];
+        let payload = &payload[..payload.len().min(MAX_DOCUMENT + 1)];
         let payload = (!payload.is_empty()).then(|| Arc::from(payload));
         self.0.send_if_modified(|latest| {
-            let place = latest.of(scope);
+            let place = of(latest, scope);
             std::mem::replace(place, payload.clone()) != payload
         });
     }

@@ -1,7 +1,6 @@
 //! Which settings are in force, and where they come from.
 
-use crate::config::Faults;
-use crate::live::Live;
+use crate::config::{Faults, Live};
 
 /// The settings in force, and the documents over the file.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,10 +8,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use outpost_runtime::audio::RATE;
-use serde::Deserialize;
 
-use crate::config::{Faults, millis};
-use crate::senses::microphone::judge::{Judge, NoiseFloor, lasting};
+use crate::config::EndpointConfig;
+use crate::senses::vad::{Judge, NoiseFloor, lasting};
 
 /// So much speech in the latest [`ONSET_WINDOW`] begins an utterance.
 const ONSET: Duration = Duration::from_millis(60);
@@ -19,110 +18,6 @@ const ONSET_WINDOW: Duration = Duration::from_millis(100);
 /// Loud sound without speech is noise worth a word from this length on, once it has been quiet for a while.
 const NOISE: Duration = Duration::from_millis(500);
 const NOISE_END: Duration = Duration::from_millis(500);
-
-/// When an utterance begins and ends.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EndpointConfig {
-    /// How likely a frame must be speech, for the silero detector, from 0 to 1.
-    pub speech_probability: f32,
-    /// How much louder than the noise floor speech is, in decibels.
-    pub margin_db: f32,
-    /// Sound kept from before the speech began.
-    #[serde(with = "millis", rename = "pre_roll_ms")]
-    pub pre_roll: Duration,
-    /// How soon a pause ends an utterance.
-    pub end_of_speech: EndOfSpeech,
-    /// The pause that ends an utterance, instead of what `end_of_speech` says.
-    #[serde(deserialize_with = "optional_millis", rename = "hangover_ms")]
-    pub hangover: Option<Duration>,
-    /// The pause after which the model begins with what was said so far; so much of it is kept, too.
-    #[serde(with = "millis", rename = "pause_ms")]
-    pub pause: Duration,
-    /// An utterance with less speech than this is dropped.
-    #[serde(with = "millis", rename = "min_speech_ms")]
-    pub min_speech: Duration,
-    /// A longer utterance is cut here.
-    #[serde(with = "millis", rename = "max_utterance_ms")]
-    pub max_utterance: Duration,
-}
-
-/// How soon a pause ends an utterance.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EndOfSpeech {
-    /// After 1 s: for people who think while they speak.
-    Relaxed,
-    /// After 600 ms.
-    #[default]
-    Default,
-    /// After 350 ms: for short commands.
-    Aggressive,
-}
-
-impl Default for EndpointConfig {
-    fn default() -> Self {
-        Self {
-            speech_probability: 0.5,
-            margin_db: 12.0,
-            pre_roll: Duration::from_millis(300),
-            end_of_speech: EndOfSpeech::Default,
-            hangover: None,
-            pause: Duration::from_millis(200),
-            min_speech: Duration::from_millis(200),
-            max_utterance: Duration::from_secs(15),
-        }
-    }
-}
-
-fn optional_millis<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
-    millis::deserialize(deserializer).map(Some)
-}
-
-impl EndpointConfig {
-    /// The pause that ends an utterance.
-    pub fn hangover(&self) -> Duration {
-        self.hangover.unwrap_or(Duration::from_millis(match self.end_of_speech {
-            EndOfSpeech::Relaxed => 1000,
-            EndOfSpeech::Default => 600,
-            EndOfSpeech::Aggressive => 350,
-        }))
-    }
-
-    /// Adds what is wrong with these values.
-    pub fn check(&self, faults: &mut Faults) {
-        if !(0.2..=0.99).contains(&self.speech_probability) {
-            faults.add(
-                "microphone.endpoint.speech_probability",
-                self.speech_probability,
-                "use a value from 0.2 to 0.99",
-            );
-        }
-        if !(1.0..=60.0).contains(&self.margin_db) {
-            faults.add("microphone.endpoint.margin_db", self.margin_db, "use a value from 1 to 60");
-        }
-        let mut too_short = |key: &str, value: Duration| {
-            if value < Duration::from_millis(50) {
-                faults.add(
-                    format!("microphone.endpoint.{key}"),
-                    value.as_millis(),
-                    "use 50 or more",
-                );
-            }
-        };
-        too_short("hangover_ms", self.hangover());
-        too_short("pause_ms", self.pause);
-        if self.max_utterance <= self.min_speech || self.max_utterance > Duration::from_mins(1) {
-            faults.add(
-                "microphone.endpoint.max_utterance_ms",
-                self.max_utterance.as_millis(),
-                "use more than min_speech_ms and at most 60000",
-            );
-        }
-    }
-}
 
 /// A part of the stream.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,8 +8,9 @@ use outpost_runtime::media::{PICTURES, read_image, read_wav};
 use outpost_runtime::{Audio, Image};
 use tokio::time::Instant;
 
+use crate::config::Pace;
 use crate::event::Frame;
-use crate::senses::{AudioSource, FrameSource, Pace, SenseError};
+use crate::senses::{AudioSource, FrameSource, SenseError};
 
 /// Sound handed over at a time, as from a sound card.
 const PERIOD: Duration = Duration::from_millis(50);

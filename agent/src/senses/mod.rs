@@ -6,21 +6,17 @@
 pub mod camera;
 pub mod endpoint;
 pub mod files;
-pub mod gate;
-pub mod mailbox;
 pub mod microphone;
 pub mod soak;
+pub mod vad;
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::event::Frame;
-use crate::senses::mailbox::Receiver;
-use crate::senses::microphone::status::{MicrophoneState, Presence};
-pub use crate::senses::microphone::{Heard, MicrophoneConfig};
+use crate::mailbox::Receiver;
+use crate::report::{MicrophoneState, Presence};
 
 /// A live source that gives nothing, not even an error, for so long is stuck.
 const STUCK: Duration = Duration::from_mins(1);
@@ -92,16 +88,6 @@ pub enum SenseError {
     /// The thread of the source could not be started.
     #[error("starting the thread of a sense: {0}")]
     Thread(#[source] std::io::Error),
-}
-
-/// How fast a recording is played.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Pace {
-    /// A second of sound takes a second, as from a microphone.
-    Realtime,
-    /// As fast as it is understood.
-    Fast,
 }
 
 /// A running sense: its queue, and its thread.

@@ -5,8 +5,10 @@ use outpost_runtime::audio::RATE;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::senses::endpoint::{Cut, Endpoint, EndpointConfig};
-use crate::senses::microphone::judge::{Vad, judge};
+use crate::config::EndpointConfig;
+use crate::config::Vad;
+use crate::senses::endpoint::{Cut, Endpoint};
+use crate::senses::vad::judge;
 
 /// Sound made at a time.
 const CHUNK: usize = RATE as usize / 50;

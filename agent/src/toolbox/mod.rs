@@ -2,12 +2,12 @@
 //! others offer over MQTT, and those of MCP servers. The logic of each is in `outpost_tools`; here it meets the broker.
 
 mod bus;
-pub mod config;
 pub mod relay;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::ToolsConfig;
 use jiff::Zoned;
 use outpost_runtime::ToolSpec;
 use outpost_tools::agenda::{Agenda, Entry};
@@ -26,11 +26,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::interval;
 use tracing::{info, warn};
 
-pub use config::ToolsConfig;
-
+use crate::config::Live;
 use crate::event::{Ask, Inbound, Origin};
 use crate::lifetime::Lifetime;
-use crate::live::{Live, Settings};
+use crate::live::Settings;
 use crate::mqtt::client::{LinkStatus, Publisher};
 use crate::mqtt::ears::Overheard;
 use crate::mqtt::topics::{ToolTopic, Topics};

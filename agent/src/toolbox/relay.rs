@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use crate::mqtt::MqttConfig;
+use crate::config::MqttConfig;
 use crate::mqtt::session::Fault;
 use crate::mqtt::subscriber::{Received, Subscriber};
 use crate::mqtt::topics::Topics;

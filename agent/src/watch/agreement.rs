@@ -2,18 +2,8 @@
 
 use std::cmp::Reverse;
 
-use crate::watch::pattern::normal;
-
-/// How many readings have to agree, and how well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AgreementConfig {
-    /// Readings that have to agree.
-    pub agree: usize,
-    /// Readings at most.
-    pub of: usize,
-    /// Readings agree when they differ by so many letters at most.
-    pub distance: usize,
-}
+use crate::config::AgreementConfig;
+use crate::pattern::normal;
 
 /// What is believed so far.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,17 +1,13 @@
 //! The watch list: what raises an alert when the camera sees it, and which situations are under way. Pure: time is an argument.
 
 pub mod agreement;
-mod pattern;
-mod rule;
 
 use jiff::civil::DateTime;
 use outpost_tools::schedule::Schedule;
 use tokio::time::Instant;
 
-pub use rule::{Answer, RuleError, Severity, WatchRule};
-
+use crate::config::{Answer, Condition, RuleError, Severity, WatchRule};
 use crate::report::ReportId;
-use crate::watch::rule::Condition;
 
 /// The time, by the clock that never goes back and by the one on the wall.
 #[derive(Debug, Clone, Copy)]

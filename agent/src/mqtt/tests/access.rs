@@ -10,9 +10,9 @@ use super::contract::{bodies, sights};
 use super::mosquitto::{Mosquitto, free_port, reaches, works};
 use super::*;
 use crate::config::Config;
-use crate::confirm::Consent;
+use crate::config::{Transport, Version};
+use crate::event::Consent;
 use crate::mqtt::client::LinkStatus;
-use crate::mqtt::config::{Transport, Version};
 
 /// Certificates of an authority, a broker at 127.0.0.1 and a client, as PEM files in a folder.
 fn certificates(folder: &Path) {

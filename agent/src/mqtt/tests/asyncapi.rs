@@ -7,7 +7,7 @@ use super::schemas::Contract;
 use crate::config::{Config, Faults};
 use crate::live::desired::Desired;
 use crate::mqtt::inbound::decode;
-use crate::mqtt::payload::Message;
+use crate::mqtt::message::Message;
 use crate::mqtt::session::Arrival;
 use crate::mqtt::topics::Topics;
 

@@ -7,29 +7,30 @@ use outpost_runtime::ToolSpec;
 use outpost_tools::bus::RemoteCall;
 use serde_json::{Map, Value, json};
 
+use crate::config::Live;
 use crate::config::{Config, Faults};
+use crate::config::{Severity, WatchRule};
 use crate::event::{EventId, Origin};
-use crate::heartbeat::Health;
-use crate::live::Live;
 use crate::live::desired::Desired;
-use crate::metrics::{Counts, ModelStats};
 use crate::mqtt::inbound::decode;
-use crate::mqtt::payload::{Message, encode, info, outbox};
+use crate::mqtt::message::Message;
+use crate::mqtt::outbox::Condition;
+use crate::mqtt::payload::{encode, info, outbox};
 use crate::mqtt::session::Arrival;
 use crate::mqtt::topics::Topics;
-use crate::outbox::Condition;
+use crate::report::CameraMetrics;
+use crate::report::Health;
+use crate::report::Level;
+use crate::report::State;
+use crate::report::Unheard;
 use crate::report::{
     AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraReport, CameraState,
     CommandReport, ConfigReport, ConfirmReport, DeltaReport, InputReport, MetricsReport, Outcome,
     ReadingReport, RefusedConfig, Report, ReportId, SightReport, Standing, StateReport,
     TimerReport, ToolReport, VoiceOutcome, VoiceReport,
 };
-use crate::senses::camera::counters::CameraMetrics;
-use crate::senses::microphone::Unheard;
-use crate::senses::microphone::meter::Level;
-use crate::senses::microphone::status::{MicrophoneState, Presence};
-use crate::state::State;
-use crate::watch::{Severity, WatchRule};
+use crate::report::{Counts, ModelStats};
+use crate::report::{MicrophoneState, Presence};
 
 const DOCUMENT: &str = include_str!("../../../../docs/mqtt.md");
 /// Fields that differ from message to message.

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use crate::mqtt::home_assistant::{Discovery, HomeAssistantConfig, Known, retraction};
+use crate::config::HomeAssistantConfig;
+use crate::mqtt::home_assistant::{Discovery, Known, retraction};
 use crate::mqtt::topics::Topics;
 
 /// Keys that every entity may have, whatever its platform.

@@ -9,9 +9,9 @@ use outpost_tools::remote::{RemoteConfig, Switchboard};
 use outpost_tools::requests::{Heard, Requests};
 use outpost_tools::{PolicyRules, Registry};
 
+use crate::config::Live;
 use crate::config::{Config, Faults};
 use crate::event::Inbound;
-use crate::live::Live;
 use crate::live::desired::Desired;
 use crate::mqtt::inbound::{MAX_MEDIA, decode};
 use crate::mqtt::session::Arrival;

@@ -8,12 +8,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use super::*;
+use crate::config::Severity;
+use crate::config::{Transport, Version};
 use crate::event::Setting;
 use crate::memory;
 use crate::mqtt::client::LinkStatus;
-use crate::mqtt::config::{Transport, Version};
 use crate::report::{AlertReport, ReportId};
-use crate::watch::Severity;
 
 pub(super) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

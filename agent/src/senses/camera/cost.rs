@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use image::codecs::jpeg::JpegEncoder;
 
-use super::pixels::{Layout, PixelFormat, to_image};
-use super::scene::{Scene, SceneConfig};
+use super::pixels::{Layout, to_image};
+use super::scene::Scene;
 use super::thumb::Thumb;
 use super::*;
 use crate::config::Config;
-use crate::live::Live;
+use crate::config::Live;
+use crate::config::PixelFormat;
+use crate::config::SceneConfig;
 
 const SIZE: [u32; 2] = [640, 480];
 const FRAMES: u32 = 300;

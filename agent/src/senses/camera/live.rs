@@ -6,8 +6,8 @@ use std::time::Duration;
 use outpost_runtime::Image;
 use tokio::time::Instant;
 
+use crate::camera::Counters;
 use crate::event::Frame;
-use crate::senses::camera::counters::Counters;
 use crate::senses::camera::pixels::{FrameError, to_image};
 use crate::senses::camera::raw::{CameraError, RawCamera, RawStream};
 use crate::senses::{FrameSource, SenseError};

@@ -1,12 +1,10 @@
 //! The camera: a capture device or files, and what its thread does before the model sees anything.
 //!
-//! `v4l2` (or files) → [`pixels`] → [`watcher`]: privacy, region, [`eye`], gate ([`scene`] on a [`thumb`]) → the agent's queue.
+//! `v4l2` (or files) → [`pixels`] → [`watcher`]: privacy, region, [`latest_frame`], gate ([`scene`] on a [`thumb`]) → the agent's queue.
 //! [`live`] keeps a device open; it and all behind it know devices only as [`raw`].
 
 pub mod area;
-pub mod config;
-pub mod counters;
-pub mod eye;
+pub mod latest_frame;
 pub mod live;
 pub mod negotiate;
 pub mod pixels;
@@ -27,14 +25,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::info;
 
+use crate::config::CameraConfig;
 use crate::event::Frame;
 use crate::heartbeat::Pulse;
-use crate::senses::camera::config::CameraConfig;
+use crate::mailbox::mailbox;
 use crate::senses::camera::live::{LiveCamera, Retry};
+use crate::senses::camera::negotiate::Wish;
 use crate::senses::camera::v4l2::V4l2Camera;
 use crate::senses::camera::watcher::{Shared, Watcher};
 use crate::senses::files::FileCamera;
-use crate::senses::mailbox::mailbox;
 use crate::senses::{FrameSource, Sense, SenseError};
 
 /// Pictures that wait for the agent at most: only the latest is of interest.
@@ -57,7 +56,7 @@ pub fn start(
 ) -> Result<Option<Sense<Frame>>, SenseError> {
     let source: Box<dyn FrameSource> = match (&config.device, &config.path) {
         (Some(device), _) => {
-            let raw = Box::new(V4l2Camera::new(device.clone(), config.wish()));
+            let raw = Box::new(V4l2Camera::new(device.clone(), Wish::from(config)));
             let counters = shared.counters.clone();
             Box::new(LiveCamera::new(raw, config.fps, config.warm_up, RETRY, counters))
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::senses::camera::pixels::PixelFormat;
+use crate::config::{CameraConfig, PixelFormat};
 
 /// What a camera offers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,6 +33,12 @@ pub struct Wish {
     pub fps: f64,
     /// Only this format; none: any that can be read.
     pub format: Option<PixelFormat>,
+}
+
+impl From<&CameraConfig> for Wish {
+    fn from(config: &CameraConfig) -> Self {
+        Self { size: config.size, fps: config.fps, format: config.format }
+    }
 }
 
 /// The mode nearest in size; of those, one that is fast enough; of those, the format that costs least. None where no format

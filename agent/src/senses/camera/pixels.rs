@@ -1,57 +1,9 @@
 //! What a camera sends, as it lies in memory → [`Image`]. Pure: a damaged picture is a [`FrameError`], never a wrong one.
 
-use std::fmt;
-
 use outpost_runtime::Image;
 use outpost_runtime::media::image_from_bytes;
-use serde::Deserialize;
 
-/// The pixel formats that can be read, by their V4L2 names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "UPPERCASE")]
-#[value(rename_all = "UPPER")]
-pub enum PixelFormat {
-    /// YUV 4:2:2, two pixels in four bytes.
-    Yuyv,
-    /// YUV 4:2:0: a plane of luma, then one of interleaved chroma at half the size.
-    Nv12,
-    /// RGB, a byte each.
-    #[serde(alias = "RGB24")]
-    Rgb3,
-    /// JPEG pictures, also such as leave their Huffman tables out.
-    Mjpg,
-    /// Luma, a byte.
-    Grey,
-}
-
-impl PixelFormat {
-    /// All of them; where a camera offers several at the size and rate wanted, the first is taken: it costs least and loses
-    /// nothing.
-    pub const ALL: [Self; 5] = [Self::Yuyv, Self::Nv12, Self::Rgb3, Self::Mjpg, Self::Grey];
-
-    /// The name that V4L2 gives it.
-    pub fn fourcc(self) -> [u8; 4] {
-        match self {
-            Self::Yuyv => *b"YUYV",
-            Self::Nv12 => *b"NV12",
-            Self::Rgb3 => *b"RGB3",
-            Self::Mjpg => *b"MJPG",
-            Self::Grey => *b"GREY",
-        }
-    }
-
-    /// The format of a V4L2 name; `JPEG` is read as `MJPG`.
-    pub fn from_fourcc(fourcc: [u8; 4]) -> Option<Self> {
-        let fourcc = if fourcc == *b"JPEG" { *b"MJPG" } else { fourcc };
-        Self::ALL.into_iter().find(|format| format.fourcc() == fourcc)
-    }
-}
-
-impl fmt::Display for PixelFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.fourcc()))
-    }
-}
+use crate::config::PixelFormat;
 
 /// How a picture lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,77 +3,10 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::config::{Faults, seconds};
-use crate::senses::camera::area::Area;
+use crate::config::SceneConfig;
 use crate::senses::camera::thumb::{CELLS, COLUMNS, ROWS, Thumb};
-
-/// No time of the gate is longer.
-const DAY: Duration = Duration::from_hours(24);
-
-/// `[camera.scene]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SceneConfig {
-    /// A part of the picture has changed when its brightness differs by so much, of 255.
-    pub threshold: f32,
-    /// The scene has changed when so much of it has, as a share.
-    pub area: f32,
-    /// A scene in motion is looked at when it rests, and after this time at the latest.
-    #[serde(with = "seconds", rename = "settle_seconds")]
-    pub settle: Duration,
-    /// From one look to the next at least.
-    #[serde(with = "seconds", rename = "interval_seconds")]
-    pub interval: Duration,
-    /// Looks at a scene that does not come to rest, before there is one in each cool-down only.
-    pub burst: u32,
-    /// From one look to the next where the scene does not come to rest.
-    #[serde(with = "seconds", rename = "cooldown_seconds")]
-    pub cooldown: Duration,
-    /// Parts of the picture whose changes do not count.
-    pub ignore: Vec<Area>,
-}
-
-impl Default for SceneConfig {
-    fn default() -> Self {
-        Self {
-            threshold: 12.0,
-            area: 0.003,
-            settle: Duration::from_secs(2),
-            interval: Duration::from_secs(2),
-            burst: 5,
-            cooldown: Duration::from_secs(30),
-            ignore: Vec::new(),
-        }
-    }
-}
-
-impl SceneConfig {
-    pub(crate) fn check(&self, faults: &mut Faults) {
-        if !(1.0..=128.0).contains(&self.threshold) {
-            faults.add("camera.scene.threshold", self.threshold, "use a value from 1 to 128");
-        }
-        if !(0.0..=0.5).contains(&self.area) {
-            faults.add("camera.scene.area", self.area, "use a share from 0 to 0.5");
-        }
-        if self.burst == 0 {
-            faults.add("camera.scene.burst", 0, "use 1 or more");
-        }
-        for (name, time) in
-            [("settle", self.settle), ("interval", self.interval), ("cooldown", self.cooldown)]
-        {
-            if time > DAY {
-                let key = format!("camera.scene.{name}_seconds");
-                faults.add(key, time.as_secs_f64(), "use 86400 or less");
-            }
-        }
-        for area in &self.ignore {
-            area.check("camera.scene.ignore", faults);
-        }
-    }
-}
 
 /// What the gate says of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,16 +7,18 @@ use std::time::Duration;
 use image::codecs::jpeg::JpegEncoder;
 use outpost_runtime::Image;
 
-use super::config::Gate;
-use super::pixels::{FrameError, Layout, PixelFormat, to_image};
+use super::pixels::{FrameError, Layout, to_image};
 use super::raw::{CameraError, RawCamera, RawFrame, RawStream};
 use super::*;
+use crate::camera::Camera as _;
+use crate::config::Area;
+use crate::config::CameraGate;
 use crate::config::Config;
+use crate::config::Live;
+use crate::config::PixelFormat;
 use crate::heartbeat::Heartbeats;
-use crate::live::Live;
 use crate::report::{Body, CameraState, Intent, Report, Sink};
-use crate::senses::camera::area::Area;
-use crate::senses::camera::eye::Eye;
+use crate::senses::camera::latest_frame::LatestFrame;
 
 /// What a made-up device does next.
 #[derive(Debug, Clone)]
@@ -178,7 +180,7 @@ fn a_device_that_is_unplugged_and_busy_comes_back_and_both_are_said_once() {
     let steps = [grey(1), Step::Unplug, Step::Refuse, Step::Refuse, Step::Refuse, grey(9), grey(3)];
     let (shared, told) = shared();
     let camera = live(Scripted::new(steps), &shared, 0);
-    let config = CameraConfig { gate: Some(Gate::Each), ..CameraConfig::default() };
+    let config = CameraConfig { gate: Some(CameraGate::Each), ..CameraConfig::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (watcher, pulse) =
         (Watcher::new(&config, shared.clone()), Heartbeats::default().part("camera"));
@@ -197,7 +199,7 @@ fn a_device_that_is_unplugged_and_busy_comes_back_and_both_are_said_once() {
 fn what_is_private_is_black_for_everybody_and_a_closed_eye_sees_nothing() {
     let (shared, _) = shared();
     let config = CameraConfig {
-        gate: Some(Gate::Each),
+        gate: Some(CameraGate::Each),
         privacy: vec![Area::from([0.0, 0.0, 0.5, 1.0])],
         region: Some(Area::from([0.25, 0.0, 0.5, 1.0])),
         ..CameraConfig::default()
@@ -207,18 +209,19 @@ fn what_is_private_is_black_for_everybody_and_a_closed_eye_sees_nothing() {
     let seen = watcher.see(Frame::new(white, "made up".into()), Instant::now()).unwrap();
     assert_eq!((seen.image.width, seen.image.height), (4, 2));
     assert_eq!(seen.image.rgb[..12], [0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255]);
-    assert_eq!(shared.eye.look().unwrap().image, seen.image);
+    assert_eq!(shared.latest.latest().unwrap().image, seen.image);
     assert!(!watcher.is_closed());
-    shared.eye.close(true);
+    shared.latest.switch(false);
     assert!(watcher.is_closed());
-    shared.eye.close(false);
-    assert_eq!(shared.eye.look(), None, "what was seen before is not shown again");
+    shared.latest.switch(true);
+    assert_eq!(shared.latest.latest(), None, "what was seen before is not shown again");
 }
 
 #[test]
 fn a_look_brings_the_pictures_from_before_it_and_their_number_is_bounded() {
     let (shared, _) = shared();
-    let config = CameraConfig { gate: Some(Gate::Each), look_back: 3, ..CameraConfig::default() };
+    let config =
+        CameraConfig { gate: Some(CameraGate::Each), look_back: 3, ..CameraConfig::default() };
     let mut watcher = Watcher::new(&config, shared);
     let start = Instant::now();
     let mut see = |luma: u8, millis: u64| {
@@ -234,16 +237,16 @@ fn a_look_brings_the_pictures_from_before_it_and_their_number_is_bounded() {
 }
 
 #[tokio::test]
-async fn the_eye_waits_for_a_newer_picture_but_not_for_ever() {
-    let eye = Eye::default();
+async fn whoever_looks_waits_for_a_newer_picture_but_not_for_ever() {
+    let latest = LatestFrame::default();
     let image = Image { width: 1, height: 1, rgb: vec![0; 3].into() };
     let mut first = Frame::new(image, "made up".into());
-    eye.see(&mut first);
+    latest.set(&mut first);
     assert_eq!(first.number, 1);
-    assert_eq!(eye.newer(1, Duration::from_millis(1)).await, None);
+    assert_eq!(latest.newer(1, Duration::from_millis(1)).await, None);
     let mut second = first.clone();
-    eye.see(&mut second);
-    assert_eq!(eye.newer(1, Duration::from_mins(1)).await.map(|frame| frame.number), Some(2));
+    latest.set(&mut second);
+    assert_eq!(latest.newer(1, Duration::from_mins(1)).await.map(|frame| frame.number), Some(2));
 }
 
 /// A picture of colours, as JPEG.
@@ -339,7 +342,7 @@ fn looks_are_as_far_apart_as_is_desired_now() {
     let (change, followed) = tokio::sync::watch::channel(live.clone());
     let (shared, _) = shared();
     let shared = Shared { live: followed, ..shared };
-    let config = CameraConfig { gate: Some(Gate::Scene), ..CameraConfig::default() };
+    let config = CameraConfig { gate: Some(CameraGate::Scene), ..CameraConfig::default() };
     let mut watcher = Watcher::new(&config, shared);
     let start = Instant::now();
     let mut sees = |somebody: bool, seconds: u64| {

@@ -15,8 +15,9 @@ use v4l::video::Capture as _;
 use v4l::video::capture::Parameters;
 use v4l::{Device, Format, FourCC};
 
+use crate::config::PixelFormat;
 use crate::senses::camera::negotiate::{Mode, Range, Wish, choose};
-use crate::senses::camera::pixels::{Layout, PixelFormat};
+use crate::senses::camera::pixels::Layout;
 use crate::senses::camera::raw::{CameraError, RawCamera, RawFrame, RawStream};
 
 /// Buffers asked of the driver: it fills one while another is read.

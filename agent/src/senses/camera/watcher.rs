@@ -5,19 +5,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::senses::camera::area::crop;
 use outpost_runtime::Image;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::camera::Counters;
+use crate::config::Area;
+use crate::config::Live;
+use crate::config::{CameraConfig, CameraGate};
 use crate::event::Frame;
-use crate::live::Live;
 use crate::report::{Body, CameraState, Report, SightReport, Sink};
 use crate::senses::SenseError;
-use crate::senses::camera::area::{Area, blacken};
-use crate::senses::camera::config::{CameraConfig, Gate};
-use crate::senses::camera::counters::Counters;
-use crate::senses::camera::eye::Eye;
+use crate::senses::camera::area::blacken;
+use crate::senses::camera::latest_frame::LatestFrame;
 use crate::senses::camera::scene::{Scene, Verdict};
 use crate::senses::camera::thumb::Thumb;
 
@@ -30,7 +32,7 @@ const LOOK_BACK_BYTES: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// Where the newest picture is shown.
-    pub eye: Eye,
+    pub latest: LatestFrame,
     /// Where it is counted.
     pub counters: Arc<Counters>,
     /// Where it is said that the camera came or went.
@@ -42,7 +44,7 @@ pub struct Shared {
 impl Shared {
     /// Parts that have shown and counted nothing.
     pub fn new(sink: Arc<dyn Sink>, live: watch::Receiver<Live>) -> Self {
-        Self { eye: Eye::default(), counters: Arc::default(), sink, live }
+        Self { latest: LatestFrame::default(), counters: Arc::default(), sink, live }
     }
 }
 
@@ -75,8 +77,8 @@ impl Watcher {
     pub fn new(config: &CameraConfig, shared: Shared) -> Self {
         let decide = match config.gate() {
             _ if !config.watch => Decide::Never,
-            Gate::Each => Decide::EachNew(None),
-            Gate::Scene => Decide::Scene(Box::new(Scene::new(config.scene.clone()))),
+            CameraGate::Each => Decide::EachNew(None),
+            CameraGate::Scene => Decide::Scene(Box::new(Scene::new(config.scene.clone()))),
         };
         Self {
             shared,
@@ -91,7 +93,7 @@ impl Watcher {
 
     /// Whether the camera is switched off: nothing of its pictures is looked at or kept.
     pub fn is_closed(&mut self) -> bool {
-        let closed = self.shared.eye.is_closed();
+        let closed = self.shared.latest.is_off();
         if closed && !self.was_closed {
             self.look_back.clear();
             match &mut self.decide {
@@ -110,9 +112,9 @@ impl Watcher {
         self.shared.counters.frames.add(1);
         frame.image = blacken(frame.image, &self.privacy);
         if let Some(region) = self.region {
-            frame.image = region.crop(&frame.image);
+            frame.image = crop(&frame.image, region);
         }
-        self.shared.eye.see(&mut frame);
+        self.shared.latest.set(&mut frame);
         let look = self.is_worth_a_look(&frame.image, now);
         if look {
             self.shared.counters.looks.add(1);
@@ -156,7 +158,7 @@ impl Watcher {
     pub fn lost(&mut self, source: &str, error: &SenseError) {
         if self.said != Some(CameraState::Lost) {
             self.shared.counters.lost.add(1);
-            self.shared.eye.forget();
+            self.shared.latest.clear();
             self.look_back.clear();
             warn!(%error, "no pictures from the camera");
         }

@@ -1,5 +1,7 @@
 use super::*;
-use crate::senses::microphone::judge::{Vad, judge};
+use crate::config::EndOfSpeech;
+use crate::config::Vad;
+use crate::senses::vad::judge;
 
 fn tone(milliseconds: usize, gain: f32) -> Vec<f32> {
     (0..milliseconds * 16).map(|i| gain * (i as f32 * 0.2).sin()).collect()

@@ -1,81 +1,16 @@
 //! When an utterance is meant for the agent: always, or after the wake word.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use outpost_runtime::audio::{RATE, WakeWord, WakeWordFiles};
-use serde::Deserialize;
+use crate::config::WakeConfig;
+use outpost_runtime::audio::{RATE, WakeWord};
 
-use crate::config::{Faults, seconds};
+use crate::config::Vad;
 use crate::senses::SenseError;
-use crate::senses::microphone::judge::Vad;
 use crate::senses::microphone::spotter::Spotter;
 
 /// Sound kept for whoever wants to check the word: as much as the detector looks at, and a little more.
 const WORD: usize = RATE as usize * 2;
-
-/// `[microphone.wake]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct WakeConfig {
-    /// The graph of an `openWakeWord` model; none: no wake word is needed.
-    pub word: Option<PathBuf>,
-    /// `melspectrogram.onnx`; none: beside the word's.
-    pub melspectrogram: Option<PathBuf>,
-    /// `embedding_model.onnx`; none: beside the word's.
-    pub embedding: Option<PathBuf>,
-    /// How likely the word must have been said, from 0 to 1.
-    pub threshold: f32,
-    /// How long the agent waits for a command after the word.
-    #[serde(with = "seconds", rename = "window_seconds")]
-    pub window: Duration,
-    /// The words themselves, where the model is to check that it hears them too; none: no second check.
-    pub phrase: Option<String>,
-}
-
-impl Default for WakeConfig {
-    fn default() -> Self {
-        Self {
-            word: None,
-            melspectrogram: None,
-            embedding: None,
-            threshold: 0.5,
-            window: Duration::from_secs(8),
-            phrase: None,
-        }
-    }
-}
-
-impl WakeConfig {
-    pub(crate) fn check(&self, faults: &mut Faults) {
-        if !(0.01..=0.99).contains(&self.threshold) {
-            faults.add(
-                "microphone.wake.threshold",
-                self.threshold,
-                "use a value from 0.01 to 0.99",
-            );
-        }
-        if self.window.is_zero() {
-            faults.add("microphone.wake.window_seconds", 0, "use more than 0");
-        }
-        if self.phrase.is_some() && self.word.is_none() {
-            faults.add("microphone.wake.phrase", "", "give microphone.wake.word too");
-        }
-    }
-
-    fn files(&self) -> Option<WakeWordFiles> {
-        let word = self.word.clone()?;
-        let beside = |path: &Option<PathBuf>, name| {
-            path.clone().unwrap_or_else(|| word.with_file_name(name))
-        };
-        Some(WakeWordFiles {
-            melspectrogram: beside(&self.melspectrogram, "melspectrogram.onnx"),
-            embedding: beside(&self.embedding, "embedding_model.onnx"),
-            word,
-        })
-    }
-}
 
 /// Hears the wake word, and says for how long the agent attends.
 #[derive(Debug)]
@@ -169,44 +104,5 @@ impl Attention {
         self.step.clear();
         self.heard.clear();
         self.left = 0;
-    }
-}
-
-/// Whether a phrase is in a transcript, give or take a letter in three, which a model that hears well may still get wrong.
-pub fn is_said(phrase: &str, transcript: &str) -> bool {
-    let letters = |text: &str| -> Vec<char> {
-        text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
-    };
-    let (phrase, transcript) = (letters(phrase), letters(transcript));
-    // The cheapest way to turn the phrase into any part of the transcript, by the columns of the edit distance.
-    let mut costs: Vec<usize> = (0..=phrase.len()).collect();
-    let mut least = costs[phrase.len()];
-    for heard in transcript {
-        let mut diagonal = 0;
-        for (index, letter) in phrase.iter().enumerate() {
-            let changed = diagonal + usize::from(*letter != heard);
-            diagonal = costs[index + 1];
-            costs[index + 1] = changed.min(diagonal + 1).min(costs[index] + 1);
-        }
-        least = least.min(costs[phrase.len()]);
-    }
-    least * 3 <= phrase.len()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_phrase_is_found_within_what_was_said_give_or_take() {
-        for (transcript, said) in [
-            ("hey jarvis", true),
-            ("and then he said Hey, Jarvis!", true),
-            ("hay jarvus turn on", true),
-            ("turn on the light", false),
-            ("", false),
-        ] {
-            assert_eq!(is_said("Hey Jarvis", transcript), said, "{transcript}");
-        }
     }
 }

@@ -6,7 +6,7 @@ use outpost_runtime::audio::Stream;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::senses::microphone::status::{MicrophoneState, Presence};
+use crate::report::{MicrophoneState, Presence};
 use crate::senses::{AudioSource, SenseError};
 
 /// Pause before the first attempt to open a device again; it doubles with each.

@@ -5,12 +5,14 @@ use std::time::Duration;
 use outpost_runtime::Audio;
 use outpost_runtime::audio::RATE;
 
+use crate::config::MicrophoneConfig;
 use crate::event::Utterance;
+use crate::microphone::Heard;
+use crate::report::Unheard;
 use crate::senses::SenseError;
 use crate::senses::endpoint::{Cut, Endpoint, Piece};
 use crate::senses::microphone::attention::{Attention, Step};
-use crate::senses::microphone::judge::judge;
-use crate::senses::microphone::{Heard, MicrophoneConfig, Unheard};
+use crate::senses::vad::judge;
 
 /// Noise is told of this seldom at most.
 const NOISE_INTERVAL: Duration = Duration::from_secs(30);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use outpost_runtime::audio::RATE;
 
+use crate::report::Level;
+
 /// Level and peak are those of the latest window of this length.
 const WINDOW: usize = RATE as usize;
 /// A sample from here on is taken to be clipped.
@@ -12,27 +14,6 @@ const CLIPPED: f32 = 0.999;
 const MOST_CLIPPED: f32 = 0.001;
 /// Exact zeros for this long come from no microphone that works.
 const DEAD: Duration = Duration::from_secs(5);
-/// What digital silence is shown as, dBFS.
-const SILENCE: f32 = -120.0;
-
-/// What the meter shows.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Level {
-    /// Root mean square of the latest second, dB below full scale.
-    pub rms_dbfs: f32,
-    /// Loudest sample of the latest second, dB below full scale.
-    pub peak_dbfs: f32,
-    /// Whether the latest second was cut off at full scale.
-    pub clipping: bool,
-    /// Whether there has been nothing but zeros for seconds: the microphone is switched off, or not connected to the sound card.
-    pub dead: bool,
-}
-
-impl Default for Level {
-    fn default() -> Self {
-        Self { rms_dbfs: SILENCE, peak_dbfs: SILENCE, clipping: false, dead: false }
-    }
-}
 
 /// Measures a stream at 16 kHz.
 #[derive(Debug, Default)]
@@ -72,7 +53,7 @@ impl Meter {
 }
 
 fn decibels(amplitude: f32) -> f32 {
-    (20.0 * amplitude.log10()).max(SILENCE)
+    (20.0 * amplitude.log10()).max(Level::SILENCE)
 }
 
 #[cfg(test)]

@@ -6,171 +6,35 @@
 pub mod attention;
 pub mod device;
 pub mod ear;
-pub mod judge;
+pub mod gate;
 pub mod meter;
 pub mod pcm;
 pub mod samples;
 mod spotter;
-pub mod status;
 mod stillness;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::config::{Faults, millis};
-use crate::event::Utterance;
+use crate::config::MicrophoneConfig;
 use crate::heartbeat::Pulse;
-use crate::senses::endpoint::EndpointConfig;
+use crate::mailbox::{Sender, mailbox};
+use crate::microphone::{Heard, Microphone as _};
+use crate::report::MicrophoneState;
 use crate::senses::files::FileMicrophone;
-use crate::senses::gate::Gate;
-use crate::senses::mailbox::{Sender, mailbox};
-use crate::senses::microphone::attention::WakeConfig;
 use crate::senses::microphone::device::{Capture, Device};
 use crate::senses::microphone::ear::Ear;
-use crate::senses::microphone::judge::Vad;
+use crate::senses::microphone::gate::MicGate;
 use crate::senses::microphone::meter::Meter;
 use crate::senses::microphone::pcm::{Pcm, PcmOptions};
-use crate::senses::microphone::status::{MicrophoneState, Status};
-use crate::senses::{AudioSource, Pace, STUCK, Sense, SenseError, start};
+use crate::senses::{AudioSource, STUCK, Sense, SenseError, start};
 
 /// Messages that wait for the agent at most; a live microphone then drops the oldest.
 const HEARD_CAPACITY: usize = 32;
 /// Pause before a file that failed is read again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// `[microphone]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MicrophoneConfig {
-    /// An ALSA device, as `arecord -L` lists it; none, and no path: no microphone.
-    pub device: Option<String>,
-    /// Sound that the device hands over at a time.
-    #[serde(with = "millis", rename = "period_ms")]
-    pub period: Duration,
-    /// Sound that the device keeps until it is read.
-    #[serde(with = "millis", rename = "buffer_ms")]
-    pub buffer: Duration,
-    /// In place of a device: a WAV file or a folder of them, played in the order of their names.
-    pub path: Option<PathBuf>,
-    /// Whether to begin anew at the end of the files.
-    pub repeat: bool,
-    /// Whether the files take their time.
-    pub pace: Pace,
-    /// Silence after each file.
-    #[serde(with = "millis", rename = "gap_ms")]
-    pub gap: Duration,
-    /// What tells speech from other sound.
-    pub vad: Vad,
-    /// Whether it is heard only while `set/listen` is on or the board's button is down.
-    pub push_to_talk: bool,
-    /// How utterances are cut out.
-    pub endpoint: EndpointConfig,
-    /// Whether a word has to be said first.
-    pub wake: WakeConfig,
-}
-
-impl Default for MicrophoneConfig {
-    fn default() -> Self {
-        Self {
-            device: None,
-            period: Duration::from_millis(20),
-            buffer: Duration::from_millis(500),
-            path: None,
-            repeat: false,
-            pace: Pace::Realtime,
-            gap: Duration::from_secs(1),
-            vad: Vad::Silero,
-            push_to_talk: false,
-            endpoint: EndpointConfig::default(),
-            wake: WakeConfig::default(),
-        }
-    }
-}
-
-impl MicrophoneConfig {
-    pub(crate) fn check(&self, faults: &mut Faults) {
-        if let (Some(device), Some(_)) = (&self.device, &self.path) {
-            faults.add("microphone.device", device, "give a device or a path, not both");
-        }
-        if !(5..=500).contains(&self.period.as_millis()) {
-            faults.add(
-                "microphone.period_ms",
-                self.period.as_millis(),
-                "use a value from 5 to 500",
-            );
-        }
-        if self.buffer < self.period * 2 || self.buffer > Duration::from_secs(10) {
-            faults.add(
-                "microphone.buffer_ms",
-                self.buffer.as_millis(),
-                "use two periods or more, and at most 10000",
-            );
-        }
-        self.endpoint.check(faults);
-        self.wake.check(faults);
-    }
-
-    /// The gate that this microphone needs, where the board has a button for it or not.
-    pub fn gate(&self, has_button: bool) -> Gate {
-        let needs_holding = self.push_to_talk || has_button && self.wake.word.is_none();
-        if needs_holding { Gate::held() } else { Gate::open() }
-    }
-}
-
-/// Why nothing is made of what was heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unheard {
-    /// It was loud, but no speech.
-    Noise,
-    /// It was speech, but too short to be a command.
-    TooShort,
-    /// Nobody spoke while the agent waited for it.
-    Timeout,
-    /// Mute was set meanwhile.
-    Muted,
-}
-
-impl Unheard {
-    /// The name in reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Noise => "noise",
-            Self::TooShort => "too_short",
-            Self::Timeout => "timeout",
-            Self::Muted => "muted",
-        }
-    }
-}
-
-/// What the microphone's thread tells the agent.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Heard {
-    /// Speech began.
-    Started,
-    /// The speaker paused: if nothing more is said, this is the utterance.
-    Paused(Utterance),
-    /// The speaker went on.
-    Resumed,
-    /// Nothing is made of it.
-    Nothing {
-        /// Why.
-        why: Unheard,
-        /// The device or file.
-        source: String,
-        /// Where in the stream it began.
-        start: Duration,
-        /// How long it was.
-        duration: Duration,
-    },
-    /// An utterance ended.
-    Utterance(Utterance),
-    /// The microphone came, went, is clipping or is dead: see its status.
-    Changed,
-}
 
 #[cfg(test)]
 mod tests;
@@ -182,11 +46,11 @@ mod tests;
 /// When a file cannot be read. A device may be missing: it is opened when it comes.
 pub fn start_microphone(
     config: &MicrophoneConfig,
-    (gate, status): (Gate, Status),
+    gate: MicGate,
     pulse: Pulse,
 ) -> Result<Option<Sense<Heard>>, SenseError> {
     let Some(source) = open(config)? else { return Ok(None) };
-    listen(source, config.clone(), (gate, status), pulse).map(Some)
+    listen(source, config.clone(), gate, pulse).map(Some)
 }
 
 /// The source of a configuration, if there is one.
@@ -212,13 +76,13 @@ pub fn open(config: &MicrophoneConfig) -> Result<Option<Box<dyn AudioSource>>, S
 pub fn listen(
     source: Box<dyn AudioSource>,
     config: MicrophoneConfig,
-    (gate, status): (Gate, Status),
+    gate: MicGate,
     pulse: Pulse,
 ) -> Result<Sense<Heard>, SenseError> {
     let (sender, receiver) = mailbox(HEARD_CAPACITY);
     let ear = Ear::new(&config, source.name())?;
     let shown = source.state();
-    status.set(shown.clone());
+    gate.set_state(shown.clone());
     let mut listener = Listener {
         name: source.name(),
         source,
@@ -229,7 +93,6 @@ pub fn listen(
         was_open: gate.is_open(),
         mutes: gate.mutes(),
         gate,
-        status,
         sender,
         is_held: false,
     };
@@ -251,8 +114,7 @@ struct Listener {
     ear: Ear,
     meter: Meter,
     shown: MicrophoneState,
-    gate: Gate,
-    status: Status,
+    gate: MicGate,
     sender: Sender<Heard>,
     is_held: bool,
     was_open: bool,
@@ -351,7 +213,7 @@ impl Listener {
                 );
             }
         }
-        self.status.set(now.clone());
+        self.gate.set_state(now.clone());
         self.shown = now;
         !self.sender.is_closed()
     }

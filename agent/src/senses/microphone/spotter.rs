@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 
 use outpost_runtime::audio::{WakeWord, WakeWordFiles};
 
+use crate::config::Vad;
 use crate::senses::SenseError;
-use crate::senses::microphone::judge::Vad;
 use crate::senses::microphone::stillness::Stillness;
 
 /// 80 ms of sound.

@@ -3,7 +3,8 @@
 use outpost_runtime::audio::{RATE, SpeechDetector, WakeWord};
 use tracing::warn;
 
-use crate::senses::microphone::judge::{NoiseFloor, Vad};
+use crate::config::Vad;
+use crate::senses::vad::NoiseFloor;
 
 /// A step that is louder than the noise by this many decibels is not still. Steady noise varies by less.
 const MARGIN: f32 = 6.0;

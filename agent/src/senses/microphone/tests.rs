@@ -2,7 +2,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use super::*;
+use crate::config::{MicrophoneConfig, Vad};
 use crate::heartbeat::Heartbeats;
+use crate::microphone::{Heard, Microphone as _};
+use crate::report::Unheard;
 
 /// A microphone in front of which somebody speaks without a pause; it gives a chunk for each beat.
 struct Talker {
@@ -45,20 +48,17 @@ struct Bench {
     sense: Sense<Heard>,
     beat: mpsc::SyncSender<()>,
     read: Arc<AtomicUsize>,
-    gate: Gate,
-    status: Status,
+    gate: MicGate,
 }
 
-fn bench(gate: Gate) -> Bench {
+fn bench(gate: MicGate) -> Bench {
     let (beat, beats) = mpsc::sync_channel(0);
     let read = Arc::<AtomicUsize>::default();
     let talker = Talker { beat: beats, read: read.clone(), at: 0 };
     let config = MicrophoneConfig { vad: Vad::Energy, ..MicrophoneConfig::default() };
-    let status = Status::default();
     let pulse = Heartbeats::default().part("microphone");
-    let ear = (gate.clone(), status.clone());
-    let sense = listen(Box::new(talker), config, ear, pulse).expect("a thread");
-    Bench { sense, beat, read, gate, status }
+    let sense = listen(Box::new(talker), config, gate.clone(), pulse).expect("a thread");
+    Bench { sense, beat, read, gate }
 }
 
 impl Bench {
@@ -92,7 +92,7 @@ impl Bench {
 
 #[tokio::test]
 async fn mute_throws_away_what_was_being_said_and_lets_nothing_through() {
-    let mut bench = bench(Gate::open());
+    let mut bench = bench(MicGate::always_open());
     bench.pass(12);
     assert_eq!(bench.next().await, Heard::Started);
     bench.gate.mute(true);
@@ -102,14 +102,14 @@ async fn mute_throws_away_what_was_being_said_and_lets_nothing_through() {
     let read = bench.read.load(Ordering::SeqCst);
     bench.pass(200);
     assert_eq!(bench.read.load(Ordering::SeqCst), read, "nothing is even read");
-    assert_eq!(bench.status.get().level, meter::Level::default(), "nor is its level known");
+    assert_eq!(bench.gate.state().level, crate::report::Level::default(), "nor is its level known");
     let rest = bench.end().await;
     assert!(!rest.iter().any(|heard| matches!(heard, Heard::Utterance(_))), "{rest:?}");
 }
 
 #[tokio::test]
 async fn a_mute_that_is_lifted_at_once_throws_away_what_was_being_said_too() {
-    let mut bench = bench(Gate::open());
+    let mut bench = bench(MicGate::always_open());
     bench.pass(12);
     assert_eq!(bench.next().await, Heard::Started);
     bench.gate.mute(true);
@@ -122,7 +122,7 @@ async fn a_mute_that_is_lifted_at_once_throws_away_what_was_being_said_too() {
 
 #[tokio::test]
 async fn a_button_that_comes_up_ends_the_utterance() {
-    let mut bench = bench(Gate::held());
+    let mut bench = bench(MicGate::push_to_talk());
     bench.gate.hold(true);
     bench.pass(10);
     assert_eq!(bench.next().await, Heard::Started);

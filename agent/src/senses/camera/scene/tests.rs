@@ -1,6 +1,7 @@
 //! The gate on made-up rooms: at five pictures a second, with a sensor's noise.
 
 use super::*;
+use crate::config::Area;
 
 /// Shelves and shadows: something to see.
 fn room(x: usize, y: usize) -> f32 {

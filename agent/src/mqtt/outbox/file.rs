@@ -10,8 +10,8 @@ use redb::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::mqtt::payload::Message;
-use crate::outbox::{OutboxError, intent};
+use crate::mqtt::message::Message;
+use crate::mqtt::outbox::{OutboxError, intent};
 use crate::report::Intent;
 
 const ROWS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::mqtt::payload::Message;
+use crate::mqtt::message::Message;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

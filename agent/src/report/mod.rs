@@ -3,6 +3,9 @@
 mod board;
 mod calls;
 mod config;
+mod metrics;
+mod microphone;
+mod state;
 
 use std::fmt;
 use std::time::Duration;
@@ -14,17 +17,14 @@ use serde_json::Value;
 
 pub use board::{BoardReport, BoardState, InputReport, ReadingReport};
 
+use crate::config::Severity;
 use crate::event::{EventId, RespondTo};
-use crate::heartbeat::Health;
 pub use crate::id::ReportId;
-use crate::metrics::{Counts, ModelStats};
 pub use crate::report::calls::{ConfirmReport, Intent, Outcome, ToolReport};
 pub use crate::report::config::{ConfigReport, RefusedConfig, Standing};
-use crate::senses::camera::counters::CameraMetrics;
-use crate::senses::microphone::Unheard;
-use crate::senses::microphone::status::MicrophoneState;
-use crate::state::State;
-use crate::watch::Severity;
+pub use crate::report::metrics::{CameraMetrics, Counts, Health, ModelStats};
+pub use crate::report::microphone::{Level, MicrophoneState, Presence, Unheard};
+pub use crate::report::state::State;
 
 /// A message to the world.
 #[derive(Debug, Clone, PartialEq)]

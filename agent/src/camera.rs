@@ -1,6 +1,25 @@
-//! What the camera did so far, in numbers: for metrics and for `outpost doctor`.
+//! The camera as the agent sees it: its newest picture, its switch and its counters.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use outpost_tools::tool::BoxFuture;
+
+use crate::event::Frame;
+use crate::report::CameraMetrics;
+
+/// The newest picture of the camera, and its switch.
+pub trait Camera: fmt::Debug + Send + Sync {
+    /// The newest picture; `None` before the first one, while the camera is switched off, and after it was lost.
+    fn latest(&self) -> Option<Frame>;
+
+    /// Waits for a picture newer than the one with this `number`; `None` if there is none within `limit`.
+    fn newer(&self, number: u64, limit: Duration) -> BoxFuture<'_, Option<Frame>>;
+
+    /// Switches the camera on or off. A picture from before is not shown again.
+    fn switch(&self, on: bool);
+}
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -39,29 +58,6 @@ pub struct Counters {
     pub readings: Counter,
     /// Readings that were thrown away, since others of the same scene did not agree.
     pub rejected: Counter,
-}
-
-/// The counters at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CameraMetrics {
-    /// Pictures taken.
-    pub frames: u64,
-    /// Pictures of a device let pass unseen: to warm up, or since they came faster than `camera.fps`.
-    pub skipped: u64,
-    /// Pictures of a device that were damaged.
-    pub damaged: u64,
-    /// Pictures taken that the gate held back, since the scene was as before.
-    pub still: u64,
-    /// Pictures that the gate held back for another reason.
-    pub held: u64,
-    /// Pictures that the gate let through.
-    pub looks: u64,
-    /// Times that the device was lost.
-    pub lost: u64,
-    /// Pictures read by the model.
-    pub readings: u64,
-    /// Readings thrown away for want of agreement.
-    pub rejected: u64,
 }
 
 impl Counters {

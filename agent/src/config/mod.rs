@@ -1,32 +1,45 @@
 //! The configuration file: read, checked, and all its faults reported together.
 //!
-//! [`Config`] is a struct of its owners' configs: each module describes and checks its own table. `docs/config.md` lists the
-//! keys.
+//! Plain data, one table a module; nothing here opens a device or a connection. `docs/config.md` lists the keys.
 
+mod agent;
+mod audit;
+mod camera;
+pub mod duration;
+mod evidence;
 mod faults;
+mod firmware;
+mod live;
+mod microphone;
+mod model;
+mod mqtt;
+mod policy;
 mod sections;
+mod tools;
+mod watch;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use outpost_runtime::device::DeviceChoice;
-use outpost_runtime::{EncoderWeights, EngineOptions, KvFormat};
 use outpost_tools::declared::DeclaredConfig;
 use outpost_tools::mcp::McpConfig;
-use serde::Deserialize;
 
-use crate::agent::AgentConfig;
-use crate::audit::AuditConfig;
-pub use crate::config::faults::{Fault, Faults};
-pub(crate) use crate::config::sections::Sections;
-use crate::evidence::EvidenceConfig;
-use crate::firmware::FirmwareConfig;
-use crate::mqtt::MqttConfig;
-use crate::policy::PolicyConfig;
-use crate::senses::MicrophoneConfig;
-use crate::senses::camera::config::CameraConfig;
-use crate::toolbox::{self, ToolsConfig};
-use crate::watch::WatchRule;
+pub use agent::{AgentConfig, Limits};
+pub use audit::AuditConfig;
+pub use camera::{
+    AgreementConfig, Area, CameraConfig, CameraGate, PixelFormat, ReadingConfig, SceneConfig,
+};
+pub use evidence::EvidenceConfig;
+pub use faults::{Fault, Faults};
+pub use firmware::{CheckChoice, FirmwareConfig};
+pub use live::Live;
+pub use microphone::{EndOfSpeech, EndpointConfig, MicrophoneConfig, Pace, Vad, WakeConfig};
+pub use model::{Device, Encoders, Kv, ModelConfig};
+pub use mqtt::{HomeAssistantConfig, MqttConfig, Secret, TlsConfig, Transport, Version};
+pub use policy::{PolicyConfig, RuleConfig};
+pub(crate) use sections::Sections;
+pub use tools::ToolsConfig;
+pub(crate) use watch::Condition;
+pub use watch::{Answer, RuleError, Severity, WatchRule};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -57,123 +70,6 @@ pub struct Config {
     pub tool: Vec<DeclaredConfig>,
     /// `[[mcp]]`
     pub mcp: Vec<McpConfig>,
-}
-
-/// Which model, and how it runs.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelConfig {
-    /// A directory written by `outpost import`; none: `$OUTPOST_MODEL`, else the bundled model.
-    pub path: Option<PathBuf>,
-    /// `auto`, `cpu` or `cuda`.
-    pub device: Device,
-    /// Threads of the decoder on a CPU; none: one per core.
-    pub threads: Option<usize>,
-    /// Bound on prompt and answer together, in tokens. Memory is taken as it is used.
-    pub context: usize,
-    /// `bf16` or `int8`.
-    pub kv: Kv,
-    /// `auto`, `resident` or `on-demand`.
-    pub encoders: Encoders,
-    /// Bound on the answer, in tokens.
-    pub max_new_tokens: usize,
-    /// A generation, its time in the queue included, ends here.
-    #[serde(with = "seconds", rename = "deadline_seconds")]
-    pub deadline: Duration,
-}
-
-impl Default for ModelConfig {
-    fn default() -> Self {
-        Self {
-            path: None,
-            device: Device::Auto,
-            threads: None,
-            context: 4096,
-            kv: Kv::Bf16,
-            encoders: Encoders::Auto,
-            max_new_tokens: 256,
-            deadline: Duration::from_mins(1),
-        }
-    }
-}
-
-/// Where the decoder runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Device {
-    /// CUDA where there is a device, else the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// CUDA, or an error.
-    Cuda,
-}
-
-/// How keys and values are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Kv {
-    /// As they are computed.
-    Bf16,
-    /// In little more than half the memory.
-    Int8,
-}
-
-impl From<Kv> for KvFormat {
-    fn from(kv: Kv) -> Self {
-        match kv {
-            Kv::Bf16 => Self::Bf16,
-            Kv::Int8 => Self::Int8,
-        }
-    }
-}
-
-/// Where the weights of the vision and audio encoders are between runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Encoders {
-    /// In memory if all fits, else in their files.
-    Auto,
-    /// In memory.
-    Resident,
-    /// In their files: slower, a layer is read when its turn comes.
-    OnDemand,
-}
-
-impl ModelConfig {
-    /// How the engine is to be loaded where memory is no concern.
-    pub fn engine_options(&self) -> EngineOptions {
-        let device = match self.device {
-            Device::Auto => DeviceChoice::Auto,
-            Device::Cpu => DeviceChoice::Cpu,
-            Device::Cuda => DeviceChoice::Cuda,
-        };
-        let encoders = match self.encoders {
-            Encoders::Auto | Encoders::Resident => EncoderWeights::Resident,
-            Encoders::OnDemand => EncoderWeights::OnDemand,
-        };
-        let (threads, context, kv) = (self.threads, self.context, self.kv.into());
-        EngineOptions { device, threads, context, kv, encoders }
-    }
-
-    fn check(&self, faults: &mut Faults) {
-        if self.threads == Some(0) {
-            faults.add("model.threads", 0, "use 1 or more, or leave it out for one per core");
-        }
-        if self.context < 256 {
-            faults.add("model.context", self.context, "use 256 or more");
-        }
-        if self.max_new_tokens == 0 || self.max_new_tokens >= self.context {
-            faults.add(
-                "model.max_new_tokens",
-                self.max_new_tokens,
-                "use 1 or more, and less than model.context",
-            );
-        }
-        if self.deadline.is_zero() {
-            faults.add("model.deadline_seconds", 0, "use more than 0");
-        }
-    }
 }
 
 /// A configuration that cannot be used, with everything that is wrong with it.
@@ -225,7 +121,7 @@ impl Config {
             &mut config.evidence.folder,
             &mut config.audit.path,
         ];
-        let of_tools = toolbox::config::paths(&mut config.tools, &mut config.tool, &mut config.mcp);
+        let of_tools = tools::paths(&mut config.tools, &mut config.tool, &mut config.mcp);
         let paths = paths.into_iter().chain(config.mqtt.paths()).chain(of_tools);
         for path in paths.flatten() {
             *path = folder.join(&*path);
@@ -276,10 +172,10 @@ impl Config {
 
     pub(crate) fn check(&self, faults: &mut Faults) {
         self.model.check(faults);
-        self.agent.check(toolbox::config::names(self).as_deref(), faults);
+        self.agent.check(tools::names(self).as_deref(), faults);
         self.policy.check(&self.agent, faults);
         self.audit.check(faults);
-        toolbox::config::check(self, faults);
+        tools::check(self, faults);
         self.microphone.check(faults);
         self.camera.check(faults);
         self.firmware.check(faults);
@@ -288,53 +184,6 @@ impl Config {
         for (index, rule) in self.watch.iter().enumerate() {
             rule.check(index, faults);
         }
-    }
-}
-
-/// A duration written as a number of seconds.
-pub(crate) mod seconds {
-    use std::time::Duration;
-
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
-        let seconds = f64::deserialize(deserializer)?;
-        Duration::try_from_secs_f64(seconds)
-            .map_err(|_| D::Error::custom("use a number of seconds, 0 or more"))
-    }
-
-    /// For a key that may be left out.
-    pub(crate) fn deserialize_some<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        deserialize(deserializer).map(Some)
-    }
-
-    /// As it would be written: whole seconds without a point.
-    pub(crate) fn serialize<S: Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        if duration.subsec_nanos() == 0 {
-            serializer.serialize_u64(duration.as_secs())
-        } else {
-            serializer.serialize_f64(duration.as_secs_f64())
-        }
-    }
-}
-
-/// A duration written as a whole number of milliseconds.
-pub(crate) mod millis {
-    use std::time::Duration;
-
-    use serde::{Deserialize as _, Deserializer};
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_millis)
     }
 }
 
@@ -375,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_shipped_default_is_valid() {
-        let text = include_str!("../../packaging/outpost.toml");
+        let text = include_str!("../../../packaging/outpost.toml");
         Config::parse(text, "outpost.toml").expect("packaging/outpost.toml is valid");
     }
 }

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use outpost_runtime::audio::{RATE, SpeechDetector};
-use serde::Deserialize;
 use tracing::warn;
 
-use crate::senses::endpoint::EndpointConfig;
+use crate::config::{EndpointConfig, Vad};
 
 /// The floor is never taken to be below this, so that digital silence does not make a whisper of hiss into speech.
 const QUIETEST_FLOOR: f32 = -65.0;
@@ -14,16 +13,6 @@ const QUIETEST_FLOOR: f32 = -65.0;
 const FLOOR_RISE: f32 = 2.0;
 /// Speech goes on down to a likelihood this much below that with which it begins.
 const HYSTERESIS: f32 = 0.15;
-
-/// What tells speech from other sound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Vad {
-    /// The silero model.
-    Silero,
-    /// Whatever is louder than the noise.
-    Energy,
-}
 
 /// Judges the frames of a stream at 16 kHz, one after the other. The same frames give the same judgements.
 pub trait Judge: std::fmt::Debug + Send {

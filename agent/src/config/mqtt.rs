@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::{Faults, seconds};
-use crate::mqtt::home_assistant::HomeAssistantConfig;
+use crate::config::Faults;
+use crate::config::duration::seconds;
 
 /// `[mqtt]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -68,6 +68,22 @@ pub struct TlsConfig {
     pub key: Option<PathBuf>,
 }
 
+/// `[mqtt.home_assistant]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HomeAssistantConfig {
+    /// Whether the device makes itself known.
+    pub enabled: bool,
+    /// What Home Assistant was told its discovery topics begin with.
+    pub prefix: String,
+}
+
+impl Default for HomeAssistantConfig {
+    fn default() -> Self {
+        Self { enabled: false, prefix: "homeassistant".into() }
+    }
+}
+
 /// A version of MQTT.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub enum Version {
@@ -97,7 +113,7 @@ pub struct Secret(String);
 
 impl Secret {
     /// The text.
-    pub(super) fn reveal(&self) -> &str {
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }

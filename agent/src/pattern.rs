@@ -7,7 +7,7 @@ const REGEX_SIZE: usize = 1 << 20;
 
 /// A text to look for.
 #[derive(Debug, Clone)]
-pub(super) enum Pattern {
+pub(crate) enum Pattern {
     Exact(String),
     Contains(String),
     Wildcard(String),
@@ -16,30 +16,30 @@ pub(super) enum Pattern {
 }
 
 impl Pattern {
-    pub(super) fn exact(text: &str) -> Self {
+    pub(crate) fn exact(text: &str) -> Self {
         Self::Exact(normal(text))
     }
 
-    pub(super) fn contains(text: &str) -> Self {
+    pub(crate) fn contains(text: &str) -> Self {
         Self::Contains(normal(text))
     }
 
-    pub(super) fn wildcard(text: &str) -> Self {
+    pub(crate) fn wildcard(text: &str) -> Self {
         Self::Wildcard(normal(text))
     }
 
-    pub(super) fn regex(text: &str) -> Result<Self, regex::Error> {
+    pub(crate) fn regex(text: &str) -> Result<Self, regex::Error> {
         let regex =
             RegexBuilder::new(text).case_insensitive(true).size_limit(REGEX_SIZE).build()?;
         Ok(Self::Regex(regex))
     }
 
-    pub(super) fn fuzzy(text: &str, distance: usize) -> Self {
+    pub(crate) fn fuzzy(text: &str, distance: usize) -> Self {
         Self::Fuzzy { text: normal(text), distance }
     }
 
     /// Whether a text that was read fits.
-    pub(super) fn matches(&self, text: &str) -> bool {
+    pub(crate) fn matches(&self, text: &str) -> bool {
         let text = normal(text);
         match self {
             Self::Exact(pattern) => *pattern == text,
@@ -52,7 +52,7 @@ impl Pattern {
 }
 
 /// Upper case, words separated by one space.
-pub(super) fn normal(text: &str) -> String {
+pub(crate) fn normal(text: &str) -> String {
     text.split_whitespace().map(str::to_uppercase).collect::<Vec<_>>().join(" ")
 }
 

@@ -8,8 +8,8 @@ use outpost_tools::tool::Class;
 use outpost_tools::{Origin, PolicyRules, ToolRule};
 use serde::Deserialize;
 
-use crate::agent::AgentConfig;
-use crate::config::{Faults, seconds};
+use crate::config::duration::seconds;
+use crate::config::{AgentConfig, Faults};
 
 /// `[policy]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -16,10 +16,8 @@ use outpost_tools::requests::Correlate;
 use outpost_tools::secret::Header;
 use serde::Deserialize;
 
-use crate::config::{Config, Faults};
-use crate::dispatch::bundled_tools;
-use crate::firmware::hands;
-use crate::mqtt::config::Version;
+use crate::config::{Config, Faults, Version};
+use crate::toolset::{BOARD_TOOLS, bundled_tools};
 
 /// `[tools]`: each is there when its table is.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -77,7 +75,7 @@ pub(crate) fn check(config: &Config, faults: &mut Faults) {
     tools.mqtt.iter().for_each(|table| table.check(&mut found));
     let bundled: BTreeSet<String> = bundled_tools().into_iter().map(|tool| tool.name).collect();
     let mut taken: BTreeSet<&str> = bundled.iter().map(String::as_str).collect();
-    taken.extend(hands::TOOLS);
+    taken.extend(BOARD_TOOLS);
     taken.extend(["raise_alert"]);
     taken.extend(tools.names());
     for (index, tool) in config.tool.iter().enumerate() {

@@ -23,10 +23,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use crate::mqtt::payload::Message;
-use crate::outbox::file::{File, Held};
-use crate::outbox::queue::Queue;
-pub use crate::outbox::queue::{Cursor, Dropped, Limits};
+use crate::mqtt::message::Message;
+use crate::mqtt::outbox::file::{File, Held};
+use crate::mqtt::outbox::queue::Queue;
+pub use crate::mqtt::outbox::queue::{Cursor, Dropped, Limits};
 use crate::report::Intent;
 
 /// A file that failed is opened again after this time.

@@ -5,8 +5,9 @@ use std::time::Duration;
 use outpost_tools::schedule::{Day, Schedule};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Faults, seconds};
-use crate::watch::pattern::Pattern;
+use crate::config::Faults;
+use crate::config::duration::seconds;
+use crate::pattern::Pattern;
 
 /// A longer cool-down, or time between two questions, is refused.
 const LONGEST: Duration = Duration::from_hours(30 * 24);
@@ -147,7 +148,7 @@ pub enum RuleError {
 
 /// What makes a rule fit.
 #[derive(Debug, Clone)]
-pub(super) enum Condition {
+pub(crate) enum Condition {
     /// A text that was read.
     Text(Pattern),
     /// The answer to a question.
@@ -156,7 +157,7 @@ pub(super) enum Condition {
 
 impl WatchRule {
     /// What makes it fit.
-    pub(super) fn condition(&self) -> Result<Condition, RuleError> {
+    pub(crate) fn condition(&self) -> Result<Condition, RuleError> {
         let texts =
             [&self.exact, &self.contains, &self.wildcard, &self.regex, &self.fuzzy, &self.ask];
         let given: Vec<&String> = texts.into_iter().flatten().collect();
@@ -183,7 +184,7 @@ impl WatchRule {
     }
 
     /// When it holds.
-    pub(super) fn schedule(&self) -> Result<Schedule, RuleError> {
+    pub(crate) fn schedule(&self) -> Result<Schedule, RuleError> {
         let wrong = || RuleError::Hours(self.hours.clone().unwrap_or_default());
         Schedule::new(self.days.as_deref(), self.hours.as_deref()).ok_or_else(wrong)
     }
