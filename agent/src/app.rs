@@ -8,20 +8,20 @@ use std::time::Duration;
 use outpost_agent_core::agent::{Agent, Inputs};
 use outpost_agent_core::audit::{Audit, AuditError};
 use outpost_agent_core::camera::Camera;
-use outpost_agent_core::config::{Config, Live, RuleError};
+use outpost_agent_core::config::{Config, LiveSettings, RuleError};
 use outpost_agent_core::confirm::Confirmations;
-use outpost_agent_core::dispatch::{Dispatcher, Reach};
+use outpost_agent_core::dispatch::{Dispatcher, HostParts};
 use outpost_agent_core::event::Inbound;
 use outpost_agent_core::evidence::{Evidence, EvidenceError};
 use outpost_agent_core::heartbeat::{Heartbeats, Pulse};
-use outpost_agent_core::lifetime::Lifetime;
 use outpost_agent_core::live::Settings;
 use outpost_agent_core::memory::MemoryError;
 use outpost_agent_core::metrics::Gauges;
 use outpost_agent_core::microphone::Microphone;
 use outpost_agent_core::model_thread::{EngineModel, Model, ModelError, ModelHandle, ModelThread};
 use outpost_agent_core::report::{Counts, Intent, Sink};
-use outpost_agent_core::sight::Sight;
+use outpost_agent_core::scene_reader::SceneReader;
+use outpost_agent_core::task_group::TaskGroup;
 use outpost_agent_core::turn::Turns;
 use outpost_agent_core::watch::WatchList;
 use outpost_agent_core::{dispatch, live, memory, metrics, prompting, toolset};
@@ -29,7 +29,7 @@ use outpost_broker::{Broker, BrokerError};
 use outpost_mqtt::client;
 use outpost_mqtt::client::{MqttError, Publisher};
 use outpost_mqtt::session::MAX_PACKET;
-use outpost_senses::camera::watcher::Shared;
+use outpost_senses::camera::pipeline::Shared;
 use outpost_senses::microphone::gate::MicGate;
 use outpost_senses::microphone::start_microphone;
 use outpost_senses::{SenseError, camera};
@@ -148,7 +148,7 @@ impl App {
     /// When a sense cannot be opened or the outbox cannot be used.
     pub fn spawn(self) -> Result<Running, AppError> {
         let Self { config, started, parts, model, tools, broker } = self;
-        let lifetime = Lifetime::default();
+        let task_group = TaskGroup::default();
         let gate = mic_gate(&config);
         let switch: Arc<dyn Microphone> = Arc::new(gate.clone());
         let firmware = Firmware::new(&config.firmware, switch.clone());
@@ -156,14 +156,14 @@ impl App {
         let (inbound_out, inbound) = mpsc::channel::<Inbound>(INBOUND_CAPACITY);
         let address = broker.as_ref().map(Broker::address);
         let (told, pulse) = (inbound_out.clone(), parts.part("mqtt"));
-        let publisher = client::connect(&config.mqtt, address, told.clone(), &lifetime, pulse)?;
+        let publisher = client::connect(&config.mqtt, address, told.clone(), &task_group, pulse)?;
         let sink: Arc<dyn Sink> = Arc::new(publisher.clone());
         let board = firmware.as_ref().map(Firmware::board_tools);
         let sink = match firmware {
-            Some(firmware) => firmware.start(sink, told, &lifetime),
+            Some(firmware) => firmware.start(sink, told, &task_group),
             None => sink,
         };
-        let settings = settings(&config, &publisher, sink.clone(), &lifetime);
+        let settings = settings(&config, &publisher, sink.clone(), &task_group);
         let (counts, counted) = watch::channel(Counts::default());
         let seeing = Shared::new(sink.clone(), settings.live.clone());
         let eye: Arc<dyn Camera> = Arc::new(seeing.latest.clone());
@@ -176,13 +176,17 @@ impl App {
             parts: parts.clone(),
             started,
         };
-        let (live, stop) = (settings.live.clone(), lifetime.stop.clone());
-        lifetime.spawn(metrics::publish(gauges, sink.clone(), live, stop));
+        let (live, stop) = (settings.live.clone(), task_group.stop.clone());
+        task_group.spawn(metrics::publish(gauges, sink.clone(), live, stop));
 
-        let reach =
-            Reach { sink: sink.clone(), camera: eye.clone(), model: model.handle.clone(), board };
+        let reach = HostParts {
+            sink: sink.clone(),
+            camera: eye.clone(),
+            model: model.handle.clone(),
+            board,
+        };
         let dispatcher = dispatcher(&settings, tools, reach, publisher.left())?;
-        add_tools(&settings, &dispatcher, &publisher, inbound_out, &lifetime)?;
+        add_tools(&settings, &dispatcher, &publisher, inbound_out, &task_group)?;
         let turns = turns(&settings, dispatcher, model.handle.clone(), seeing)?;
         let inputs = Inputs {
             microphone: microphone.map(|sense| sense.receiver),
@@ -193,10 +197,10 @@ impl App {
         };
         let agent = Agent::new(inputs, turns, sink, counts, config.agent.limits);
         let (grace, pulse) = (config.agent.grace / 2, parts.part("agent"));
-        let ended = run_agent(agent, grace, pulse, &lifetime);
+        let ended = run_agent(agent, grace, pulse, &task_group);
         info!(device = config.mqtt.device, "ready");
         Ok(Running {
-            lifetime,
+            task_group,
             ended,
             publisher,
             is_durable: config.mqtt.outbox.is_some(),
@@ -213,11 +217,11 @@ fn settings<'a>(
     file: &'a Config,
     publisher: &Publisher,
     sink: Arc<dyn Sink>,
-    lifetime: &Lifetime,
+    task_group: &TaskGroup,
 ) -> Settings<'a> {
-    let (live_out, live) = watch::channel(Live::of(file));
-    let (desired, stop) = (publisher.wishes().latest(), lifetime.stop.clone());
-    lifetime.spawn(live::follow(file.clone(), desired, live_out, sink, stop));
+    let (live_out, live) = watch::channel(LiveSettings::of(file));
+    let (desired, stop) = (publisher.desired_config().subscribe(), task_group.stop.clone());
+    task_group.spawn(live::follow(file.clone(), desired, live_out, sink, stop));
     Settings { file, live }
 }
 
@@ -237,11 +241,11 @@ fn add_tools(
     dispatcher: &Dispatcher,
     publisher: &Publisher,
     inbound: mpsc::Sender<Inbound>,
-    lifetime: &Lifetime,
+    task_group: &TaskGroup,
 ) -> Result<(), ToolboxError> {
     let (registry, offering) = (dispatcher.registry(), dispatcher.clone());
-    let (publisher, lifetime) = (publisher.clone(), lifetime.clone());
-    let site = Site { registry: registry.clone(), publisher, inbound, lifetime };
+    let (publisher, task_group) = (publisher.clone(), task_group.clone());
+    let site = Site { registry: registry.clone(), publisher, inbound, task_group };
     site.open(settings, move || offering.offered())?;
     // A rule for a tool that is not there may be a slip of the pen, and what it was meant for is then as free as without it.
     for name in registry.rules_without_tool() {
@@ -254,7 +258,7 @@ fn add_tools(
 fn dispatcher(
     settings: &Settings<'_>,
     tools: Arc<Registry>,
-    reach: Reach,
+    reach: HostParts,
     left: Vec<Intent>,
 ) -> Result<Dispatcher, AppError> {
     let audit = Audit::open(&settings.file.audit)?;
@@ -269,11 +273,11 @@ fn run_agent(
     agent: Agent,
     grace: Duration,
     pulse: Pulse,
-    lifetime: &Lifetime,
+    task_group: &TaskGroup,
 ) -> CancellationToken {
-    let (ended, stop) = (CancellationToken::new(), lifetime.stop.clone());
+    let (ended, stop) = (CancellationToken::new(), task_group.stop.clone());
     let guard = ended.clone().drop_guard();
-    lifetime.spawn(async move {
+    task_group.spawn(async move {
         let _guard = guard;
         agent.run(stop, grace, pulse).await;
     });
@@ -290,14 +294,14 @@ fn turns(
     WatchList::new(settings.file.watch.clone())?;
     let (sink, evidence) = (seeing.sink.clone(), Evidence::open(&settings.file.evidence)?);
     let camera: (Arc<dyn Camera>, _) = (Arc::new(seeing.latest), seeing.counters);
-    let sight = Sight::new(model.clone(), camera, evidence, sink.clone(), settings);
-    Ok(Turns::new(model, dispatcher, sight, sink, settings))
+    let scene_reader = SceneReader::new(model.clone(), camera, evidence, sink.clone(), settings);
+    Ok(Turns::new(model, dispatcher, scene_reader, sink, settings))
 }
 
 /// A daemon at work.
 #[derive(Debug)]
 pub struct Running {
-    lifetime: Lifetime,
+    task_group: TaskGroup,
     /// The agent's loop has ended.
     ended: CancellationToken,
     publisher: Publisher,
@@ -329,7 +333,7 @@ impl Running {
     /// model. False if reports are lost with it: the broker does not have them, and the outbox is no file.
     pub async fn drain(self, grace: Duration) -> bool {
         let end = Instant::now() + grace;
-        self.lifetime.stop.cancel();
+        self.task_group.stop.cancel();
         if timeout_at(end, self.ended.cancelled()).await.is_err() {
             warn!("the agent did not end in time");
         }
@@ -339,9 +343,9 @@ impl Running {
         if !flushed {
             warn!(stored = self.is_durable, "the broker does not have all reports");
         }
-        self.lifetime.farewell.cancel();
-        self.lifetime.tracker.close();
-        if timeout_at(end, self.lifetime.tracker.wait()).await.is_err() {
+        self.task_group.disconnect.cancel();
+        self.task_group.tracker.close();
+        if timeout_at(end, self.task_group.tracker.wait()).await.is_err() {
             warn!("tasks did not end in time");
         }
         let join = tokio::task::spawn_blocking(move || self.model.join());

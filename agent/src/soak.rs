@@ -4,7 +4,7 @@
 use outpost_agent_core::config::{EndpointConfig, Vad};
 use outpost_runtime::audio::RATE;
 use outpost_senses::endpoint::{Cut, Endpoint};
-use outpost_senses::vad::judge;
+use outpost_senses::vad::detector;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 

@@ -253,10 +253,10 @@ impl Agent {
             Some(_) if self.machine.muted() => {}
             Some(Heard::Started) => drop(self.step(Input::SpeechStarted)),
             Some(Heard::Paused(utterance)) if self.turns.asked_before(&utterance).is_none() => {
-                self.turns.expect(&utterance);
+                self.turns.prefill(&utterance);
             }
             Some(Heard::Paused(_)) => {}
-            Some(Heard::Resumed) => self.turns.expect_nothing(),
+            Some(Heard::Resumed) => self.turns.cancel_prefill(),
             Some(Heard::Utterance(utterance)) => self.hear_utterance(utterance),
         }
     }

@@ -55,7 +55,7 @@ pub struct Confirmations(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     sink: Arc<dyn Sink>,
-    patience: Duration,
+    timeout: Duration,
     /// Held by the call that is asked about.
     floor: tokio::sync::Mutex<()>,
     waiting: Mutex<Option<Waiting>>,
@@ -79,10 +79,10 @@ impl Drop for Asked<'_> {
 }
 
 impl Confirmations {
-    /// Questions that wait for an answer as long as `patience`.
-    pub fn new(sink: Arc<dyn Sink>, patience: Duration) -> Self {
+    /// Questions that wait for an answer as long as `timeout`.
+    pub fn new(sink: Arc<dyn Sink>, timeout: Duration) -> Self {
         let (floor, waiting) = <_>::default();
-        Self(Arc::new(Inner { sink, patience, floor, waiting }))
+        Self(Arc::new(Inner { sink, timeout, floor, waiting }))
     }
 
     fn waiting(&self) -> MutexGuard<'_, Option<Waiting>> {
@@ -101,9 +101,9 @@ impl Confirmations {
         let Question { call, origin, name, arguments } = question;
         *self.waiting() = Some(Waiting { call, since: Instant::now(), answer });
         let _asked = Asked(self);
-        let patience = self.0.patience;
-        self.say(Some(ConfirmReport { call, origin, name, arguments, patience }));
-        match tokio::time::timeout(patience, answered).await {
+        let timeout = self.0.timeout;
+        self.say(Some(ConfirmReport { call, origin, name, arguments, timeout }));
+        match tokio::time::timeout(timeout, answered).await {
             Ok(Ok(true)) => Decision::Yes,
             Ok(_) => Decision::No,
             Err(_) => Decision::Silence,

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::camera::Counters;
-use crate::config::Live;
+use crate::config::LiveSettings;
 use crate::heartbeat::Heartbeats;
 use crate::memory;
 use crate::model_thread::ModelHandle;
@@ -86,10 +86,10 @@ impl Due {
 pub async fn publish(
     gauges: Gauges,
     sink: Arc<dyn Sink>,
-    mut live: watch::Receiver<Live>,
+    mut live: watch::Receiver<LiveSettings>,
     stop: CancellationToken,
 ) {
-    let every = |live: &mut watch::Receiver<Live>| live.borrow_and_update().metrics;
+    let every = |live: &mut watch::Receiver<LiveSettings>| live.borrow_and_update().metrics;
     let mut due = Due::new(every(&mut live));
     loop {
         tokio::select! {

@@ -152,9 +152,9 @@ struct Queue {
     /// Of the job at work.
     current: Option<Stop>,
     /// What may come next, for when there is nothing else to do.
-    expected: Option<(Request, Stop)>,
+    prefill: Option<(Request, Stop)>,
     /// Of what was expected last, which may be at work.
-    ahead: Stop,
+    prefill_stop: Stop,
     closed: bool,
     stats: ModelStats,
 }
@@ -172,7 +172,7 @@ struct Job {
 /// What the thread does next.
 enum Work {
     Job(Job),
-    Ahead(Request, Stop),
+    Prefill(Request, Stop),
 }
 
 fn rank(origin: Origin) -> usize {
@@ -210,21 +210,21 @@ impl Queue {
 
     /// What comes next: a job, which leaves no time for what is only expected, or that.
     fn take(&mut self) -> Option<Work> {
-        let expected = self.expected.take();
+        let prefill = self.prefill.take();
         let work = match self.pop() {
             Some(job) => Work::Job(job),
-            None => expected.map(|(request, stop)| Work::Ahead(request, stop))?,
+            None => prefill.map(|(request, stop)| Work::Prefill(request, stop))?,
         };
         self.current = Some(match &work {
             Work::Job(job) => job.stop.clone(),
-            Work::Ahead(_, stop) => stop.clone(),
+            Work::Prefill(_, stop) => stop.clone(),
         });
         Some(work)
     }
 
-    fn expect_nothing(&mut self) {
-        self.expected = None;
-        self.ahead.cancel();
+    fn cancel_prefill(&mut self) {
+        self.prefill = None;
+        self.prefill_stop.cancel();
     }
 }
 
@@ -249,7 +249,7 @@ impl Shared {
         let mut queue = self.lock();
         // Who spoke asks for what was expected; anybody else need not wait for it.
         if origin != Origin::Voice {
-            queue.expect_nothing();
+            queue.cancel_prefill();
         }
         if queue.current.is_none() && queue.len() == 0 {
             self.pulse.promise((job.due + STUCK).into());
@@ -266,8 +266,7 @@ impl Shared {
         if queue.len() == 0 {
             self.pulse.rest();
         }
-        let idle =
-            |queue: &mut Queue| !queue.closed && queue.len() == 0 && queue.expected.is_none();
+        let idle = |queue: &mut Queue| !queue.closed && queue.len() == 0 && queue.prefill.is_none();
         let mut queue =
             self.arrived.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
         if queue.closed {
@@ -276,7 +275,7 @@ impl Shared {
         let work = queue.take()?;
         let due = match &work {
             Work::Job(job) => job.due,
-            Work::Ahead(..) => Instant::now(),
+            Work::Prefill(..) => Instant::now(),
         };
         self.pulse.promise((due + STUCK).into());
         Some(work)
@@ -354,21 +353,21 @@ impl ModelHandle {
     }
 
     /// This request may come next: the model begins with it where it has nothing else to do.
-    pub fn expect(&self, request: Request) {
+    pub fn prefill(&self, request: Request) {
         let mut queue = self.0.lock();
-        queue.expect_nothing();
+        queue.cancel_prefill();
         if queue.closed {
             return;
         }
-        queue.ahead = Stop::never();
-        queue.expected = Some((request, queue.ahead.clone()));
+        queue.prefill_stop = Stop::never();
+        queue.prefill = Some((request, queue.prefill_stop.clone()));
         drop(queue);
         self.0.arrived.notify_one();
     }
 
     /// What was expected does not come.
-    pub fn expect_nothing(&self) {
-        self.0.lock().expect_nothing();
+    pub fn cancel_prefill(&self) {
+        self.0.lock().cancel_prefill();
     }
 
     /// What it was asked so far.
@@ -404,7 +403,7 @@ fn serve(shared: &Shared, mut model: Box<dyn Model>) {
     while let Some(work) = shared.next() {
         let job = match work {
             Work::Job(job) => job,
-            Work::Ahead(request, stop) => {
+            Work::Prefill(request, stop) => {
                 prepare(model.as_mut(), &request, &stop);
                 continue;
             }

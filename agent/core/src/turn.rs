@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::config::Live;
+use crate::config::LiveSettings;
 use crate::dispatch::{Cause, Dispatcher};
 use crate::event::{Ask, Consent, Event, EventId, Origin, Payload, Utterance};
 use crate::live::Settings;
@@ -19,7 +19,7 @@ use crate::repeats::{Repeat, Repeats};
 use crate::report::{
     AnswerReport, Body, CameraReport, Report, ReportId, Sink, Unheard, VoiceOutcome, VoiceReport,
 };
-use crate::sight::Sight;
+use crate::scene_reader::SceneReader;
 use crate::transcript::{is_said, is_yes};
 use crate::{asked, prompting};
 
@@ -57,9 +57,9 @@ impl Ended {
 pub struct Turns {
     model: ModelHandle,
     dispatcher: Dispatcher,
-    sight: Sight,
+    scene_reader: SceneReader,
     sink: Arc<dyn Sink>,
-    live: watch::Receiver<Live>,
+    live: watch::Receiver<LiveSettings>,
     repeats: Mutex<Repeats>,
     max_new_tokens: usize,
     deadline: Duration,
@@ -99,7 +99,7 @@ impl Turns {
     pub fn new(
         model: ModelHandle,
         dispatcher: Dispatcher,
-        sight: Sight,
+        scene_reader: SceneReader,
         sink: Arc<dyn Sink>,
         settings: &Settings<'_>,
     ) -> Self {
@@ -107,7 +107,7 @@ impl Turns {
         Self {
             model,
             dispatcher,
-            sight,
+            scene_reader,
             sink,
             live: live.clone(),
             repeats: Mutex::default(),
@@ -119,9 +119,9 @@ impl Turns {
     }
 
     /// An utterance may be this; the model begins with it where it has nothing else to do.
-    pub fn expect(&self, utterance: &Utterance) {
+    pub fn prefill(&self, utterance: &Utterance) {
         let turn = prompting::user(None, Some(utterance.audio.clone()), None);
-        self.model.expect(prompting::command(
+        self.model.prefill(prompting::command(
             turn,
             &self.dispatcher.offered(),
             self.max_new_tokens,
@@ -129,8 +129,8 @@ impl Turns {
     }
 
     /// It was not: the speaker goes on.
-    pub fn expect_nothing(&self) {
-        self.model.expect_nothing();
+    pub fn cancel_prefill(&self) {
+        self.model.cancel_prefill();
     }
 
     /// The call that waits for a person's yes, where an utterance that ends now may be the answer: it was asked about before.
@@ -197,9 +197,9 @@ impl Turns {
                 tokio::select! {
                     biased;
                     () = give_way.cancelled() => Ended::GaveWay(Box::new(event)),
-                    read = self.sight.read(&frame) => {
+                    read = self.scene_reader.read(&frame) => {
                         let about = (id, started);
-                        Ended::when(self.sight.report(about, &frame, read, &self.dispatcher, &give_way).await)
+                        Ended::when(self.scene_reader.report(about, &frame, read, &self.dispatcher, &give_way).await)
                     }
                 }
             }
@@ -244,7 +244,7 @@ impl Turns {
 
     /// Publishes a picture that was kept of an alert, or says why there is none.
     pub fn show_evidence(&self, name: &str) {
-        if let Err(error) = self.sight.show(name) {
+        if let Err(error) = self.scene_reader.show(name) {
             let ask = Ask::default();
             self.abandon(Event::now(Payload::Ask(ask)), &error.to_string());
         }

@@ -12,22 +12,22 @@ use std::time::Duration;
 use outpost_agent_core::config::MqttConfig;
 use outpost_agent_core::event::{Inbound, RespondTo};
 use outpost_agent_core::heartbeat::Pulse;
-use outpost_agent_core::lifetime::Lifetime;
 use outpost_agent_core::metrics::Backlog;
 use outpost_agent_core::report::{AnswerReport, Body, Intent, Report, Sink};
+use outpost_agent_core::task_group::TaskGroup;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::connection::{Connection, Filters, WINDOW, jittered};
-use crate::ears::Ears;
+use crate::desired_config::DesiredConfig;
 use crate::home_assistant::Discovery;
 use crate::message::Message;
 use crate::outbox::{Condition, Limits, Outbox, OutboxError};
-use crate::session::{Arrival, Fault, FaultKind, Hello, Session, Signal, Verdict};
+use crate::session::{Arrival, ConnectOptions, Fault, FaultKind, Session, Signal, Verdict};
+use crate::subscriptions::Subscriptions;
 use crate::topics::Topics;
 use crate::transport::{Target, TransportError};
-use crate::wishes::Wishes;
 use crate::{home_assistant, inbound, payload};
 
 /// Pauses between attempts to connect.
@@ -36,7 +36,7 @@ const BACK_OFF: std::ops::RangeInclusive<Duration> =
 /// How often the outbox and the connection are looked after.
 const TEND: Duration = Duration::from_secs(1);
 /// How long the end waits for what is in flight.
-const FAREWELL: Duration = Duration::from_secs(1);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that is silent for longer is stuck: a living one has pings.
 const STUCK: Duration = Duration::from_mins(1);
 
@@ -70,8 +70,8 @@ pub struct Publisher {
     outbox: Arc<Outbox>,
     topics: Topics,
     status: watch::Receiver<LinkStatus>,
-    ears: Ears,
-    wishes: Wishes,
+    subscriptions: Subscriptions,
+    desired_config: DesiredConfig,
 }
 
 impl Publisher {
@@ -111,13 +111,13 @@ impl Publisher {
     }
 
     /// What is listened to beside what the agent itself is told.
-    pub fn ears(&self) -> &Ears {
-        &self.ears
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
     }
 
     /// What is desired of the device.
-    pub fn wishes(&self) -> &Wishes {
-        &self.wishes
+    pub fn desired_config(&self) -> &DesiredConfig {
+        &self.desired_config
     }
 
     /// The device's topics.
@@ -142,7 +142,7 @@ impl Backlog for Publisher {
     }
 }
 
-/// Starts the client; it connects, and connects again, by itself. At the farewell it says `offline` and ends. `pulse` tells that
+/// Starts the client; it connects, and connects again, by itself. At the disconnect it says `offline` and ends. `pulse` tells that
 /// it goes on.
 ///
 /// # Errors
@@ -151,7 +151,7 @@ pub fn connect(
     config: &MqttConfig,
     embedded: Option<SocketAddr>,
     inbound: mpsc::Sender<Inbound>,
-    lifetime: &Lifetime,
+    task_group: &TaskGroup,
     pulse: Pulse,
 ) -> Result<Publisher, MqttError> {
     // Whether it can be done is said at the start; the link does it anew for each connection.
@@ -171,31 +171,31 @@ pub fn connect(
         outbox: Arc::clone(&outbox),
         topics: topics.clone(),
         status,
-        ears: Ears::default(),
-        wishes: Wishes::default(),
+        subscriptions: Subscriptions::default(),
+        desired_config: DesiredConfig::default(),
     };
-    let hello = Hello {
+    let options = ConnectOptions {
         client: format!("outpost-{}", config.device),
         version: config.version,
         keep_alive: config.keep_alive,
         last_will: Some(status_message(&topics, "offline")),
-        // Room for the window, the subscriptions, what is said on each connection and the farewell.
+        // Room for the window, the subscriptions, what is said on each connection and the disconnect.
         capacity: WINDOW + 16,
     };
     let link = Link {
         config: config.clone(),
         embedded,
-        hello,
+        options,
         publisher: publisher.clone(),
         status: status_out,
         outbox,
         topics,
         discovery,
         inbound,
-        lifetime: lifetime.clone(),
+        task_group: task_group.clone(),
         pulse,
     };
-    lifetime.spawn(link.run());
+    task_group.spawn(link.run());
     Ok(publisher)
 }
 
@@ -207,14 +207,14 @@ fn status_message(topics: &Topics, status: &str) -> Message {
 struct Link {
     config: MqttConfig,
     embedded: Option<SocketAddr>,
-    hello: Hello,
+    options: ConnectOptions,
     publisher: Publisher,
     status: watch::Sender<LinkStatus>,
     outbox: Arc<Outbox>,
     topics: Topics,
     discovery: Option<Discovery>,
     inbound: mpsc::Sender<Inbound>,
-    lifetime: Lifetime,
+    task_group: TaskGroup,
     pulse: Pulse,
 }
 
@@ -223,7 +223,7 @@ impl Link {
         let mut pause = *BACK_OFF.start();
         let mut filters = Filters::new(self.subscriptions());
         let mut number = 0;
-        while !self.lifetime.farewell.is_cancelled() {
+        while !self.task_group.disconnect.is_cancelled() {
             number += 1;
             let Some(fault) = self.connection(&mut filters, number).await else { return };
             if *self.status.borrow() == LinkStatus::Up {
@@ -267,13 +267,13 @@ impl Link {
             self.pulse.promise(Instant::now() + STUCK);
             tokio::select! {
                 () = &mut over => return true,
-                () = self.lifetime.farewell.cancelled() => return false,
+                () = self.task_group.disconnect.cancelled() => return false,
                 _ = tend.tick() => self.outbox.tend(),
             }
         }
     }
 
-    /// One connection from beginning to end, and why it ended. None after a farewell.
+    /// One connection from beginning to end, and why it ended. None after a disconnect.
     async fn connection(&self, filters: &mut Filters, number: u64) -> Option<Fault> {
         let refused =
             |fault: TransportError| Fault { kind: FaultKind::Refused, reason: fault.to_string() };
@@ -281,11 +281,11 @@ impl Link {
             Ok(target) => target,
             Err(fault) => return Some(refused(fault)),
         };
-        let spawn = |poll| self.lifetime.tracker.spawn(poll).abort_handle();
-        let session = Session::open(&target, &self.hello, spawn);
-        let mut connection = Connection::new(session, self.hello.keep_alive, number);
+        let spawn = |poll| self.task_group.tracker.spawn(poll).abort_handle();
+        let session = Session::open(&target, &self.options, spawn);
+        let mut connection = Connection::new(session, self.options.keep_alive, number);
         let mut tend = interval(TEND);
-        let mut wanted = self.publisher.ears.filters();
+        let mut wanted = self.publisher.subscriptions.filters();
         loop {
             tokio::select! {
                 signal = connection.session.next() => {
@@ -301,10 +301,10 @@ impl Link {
                         return Some(fault);
                     }
                 }
-                () = self.lifetime.farewell.cancelled() => {
-                    let farewell = timeout(FAREWELL, self.farewell(&mut connection, filters));
-                    if !matches!(farewell.await, Ok(Ok(()))) {
-                        warn!("the MQTT connection ended without a farewell");
+                () = self.task_group.disconnect.cancelled() => {
+                    let disconnected = timeout(DISCONNECT_TIMEOUT, self.disconnect(&mut connection, filters));
+                    if !matches!(disconnected.await, Ok(Ok(()))) {
+                        warn!("the MQTT connection was dropped before `offline` was delivered");
                     }
                     return None;
                 }
@@ -334,7 +334,7 @@ impl Link {
             Signal::Received(arrival) => match self.topics.desired(&arrival.topic) {
                 Some(scope) => {
                     connection.arrived.note(scope);
-                    self.publisher.wishes.hear(scope, &arrival.payload);
+                    self.publisher.desired_config.set(scope, &arrival.payload);
                 }
                 None => self.receive(arrival, connection.number),
             },
@@ -350,7 +350,7 @@ impl Link {
         info!(broker = ?self.config.host, version = ?self.config.version, "connected to the MQTT broker");
         self.status.send_replace(LinkStatus::Up);
         connection.greeted(max);
-        filters.add(&self.publisher.ears.filters().borrow());
+        filters.add(&self.publisher.subscriptions.filters().borrow());
         if !connection.session.subscribe(filters.first()) {
             error!("cannot subscribe");
         }
@@ -382,7 +382,7 @@ impl Link {
         if let Some(filter) = filters.next() {
             connection.session.subscribe(filter);
         } else if connection.has_settled() {
-            self.publisher.wishes.settle(connection.arrived);
+            self.publisher.desired_config.settle(connection.arrived);
         }
         if connection.announcement_is_due() {
             self.announce(connection);
@@ -395,7 +395,7 @@ impl Link {
 
     /// Subscribes to what else is to be listened to.
     fn listen(&self, connection: &mut Connection, filters: &mut Filters) {
-        filters.add(&self.publisher.ears.filters().borrow());
+        filters.add(&self.publisher.subscriptions.filters().borrow());
         if connection.up {
             filters.catch_up(|rest| connection.session.subscribe(rest));
         }
@@ -440,7 +440,7 @@ impl Link {
     fn receive(&self, arrival: Arrival, connection: u64) {
         let topic = arrival.topic.clone();
         let (transaction, respond_to, refusal) = match inbound::decode(&arrival, &self.topics) {
-            Ok(None) => return self.publisher.ears.hear(arrival, connection),
+            Ok(None) => return self.publisher.subscriptions.deliver(arrival, connection),
             Ok(Some(inbound)) => match self.inbound.try_send(inbound) {
                 Ok(()) => return,
                 Err(refused) => {
@@ -456,7 +456,7 @@ impl Link {
     }
 
     /// Sends what is left, says `offline` (a clean disconnect suppresses the last will) and disconnects.
-    async fn farewell(
+    async fn disconnect(
         &self,
         connection: &mut Connection,
         filters: &mut Filters,

@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::error;
 
+use crate::desired_config::Arrived;
 use crate::message::Message;
 use crate::outbox::{Condition, Cursor};
 use crate::session::{Fault, MAX_PACKET, Session};
-use crate::wishes::Arrived;
 
 /// Messages under way at most; far below the packet ids that rumqttc has, so that they never collide.
 pub(super) const WINDOW: usize = 16;
@@ -45,7 +45,7 @@ pub(super) struct Connection {
     in_flight: VecDeque<InFlight>,
     heard: Instant,
     /// The longest time without a sign of life, and for an acknowledgement.
-    patience: Duration,
+    timeout: Duration,
     /// What arrived of what is desired.
     pub(super) arrived: Arrived,
     /// When the broker last answered a subscription, until it had the time to say what it retains.
@@ -67,7 +67,7 @@ impl Connection {
             in_flight: VecDeque::new(),
             heard: Instant::now(),
             // A ping goes out after one keep-alive, and has another for its answer.
-            patience: keep_alive.mul_f64(2.5),
+            timeout: keep_alive.mul_f64(2.5),
             arrived: Arrived::default(),
             subscribed: None,
             told: None,
@@ -99,9 +99,9 @@ impl Connection {
     /// Why the connection is dead although it seems to be there, if it is: half open, or wedged.
     pub(super) fn overdue(&self) -> Option<Fault> {
         let unacknowledged = self.in_flight.front().map(|first| first.since);
-        if self.heard.elapsed() > self.patience {
+        if self.heard.elapsed() > self.timeout {
             Some(Fault::network("the broker was silent for too long"))
-        } else if unacknowledged.is_some_and(|since| since.elapsed() > self.patience) {
+        } else if unacknowledged.is_some_and(|since| since.elapsed() > self.timeout) {
             Some(Fault::network("the broker acknowledged nothing for too long"))
         } else {
             None

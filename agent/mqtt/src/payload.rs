@@ -105,11 +105,11 @@ fn body(body: &Body) -> (String, bool, Value) {
                 "latency_ms": millis(voice.latency), "error": voice.error })),
         ),
         Body::Camera(camera) => camera_body(camera),
-        Body::Sight(sight) => (
+        Body::CameraStatus(status) => (
             "camera".into(),
             true,
             present(
-                json!({ "state": sight.state.as_str(), "source": sight.source, "reason": sight.reason }),
+                json!({ "state": status.state.as_str(), "source": status.source, "reason": status.reason }),
             ),
         ),
         Body::Evidence(evidence) => (format!("evidence/{}", evidence.name), false, Value::Null),
@@ -152,7 +152,7 @@ fn confirm_body(waits: Option<&ConfirmReport>) -> Value {
         None => json!({ "waiting": false }),
         Some(waits) => json!({ "waiting": true, "call": waits.call.to_string(),
             "origin": waits.origin.as_str(), "name": waits.name, "arguments": waits.arguments,
-            "timeout_s": waits.patience.as_secs() }),
+            "timeout_s": waits.timeout.as_secs() }),
     }
 }
 

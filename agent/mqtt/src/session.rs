@@ -27,7 +27,7 @@ const PACKET_IDS: u16 = 100;
 
 /// How to introduce oneself.
 #[derive(Debug, Clone)]
-pub(super) struct Hello {
+pub(super) struct ConnectOptions {
     pub(super) client: String,
     pub(super) version: Version,
     pub(super) keep_alive: Duration,
@@ -123,20 +123,20 @@ impl Session {
     /// Begins to connect; `spawn` starts the task that polls.
     pub(super) fn open(
         target: &Target,
-        hello: &Hello,
+        options: &ConnectOptions,
         spawn: impl FnOnce(Task) -> AbortHandle,
     ) -> Self {
         let (out, signals) = mpsc::channel(SIGNALS);
-        let (client, poll): (Client, Task) = match hello.version {
+        let (client, poll): (Client, Task) = match options.version {
             Version::V311 => {
-                let options = options_v311(target, hello);
-                let (client, mut events) = rumqttc::AsyncClient::new(options, hello.capacity);
+                let options = options_v311(target, options);
+                let (client, mut events) = rumqttc::AsyncClient::new(options, options.capacity);
                 events.network_options.set_tcp_nodelay(true);
                 (Client::V311(client), Box::pin(poll_v311(events, out)))
             }
             Version::V5 => {
-                let options = options_v5(target, hello);
-                let (client, events) = v5::AsyncClient::new(options, hello.capacity);
+                let options = options_v5(target, options);
+                let (client, events) = v5::AsyncClient::new(options, options.capacity);
                 (Client::V5(client), Box::pin(poll_v5(events, out)))
             }
         };
@@ -211,15 +211,15 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn options_v311(target: &Target, hello: &Hello) -> rumqttc::MqttOptions {
-    let mut options = rumqttc::MqttOptions::new(&hello.client, &target.address, target.port);
+fn options_v311(target: &Target, options: &ConnectOptions) -> rumqttc::MqttOptions {
+    let mut options = rumqttc::MqttOptions::new(&options.client, &target.address, target.port);
     options
         .set_transport(target.transport.clone())
-        .set_keep_alive(hello.keep_alive)
+        .set_keep_alive(options.keep_alive)
         .set_clean_session(true)
         .set_inflight(PACKET_IDS)
         .set_max_packet_size(MAX_PACKET, MAX_PACKET);
-    if let Some(will) = hello.last_will.clone() {
+    if let Some(will) = options.last_will.clone() {
         let qos = QoS::AtLeastOnce;
         options.set_last_will(rumqttc::LastWill::new(will.topic, will.payload, qos, will.retain));
     }
@@ -229,20 +229,20 @@ fn options_v311(target: &Target, hello: &Hello) -> rumqttc::MqttOptions {
     options
 }
 
-fn options_v5(target: &Target, hello: &Hello) -> v5::MqttOptions {
-    let mut options = v5::MqttOptions::new(&hello.client, &target.address, target.port);
+fn options_v5(target: &Target, options: &ConnectOptions) -> v5::MqttOptions {
+    let mut options = v5::MqttOptions::new(&options.client, &target.address, target.port);
     let mut network = rumqttc::NetworkOptions::new();
     network.set_tcp_nodelay(true);
     options
         .set_transport(target.transport.clone())
         .set_network_options(network)
-        .set_keep_alive(hello.keep_alive)
+        .set_keep_alive(options.keep_alive)
         .set_clean_start(true)
         .set_outgoing_inflight_upper_limit(PACKET_IDS)
         .set_receive_maximum(Some(RECEIVE_MAXIMUM))
         // The broker keeps longer ones back.
         .set_max_packet_size(u32::try_from(MAX_PACKET).ok());
-    if let Some(will) = hello.last_will.clone() {
+    if let Some(will) = options.last_will.clone() {
         let qos = v5_qos(QoS::AtLeastOnce);
         let will =
             v5::mqttbytes::v5::LastWill::new(will.topic, will.payload, qos, will.retain, None);

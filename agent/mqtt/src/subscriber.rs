@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::message::Message;
-use crate::session::{Fault, Hello, Session, Signal};
+use crate::session::{ConnectOptions, Fault, Session, Signal};
 use crate::transport::Target;
 
 /// Messages to be published that wait at most.
@@ -62,14 +62,14 @@ impl Subscriber {
         name: &str,
         filter: &str,
     ) -> Result<Self, Fault> {
-        let hello = Hello {
+        let options = ConnectOptions {
             client: name.into(),
             version,
             keep_alive: Duration::from_mins(1),
             last_will: None,
             capacity: CAPACITY,
         };
-        let mut session = Session::open(target, &hello, |poll| spawn(poll).abort_handle());
+        let mut session = Session::open(target, &options, |poll| spawn(poll).abort_handle());
         let confirmed = async {
             loop {
                 match session.next().await {

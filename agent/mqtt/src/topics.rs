@@ -2,7 +2,7 @@
 
 use outpost_agent_core::event::Setting;
 
-use crate::wishes::Scope;
+use crate::desired_config::Scope;
 
 /// A longer topic for answers is refused, bytes.
 const MAX_RESPONSE_TOPIC: usize = 256;

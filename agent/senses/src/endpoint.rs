@@ -1,7 +1,7 @@
 //! Cuts a stream of sound into utterances.
 //!
 //! Pure and chunk-invariant: time is a count of samples, and the same samples give the same utterances however they are cut into
-//! chunks. A [`Judge`] says of each frame whether it is speech. At the first short pause the utterance so far is handed out, so
+//! chunks. A [`VoiceActivityDetector`] says of each frame whether it is speech. At the first short pause the utterance so far is handed out, so
 //! that work on it can begin; if nothing more is said, the very same samples are the utterance.
 
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use outpost_agent_core::config::EndpointConfig;
 use outpost_runtime::audio::RATE;
 
-use crate::vad::{Judge, NoiseFloor, lasting};
+use crate::vad::{NoiseFloor, VoiceActivityDetector, lasting};
 
 /// So much speech in the latest [`ONSET_WINDOW`] begins an utterance.
 const ONSET: Duration = Duration::from_millis(60);
@@ -59,7 +59,7 @@ pub enum Cut {
 #[derive(Debug)]
 pub struct Endpoint {
     config: EndpointConfig,
-    judge: Box<dyn Judge>,
+    vad: Box<dyn VoiceActivityDetector>,
     noise: NoiseWatch,
     /// Samples of a frame that is not yet full.
     partial: Vec<f32>,
@@ -81,7 +81,7 @@ struct Speech {
 
 impl Endpoint {
     /// At the start of a stream, whose frames `judge` judges.
-    pub fn new(config: EndpointConfig, judge: Box<dyn Judge>) -> Self {
+    pub fn new(config: EndpointConfig, vad: Box<dyn VoiceActivityDetector>) -> Self {
         Self {
             noise: NoiseWatch::new(&config),
             config,
@@ -106,7 +106,7 @@ impl Endpoint {
 
     /// Takes the next samples; appends what they bring to `cuts`.
     pub fn push(&mut self, chunk: &[f32], cuts: &mut Vec<Cut>) {
-        let length = self.judge.frame();
+        let length = self.vad.frame();
         let mut rest = chunk;
         while !rest.is_empty() {
             let take = (length - self.partial.len()).min(rest.len());
@@ -143,8 +143,8 @@ impl Endpoint {
     }
 
     fn frame(&mut self, cuts: &mut Vec<Cut>) {
-        let length = self.judge.frame();
-        let is_speech = self.judge.is_speech(&self.partial, self.speech.is_some());
+        let length = self.vad.frame();
+        let is_speech = self.vad.is_speech(&self.partial, self.speech.is_some());
         let end = self.at(self.kept.len() + length);
         let noise = self.noise.frame(&self.partial, is_speech || self.speech.is_some());
         let end = end.saturating_sub(NOISE_END);
@@ -157,7 +157,7 @@ impl Endpoint {
     }
 
     fn await_onset(&mut self, is_speech: bool, cuts: &mut Vec<Cut>) {
-        let length = self.judge.frame();
+        let length = self.vad.frame();
         self.recent.push_back(is_speech);
         if self.recent.len() > frames(ONSET_WINDOW, length) {
             self.recent.pop_front();
@@ -173,7 +173,7 @@ impl Endpoint {
     }
 
     fn follow(&mut self, mut speech: Speech, is_speech: bool, cuts: &mut Vec<Cut>) {
-        let length = self.judge.frame();
+        let length = self.vad.frame();
         if is_speech {
             speech.spoken_frames += 1;
             speech.quiet_frames = 0;
@@ -200,7 +200,7 @@ impl Endpoint {
     }
 
     fn is_long_enough(&self, speech: Speech) -> bool {
-        lasting(speech.spoken_frames, self.judge.frame()) >= self.config.min_speech
+        lasting(speech.spoken_frames, self.vad.frame()) >= self.config.min_speech
     }
 
     fn end(&mut self, cuts: &mut Vec<Cut>) {
@@ -212,7 +212,7 @@ impl Endpoint {
         cuts.push(if self.is_long_enough(speech) {
             Cut::Utterance(Piece { samples, start })
         } else {
-            let speech = lasting(speech.spoken_frames, self.judge.frame());
+            let speech = lasting(speech.spoken_frames, self.vad.frame());
             Cut::TooShort { start, speech }
         });
     }

@@ -14,7 +14,7 @@ const FLOOR_RISE: f32 = 2.0;
 const HYSTERESIS: f32 = 0.15;
 
 /// Judges the frames of a stream at 16 kHz, one after the other. The same frames give the same judgements.
-pub trait Judge: std::fmt::Debug + Send {
+pub trait VoiceActivityDetector: std::fmt::Debug + Send {
     /// Samples in a frame.
     fn frame(&self) -> usize;
 
@@ -23,12 +23,12 @@ pub trait Judge: std::fmt::Debug + Send {
 }
 
 /// The judge that is asked for; by energy where the model cannot be loaded.
-pub fn judge(vad: Vad, config: &EndpointConfig) -> Box<dyn Judge> {
-    let energy = || Box::new(Energy { floor: NoiseFloor::new(config.margin_db) });
+pub fn detector(vad: Vad, config: &EndpointConfig) -> Box<dyn VoiceActivityDetector> {
+    let energy = || Box::new(EnergyVad { floor: NoiseFloor::new(config.margin_db) });
     match vad {
         Vad::Energy => energy(),
         Vad::Silero => match SpeechDetector::new() {
-            Ok(detector) => Box::new(Silero { detector, likely: config.speech_probability }),
+            Ok(detector) => Box::new(SileroVad { detector, likely: config.speech_probability }),
             Err(fault) => {
                 warn!(%fault, "the speech detector cannot be used; speech is told by its energy");
                 energy()
@@ -68,11 +68,11 @@ fn decibels(frame: &[f32]) -> f32 {
 }
 
 #[derive(Debug)]
-struct Energy {
+struct EnergyVad {
     floor: NoiseFloor,
 }
 
-impl Judge for Energy {
+impl VoiceActivityDetector for EnergyVad {
     fn frame(&self) -> usize {
         RATE as usize / 100
     }
@@ -83,12 +83,12 @@ impl Judge for Energy {
 }
 
 #[derive(Debug)]
-struct Silero {
+struct SileroVad {
     detector: SpeechDetector,
     likely: f32,
 }
 
-impl Judge for Silero {
+impl VoiceActivityDetector for SileroVad {
     fn frame(&self) -> usize {
         SpeechDetector::FRAME
     }

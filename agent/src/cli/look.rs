@@ -8,7 +8,7 @@ use image::RgbImage;
 use outpost_agent_core::config::{CameraConfig, Config, PixelFormat};
 use outpost_runtime::Image;
 use outpost_senses::camera::area::{blacken, crop};
-use outpost_senses::camera::negotiate::Wish;
+use outpost_senses::camera::negotiate::ModeRequest;
 use outpost_senses::camera::pixels::{FrameError, to_image};
 use outpost_senses::camera::raw::{RawCamera as _, RawStream};
 use outpost_senses::camera::v4l2::V4l2Camera;

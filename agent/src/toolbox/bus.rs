@@ -22,6 +22,6 @@ impl Bus for MqttBus {
     }
 
     fn listen(&self, topic: &str) {
-        self.0.ears().listen(topic);
+        self.0.subscriptions().add(topic);
     }
 }

@@ -8,26 +8,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Zoned;
-use outpost_agent_core::config::{Live, ToolsConfig};
+use outpost_agent_core::config::{LiveSettings, ToolsConfig};
 use outpost_agent_core::event::{Ask, Inbound, Origin};
-use outpost_agent_core::lifetime::Lifetime;
 use outpost_agent_core::live::Settings;
 use outpost_agent_core::report::{AnswerReport, Body, Report};
+use outpost_agent_core::task_group::TaskGroup;
 use outpost_mqtt::client::{LinkStatus, Publisher};
-use outpost_mqtt::ears::Overheard;
+use outpost_mqtt::subscriptions::Delivery;
 use outpost_mqtt::topics::{ToolTopic, Topics};
 use outpost_runtime::ToolSpec;
-use outpost_tools::agenda::{Agenda, Entry};
 use outpost_tools::builtin::{http_request, memory, publish, run_process, schedule};
 use outpost_tools::bus::Bus;
 use outpost_tools::declared::{DeclareError, Declared};
 use outpost_tools::fault::Faults;
 use outpost_tools::http::ClientError;
+use outpost_tools::json_file::JsonFileError;
 use outpost_tools::mcp::McpConfig;
 use outpost_tools::mcp::client::attend;
 use outpost_tools::remote::Switchboard;
 use outpost_tools::requests::{Heard, Requests};
-use outpost_tools::store::StoreError;
+use outpost_tools::scheduled_prompts::{Entry, ScheduledPrompts};
 use outpost_tools::{AddError, Registry};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::interval;
@@ -52,7 +52,7 @@ pub enum ToolboxError {
     Declare(#[from] DeclareError),
     /// A file of notes or of what is planned.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] JsonFileError),
 }
 
 /// What the toolbox is built from.
@@ -65,7 +65,7 @@ pub struct Site {
     /// Takes what was planned and is due.
     pub inbound: mpsc::Sender<Inbound>,
     /// Starts and ends what looks after the tools.
-    pub lifetime: Lifetime,
+    pub task_group: TaskGroup,
 }
 
 impl Site {
@@ -100,7 +100,7 @@ impl Site {
         let changed = Arc::new(Notify::new());
         for server in &config.mcp {
             let attended = attend(server.clone(), self.registry.clone(), changed.clone());
-            self.lifetime.spawn_until_stop(attended);
+            self.task_group.spawn_until_stop(attended);
         }
         let operator = Operator {
             switchboard: Switchboard::new(self.registry.clone(), bus, others, requests),
@@ -109,7 +109,7 @@ impl Site {
             connection: 0,
             told: None,
         };
-        self.lifetime.spawn_until_stop(operator.work(offered, changed, live.clone()));
+        self.task_group.spawn_until_stop(operator.work(offered, changed, live.clone()));
         Ok(())
     }
 
@@ -134,13 +134,14 @@ impl Site {
         }
         if let Some(config) = &config.schedule {
             let path = config.path.clone().unwrap_or_default();
-            let agenda = Agenda::open(path, config.max_entries, &Zoned::now())?;
-            registry.add(schedule::Plan(agenda.clone()))?;
-            registry.add(schedule::ListPlan(agenda.clone()))?;
-            registry.add(schedule::CancelPlan(agenda.clone()))?;
+            let scheduled_prompts =
+                ScheduledPrompts::open(path, config.max_entries, &Zoned::now())?;
+            registry.add(schedule::Plan(scheduled_prompts.clone()))?;
+            registry.add(schedule::ListPlan(scheduled_prompts.clone()))?;
+            registry.add(schedule::CancelPlan(scheduled_prompts.clone()))?;
             let (out, due) = mpsc::channel(DUE);
-            self.lifetime.spawn_until_stop(async move { agenda.run(out).await });
-            self.lifetime.spawn_until_stop(ask_what_is_due(due, self.inbound.clone()));
+            self.task_group.spawn_until_stop(async move { scheduled_prompts.run(out).await });
+            self.task_group.spawn_until_stop(ask_what_is_due(due, self.inbound.clone()));
         }
         Ok(())
     }
@@ -174,9 +175,9 @@ impl Operator {
         mut self,
         offered: impl Fn() -> Vec<ToolSpec> + Send,
         changed: Arc<Notify>,
-        mut live: watch::Receiver<Live>,
+        mut live: watch::Receiver<LiveSettings>,
     ) {
-        let mut heard = self.publisher.ears().lend();
+        let mut heard = self.publisher.subscriptions().receiver();
         let mut status = self.publisher.status();
         let mut look = interval(LOOK);
         loop {
@@ -187,7 +188,7 @@ impl Operator {
                         self.switchboard.lose();
                     }
                 }
-                Some(overheard) = heard.recv() => self.hear(overheard),
+                Some(delivery) = heard.recv() => self.hear(delivery),
                 () = changed.notified() => {}
                 Ok(()) = live.changed() => {}
                 _ = look.tick() => {}
@@ -196,7 +197,7 @@ impl Operator {
         }
     }
 
-    fn hear(&mut self, Overheard { arrival, connection, .. }: Overheard) {
+    fn hear(&mut self, Delivery { arrival, connection, .. }: Delivery) {
         if connection > self.connection {
             self.connection = connection;
             self.switchboard.lose();

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 /// How long an answer may take: a turn may wait for others before it.
-const PATIENCE: Duration = Duration::from_secs(150);
+const TIMEOUT: Duration = Duration::from_secs(150);
 /// How long the agent's list of tools may take, which is retained.
 const FIRST: Duration = Duration::from_secs(3);
 /// Questions that wait to be sent at most.
@@ -128,7 +128,7 @@ impl Relay {
         let gone = || ToolError::new(ErrorKind::Failed, "the agent's broker is gone");
         self.questions.send(question.to_string()).await.map_err(|_| gone())?;
         let late = || ToolError::new(ErrorKind::Timeout, "the agent did not answer in time");
-        timeout(PATIENCE, answered).await.map_err(|_| late())?.map_err(|_| gone())
+        timeout(TIMEOUT, answered).await.map_err(|_| late())?.map_err(|_| gone())
     }
 
     async fn ask(&self, prompt: &str) -> Result<ToolOutcome, ToolError> {

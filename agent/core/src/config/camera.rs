@@ -41,7 +41,7 @@ pub struct CameraConfig {
     /// Pictures from before a look that are kept with its evidence, one each half second.
     pub look_back: usize,
     /// When the scene counts as changed.
-    pub scene: SceneConfig,
+    pub scene: MotionConfig,
     /// How many readings have to agree.
     pub reading: ReadingConfig,
 }
@@ -62,7 +62,7 @@ impl Default for CameraConfig {
             region: None,
             privacy: Vec::new(),
             look_back: 4,
-            scene: SceneConfig::default(),
+            scene: MotionConfig::default(),
             reading: ReadingConfig::default(),
         }
     }
@@ -190,7 +190,7 @@ const DAY: Duration = Duration::from_hours(24);
 /// `[camera.scene]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct SceneConfig {
+pub struct MotionConfig {
     /// A part of the picture has changed when its brightness differs by so much, of 255.
     pub threshold: f32,
     /// The scene has changed when so much of it has, as a share.
@@ -210,7 +210,7 @@ pub struct SceneConfig {
     pub ignore: Vec<Area>,
 }
 
-impl Default for SceneConfig {
+impl Default for MotionConfig {
     fn default() -> Self {
         Self {
             threshold: 12.0,
@@ -224,7 +224,7 @@ impl Default for SceneConfig {
     }
 }
 
-impl SceneConfig {
+impl MotionConfig {
     pub(crate) fn check(&self, faults: &mut Faults) {
         if !(1.0..=128.0).contains(&self.threshold) {
             faults.add("camera.scene.threshold", self.threshold, "use a value from 1 to 128");

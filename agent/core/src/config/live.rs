@@ -6,7 +6,7 @@ use crate::config::{Config, WatchRule};
 
 /// The settings in force.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Live {
+pub struct LiveSettings {
     /// `agent.tools`
     pub tools: Option<Vec<String>>,
     /// `agent.max_steps`
@@ -27,7 +27,7 @@ pub struct Live {
     pub watch: Vec<WatchRule>,
 }
 
-impl Live {
+impl LiveSettings {
     /// What a configuration says.
     pub fn of(config: &Config) -> Self {
         let (agent, scene) = (&config.agent, &config.camera.scene);

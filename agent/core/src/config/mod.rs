@@ -26,12 +26,12 @@ use outpost_tools::mcp::McpConfig;
 pub use agent::{AgentConfig, Limits};
 pub use audit::AuditConfig;
 pub use camera::{
-    AgreementConfig, Area, CameraConfig, CameraGate, PixelFormat, ReadingConfig, SceneConfig,
+    AgreementConfig, Area, CameraConfig, CameraGate, MotionConfig, PixelFormat, ReadingConfig,
 };
 pub use evidence::EvidenceConfig;
 pub use faults::{Fault, Faults};
 pub use firmware::{CheckChoice, FirmwareConfig};
-pub use live::Live;
+pub use live::LiveSettings;
 pub use microphone::{EndOfSpeech, EndpointConfig, MicrophoneConfig, Pace, Vad, WakeConfig};
 pub use model::{Device, Encoders, Kv, ModelConfig};
 pub use mqtt::{HomeAssistantConfig, MqttConfig, Secret, TlsConfig, Transport, Version};

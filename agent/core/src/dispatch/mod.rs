@@ -1,26 +1,26 @@
 //! Carries out calls through the tools: judged, confirmed where they have to be, side by side within a bound, and each reported.
 
-mod account;
-mod house;
+mod call_record;
+mod tool_host;
 
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use outpost_runtime::{ToolCall, ToolSpec};
 use outpost_tools::{
-    Context, ErrorKind, Judged, Moment, Patience, Permit, Registry, ToolError, ToolOutcome,
+    Context, ErrorKind, Judged, Moment, Permit, Registry, RetryPolicy, ToolError, ToolOutcome,
 };
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
 
-pub use crate::dispatch::account::report_left;
-pub use crate::dispatch::house::Reach;
+pub use crate::dispatch::call_record::report_left;
+pub use crate::dispatch::tool_host::HostParts;
 
 use crate::audit::Audit;
-use crate::config::Live;
+use crate::config::LiveSettings;
 use crate::confirm::{Confirmations, Decision, Question};
-use crate::dispatch::account::Account;
-use crate::dispatch::house::{CallHouse, Home};
+use crate::dispatch::call_record::CallRecord;
+use crate::dispatch::tool_host::{AgentHost, CallHost};
 use crate::event::{EventId, Origin};
 use crate::live::Settings;
 use crate::report::{AlertReport, Body, Report};
@@ -52,10 +52,10 @@ pub struct CallResult {
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
     registry: Arc<Registry>,
-    home: Arc<Home>,
+    host: Arc<AgentHost>,
     confirmations: Confirmations,
     audit: Audit,
-    live: watch::Receiver<Live>,
+    live: watch::Receiver<LiveSettings>,
     /// For calls that are at work side by side.
     slots: Arc<Semaphore>,
 }
@@ -77,7 +77,7 @@ impl Dispatcher {
     /// A dispatcher for these tools, by the settings that are in force.
     pub fn new(
         registry: Arc<Registry>,
-        reach: Reach,
+        reach: HostParts,
         confirmations: Confirmations,
         audit: Audit,
         settings: &Settings<'_>,
@@ -85,7 +85,7 @@ impl Dispatcher {
         let live = settings.live.clone();
         Self {
             registry,
-            home: Arc::new(Home { reach, live: live.clone() }),
+            host: Arc::new(AgentHost { reach, live: live.clone() }),
             confirmations,
             audit,
             live,
@@ -111,7 +111,7 @@ impl Dispatcher {
             known.iter().any(|spec| spec.name == tool.name)
                 && allowed.as_ref().is_none_or(|allowed| allowed.contains(&tool.name))
         };
-        let board = self.home.reach.board.as_ref().map(|board| board.offered()).unwrap_or_default();
+        let board = self.host.reach.board.as_ref().map(|board| board.offered()).unwrap_or_default();
         let board = board.into_iter().filter(may);
         offered(&self.registry, allowed.as_deref()).into_iter().chain(board).collect()
     }
@@ -166,7 +166,7 @@ impl Dispatcher {
             evidence: Vec::new(),
         };
         if found.count > 1 {
-            self.home.reach.sink.send(Report::now(Body::Alert(alert.clone())));
+            self.host.reach.sink.send(Report::now(Body::Alert(alert.clone())));
             return alert;
         }
         self.run(Wanted {
@@ -183,20 +183,20 @@ impl Dispatcher {
 
     async fn run(&self, wanted: Wanted<'_>) -> CallResult {
         let Wanted { name, arguments, cause, origin, refused, alert } = wanted;
-        let means = (self.home.reach.sink.clone(), self.audit.clone());
-        let mut account = Account::open(means, cause, name, arguments);
+        let means = (self.host.reach.sink.clone(), self.audit.clone());
+        let mut record = CallRecord::open(means, cause, name, arguments);
         let permit = match refused {
             Some(error) => {
-                account.judged(error.kind.as_str(), Some(&error.for_operator));
+                record.judged(error.kind.as_str(), Some(&error.for_operator));
                 Err(error)
             }
-            None => self.permit(name, origin, cause, &account).await,
+            None => self.permit(name, origin, cause, &record).await,
         };
         let result = match permit {
-            Ok(permit) => self.carry_out(permit, &mut account, alert).await,
+            Ok(permit) => self.carry_out(permit, &mut record, alert).await,
             Err(error) => Err(error),
         };
-        account.close(&result);
+        record.close(&result);
         let of = if name == READ_CAMERA { Origin::Camera } else { Origin::Tool };
         match result {
             Ok(done) => {
@@ -215,30 +215,30 @@ impl Dispatcher {
         name: &str,
         origin: outpost_tools::Origin,
         cause: Cause,
-        account: &Account,
+        record: &CallRecord,
     ) -> Result<Permit, ToolError> {
-        let (id, arguments) = (account.call(), account.arguments().clone());
+        let (id, arguments) = (record.call(), record.arguments().clone());
         let judged = self.registry.judge(name, arguments, origin, (&id.to_string(), Moment::now()));
         let unconfirmed = match judged {
             Ok(Judged::Allowed(permit)) => {
-                account.judged("allow", None);
+                record.judged("allow", None);
                 return Ok(permit);
             }
             Ok(Judged::Unconfirmed(unconfirmed)) => unconfirmed,
             Err(error) => {
-                account.judged(error.kind.as_str(), Some(&error.for_operator));
+                record.judged(error.kind.as_str(), Some(&error.for_operator));
                 return Err(error);
             }
         };
-        account.judged("confirm", None);
+        record.judged("confirm", None);
         let question = Question {
             call: id,
             origin: cause.origin,
             name: name.to_owned(),
-            arguments: account.arguments().clone(),
+            arguments: record.arguments().clone(),
         };
         let decision = self.confirmations.ask(question).await;
-        account.answered(decision);
+        record.answered(decision);
         let refusal = match decision {
             Decision::Yes => return Ok(unconfirmed.confirmed()),
             Decision::No => "was declined",
@@ -250,18 +250,18 @@ impl Dispatcher {
     async fn carry_out(
         &self,
         permit: Permit,
-        account: &mut Account,
+        record: &mut CallRecord,
         alert: Option<AlertReport>,
     ) -> Result<ToolOutcome, ToolError> {
         // It is never closed, so there is a slot sooner or later.
         let _slot = self.slots.acquire().await;
-        let house = CallHouse { home: self.home.clone(), call: account.call(), alert };
-        let context = Context { call: account.call().to_string(), house: Arc::new(house) };
-        account.begin(permit.definition().idempotent);
-        let patience = {
+        let host = CallHost { host: self.host.clone(), call: record.call(), alert };
+        let context = Context { call: record.call().to_string(), host: Arc::new(host) };
+        record.begin(permit.definition().idempotent);
+        let retry = {
             let live = self.live.borrow();
-            Patience { limit: live.tool_timeout, retries: live.retries }
+            RetryPolicy { limit: live.tool_timeout, retries: live.retries }
         };
-        permit.carry_out(&context, patience).await
+        permit.carry_out(&context, retry).await
     }
 }

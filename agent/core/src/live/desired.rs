@@ -23,15 +23,15 @@ const MAX_RULES: usize = 64;
 pub struct Desired {
     /// What its author knows it by.
     pub id: Option<String>,
-    agent: AgentWish,
-    camera: CameraWish,
+    agent: AgentPatch,
+    camera: CameraPatch,
     watch: Option<Vec<WatchRule>>,
 }
 
 /// Of `[agent]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct AgentWish {
+struct AgentPatch {
     tools: Option<Vec<String>>,
     max_steps: Option<usize>,
     #[serde(deserialize_with = "seconds::deserialize_some", rename = "tool_timeout_seconds")]
@@ -45,14 +45,14 @@ struct AgentWish {
 /// Of `[camera]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct CameraWish {
-    scene: SceneWish,
+struct CameraPatch {
+    scene: ScenePatch,
 }
 
 /// Of `[camera.scene]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct SceneWish {
+struct ScenePatch {
     #[serde(deserialize_with = "seconds::deserialize_some", rename = "interval_seconds")]
     interval: Option<Duration>,
     #[serde(deserialize_with = "seconds::deserialize_some", rename = "cooldown_seconds")]
@@ -103,9 +103,9 @@ impl Desired {
 
     /// Sets what it names.
     pub fn lay_over(&self, config: &mut Config) {
-        let AgentWish { tools, max_steps, tool_timeout, retries, transcribe, metrics } =
+        let AgentPatch { tools, max_steps, tool_timeout, retries, transcribe, metrics } =
             self.agent.clone();
-        let SceneWish { interval, cooldown } = self.camera.scene.clone();
+        let ScenePatch { interval, cooldown } = self.camera.scene.clone();
         let (agent, scene) = (&mut config.agent, &mut config.camera.scene);
         if tools.is_some() {
             agent.tools = tools;

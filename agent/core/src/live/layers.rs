@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, Faults, Live};
+use crate::config::{Config, Faults, LiveSettings};
 use crate::live::Documents;
 use crate::live::desired::Desired;
 use crate::report::{ConfigReport, RefusedConfig, Standing};
@@ -41,7 +41,7 @@ impl Layers {
             layer.taken.iter().for_each(|desired| desired.lay_over(&mut config));
         }
         ConfigReport {
-            live: Live::of(&config),
+            live: LiveSettings::of(&config),
             group: self.group.standing(),
             device: self.device.standing(),
         }
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!((one.live.max_steps, one.live.transcribe, one.device), (2, true, None));
         assert_eq!(one.live.watch[0].name, "exit");
         let none = layers.take(&Documents::default());
-        assert_eq!(none.live, Live::of(&Config::parse(FILE, "test.toml").unwrap()));
+        assert_eq!(none.live, LiveSettings::of(&Config::parse(FILE, "test.toml").unwrap()));
         assert_eq!((none.group, none.device), (None, None));
     }
 
@@ -132,7 +132,7 @@ mod tests {
         let file = "[agent]\ntools = ['set_light']\nmax_steps = 7\ntool_timeout_seconds = 2.5\nretries = 0\ntranscribe = true\n\
              metrics_seconds = 0\n[camera.scene]\ninterval_seconds = 4\ncooldown_seconds = 60\n\
              [[watch]]\nname = 'fire'\nregex = 'FIRE|FEUER'\ndays = ['mon']\nseverity = 'critical'\n";
-        assert_eq!(live, Live::of(&Config::parse(file, "test.toml").unwrap()));
+        assert_eq!(live, LiveSettings::of(&Config::parse(file, "test.toml").unwrap()));
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
             let report = layers("").take(&latest(None, Some(json!({ key: value }))));
             let text = faults(report.device.as_ref());
             assert!(text.contains(&format!("{key}: not to be set over MQTT")), "{text}");
-            assert_eq!(report.live, Live::of(&Config::default()));
+            assert_eq!(report.live, LiveSettings::of(&Config::default()));
         }
         let camera = json!({"camera": {"privacy": [], "path": "x"}});
         let text = faults(layers("").take(&latest(None, Some(camera))).device.as_ref());

@@ -2,7 +2,7 @@
 //!
 //! The file is the base. Documents that are retained at the broker, one for the group and one for the device, are laid over it
 //! key by key, the device's last: [`desired`] reads one, [`layers`] keeps which are in force, [`follow`] takes up what arrives.
-//! Whoever uses a setting reads [`Live`] at the beginning of a turn, a call or a look.
+//! Whoever uses a setting reads [`LiveSettings`] at the beginning of a turn, a call or a look.
 
 pub mod desired;
 pub mod layers;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, Live};
+use crate::config::{Config, LiveSettings};
 use crate::live::layers::Layers;
 use crate::report::{Body, ConfigReport, Report, Sink};
 
@@ -23,7 +23,7 @@ pub struct Settings<'a> {
     /// As it is in the file.
     pub file: &'a Config,
     /// What is in force.
-    pub live: watch::Receiver<Live>,
+    pub live: watch::Receiver<LiveSettings>,
 }
 
 /// What is desired now, as it arrived.
@@ -48,7 +48,7 @@ impl Documents {
 pub async fn follow(
     file: Config,
     mut desired: watch::Receiver<Documents>,
-    live: watch::Sender<Live>,
+    live: watch::Sender<LiveSettings>,
     sink: Arc<dyn Sink>,
     stop: CancellationToken,
 ) {

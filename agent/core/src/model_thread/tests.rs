@@ -150,7 +150,7 @@ async fn a_request_that_the_thread_never_takes_is_late_too() {
 fn what_is_expected_is_begun_only_where_nothing_else_waits() {
     let request = || Request::new(vec![Turn::text(Role::User, "x")]);
     let mut queue = Queue { expected: Some((request(), Stop::never())), ..Queue::default() };
-    assert!(matches!(queue.take(), Some(Work::Ahead(..))));
+    assert!(matches!(queue.take(), Some(Work::Prefill(..))));
 
     let (reply, _answer) = oneshot::channel();
     let job =
@@ -162,6 +162,6 @@ fn what_is_expected_is_begun_only_where_nothing_else_waits() {
 
     queue.expected = Some((request(), queue.ahead.clone()));
     let ahead = queue.ahead.clone();
-    queue.expect_nothing();
+    queue.cancel_prefill();
     assert!(queue.take().is_none() && ahead.check().is_err());
 }

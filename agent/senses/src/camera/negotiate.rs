@@ -26,7 +26,7 @@ impl fmt::Display for Mode {
 
 /// What is wanted of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Wish {
+pub struct ModeRequest {
     /// Pixels per row, and rows.
     pub size: [u32; 2],
     /// Pictures a second.
@@ -35,7 +35,7 @@ pub struct Wish {
     pub format: Option<PixelFormat>,
 }
 
-impl From<&CameraConfig> for Wish {
+impl From<&CameraConfig> for ModeRequest {
     fn from(config: &CameraConfig) -> Self {
         Self { size: config.size, fps: config.fps, format: config.format }
     }
@@ -43,16 +43,16 @@ impl From<&CameraConfig> for Wish {
 
 /// The mode nearest in size; of those, one that is fast enough; of those, the format that costs least. None where no format
 /// fits.
-pub fn choose(modes: &[Mode], wish: Wish) -> Option<Mode> {
-    let [width, height] = wish.size;
+pub fn choose(modes: &[Mode], request: ModeRequest) -> Option<Mode> {
+    let [width, height] = request.size;
     let cost = |mode: &Mode| {
         let distance = mode.width.abs_diff(width) + mode.height.abs_diff(height);
-        let slow = mode.fps.is_some_and(|fps| fps < wish.fps);
+        let slow = mode.fps.is_some_and(|fps| fps < request.fps);
         let rank = PixelFormat::ALL.iter().position(|format| *format == mode.format);
         // Grey comes last wherever there is colour.
         (mode.format == PixelFormat::Grey, distance, slow, rank)
     };
-    let fitting = modes.iter().filter(|mode| wish.format.is_none_or(|only| only == mode.format));
+    let fitting = modes.iter().filter(|mode| request.format.is_none_or(|only| only == mode.format));
     fitting.min_by_key(|mode| cost(mode)).copied()
 }
 
@@ -93,7 +93,7 @@ mod tests {
             mode(Yuyv, [640, 480], 30.0),
             mode(Grey, [800, 600], 30.0),
         ];
-        let chosen = |size, fps, format| choose(&modes, Wish { size, fps, format });
+        let chosen = |size, fps, format| choose(&modes, ModeRequest { size, fps, format });
         assert_eq!(chosen([640, 480], 5.0, None), Some(modes[3]));
         assert_eq!(chosen([640, 480], 5.0, Some(Mjpg)), Some(modes[2]));
         assert_eq!(chosen([1920, 1080], 5.0, None), Some(modes[1]));

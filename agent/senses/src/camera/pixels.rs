@@ -6,7 +6,7 @@ use outpost_runtime::media::image_from_bytes;
 
 /// How a picture lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
+pub struct PixelLayout {
     /// Its format.
     pub format: PixelFormat,
     /// Pixels per row; of no meaning for JPEG, which says so itself.
@@ -71,11 +71,11 @@ const MAX_PIXELS: u64 = 50_000_000;
 ///
 /// # Errors
 /// [`FrameError`] saying what is wrong with it.
-pub fn to_image(bytes: &[u8], layout: Layout) -> Result<Image, FrameError> {
+pub fn to_image(bytes: &[u8], layout: PixelLayout) -> Result<Image, FrameError> {
     if bytes.is_empty() {
         return Err(FrameError::Empty);
     }
-    let Layout { format, width, height, .. } = layout;
+    let PixelLayout { format, width, height, .. } = layout;
     if format == PixelFormat::Mjpg {
         return jpeg(bytes);
     }
@@ -134,7 +134,7 @@ fn yuyv_row(row: &[u8], width: usize, rgb: &mut Vec<u8>) {
     rgb.truncate(end);
 }
 
-fn nv12(bytes: &[u8], layout: Layout, rgb: &mut Vec<u8>) -> Result<(), FrameError> {
+fn nv12(bytes: &[u8], layout: PixelLayout, rgb: &mut Vec<u8>) -> Result<(), FrameError> {
     let (w, h) = (layout.width as usize, layout.height as usize);
     let stride = if layout.stride == 0 { w } else { layout.stride as usize };
     let (chroma_length, chroma_rows) = (w.div_ceil(2) * 2, h.div_ceil(2));

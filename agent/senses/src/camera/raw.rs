@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::camera::pixels::{FrameError, Layout};
+use crate::camera::pixels::{FrameError, PixelLayout};
 
 /// Opens one device, again and again: the device behind a name can come and go.
 pub trait RawCamera: Send + fmt::Debug {
@@ -32,7 +32,7 @@ pub struct RawFrame<'a> {
     /// The bytes that the device filled.
     pub bytes: &'a [u8],
     /// How they lie.
-    pub layout: Layout,
+    pub layout: PixelLayout,
     /// Whether the driver says that they are damaged.
     pub damaged: bool,
 }

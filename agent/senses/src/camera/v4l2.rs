@@ -16,14 +16,14 @@ use v4l::video::Capture as _;
 use v4l::video::capture::Parameters;
 use v4l::{Device, Format, FourCC};
 
-use crate::camera::negotiate::{Mode, Range, Wish, choose};
-use crate::camera::pixels::Layout;
+use crate::camera::negotiate::{Mode, ModeRequest, Range, choose};
+use crate::camera::pixels::PixelLayout;
 use crate::camera::raw::{CameraError, RawCamera, RawFrame, RawStream};
 
 /// Buffers asked of the driver: it fills one while another is read.
 const BUFFERS: u32 = 4;
 /// A camera that sends nothing for so long has stalled.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// `POLLIN` of poll(2).
 const POLLIN: i16 = 1;
 
@@ -37,13 +37,13 @@ const ENODEV: i32 = 19;
 #[derive(Debug)]
 pub struct V4l2Camera {
     path: String,
-    wish: Wish,
+    request: ModeRequest,
 }
 
 impl V4l2Camera {
     /// The camera at a path, such as `/dev/video0`; opened later.
-    pub fn new(path: String, wish: Wish) -> Self {
-        Self { path, wish }
+    pub fn new(path: String, request: ModeRequest) -> Self {
+        Self { path, request }
     }
 }
 
@@ -52,17 +52,17 @@ impl RawCamera for V4l2Camera {
         let device = open(&self.path)?;
         let path = self.path.as_str();
         let fault = |step| move |error| system(path, step, error);
-        let modes = modes(&device, self.wish.size).map_err(fault("asking for its formats"))?;
-        let mode = choose(&modes, self.wish).ok_or_else(|| self.nothing_to_read(&modes))?;
+        let modes = modes(&device, self.request.size).map_err(fault("asking for its formats"))?;
+        let mode = choose(&modes, self.request).ok_or_else(|| self.nothing_to_read(&modes))?;
         let asked = Format::new(mode.width, mode.height, FourCC::new(&mode.format.fourcc()));
         let given = device.set_format(&asked).map_err(fault("setting its format"))?;
         let format = PixelFormat::from_fourcc(given.fourcc.repr)
             .ok_or_else(|| self.nothing_to_read(&modes))?;
         // Not every driver lets its rate be set; the pace is kept in any case.
-        let rate = Parameters::with_fps(self.wish.fps.ceil().max(1.0) as u32);
+        let rate = Parameters::with_fps(self.request.fps.ceil().max(1.0) as u32);
         drop(device.set_params(&rate));
         let stride = if format == PixelFormat::Mjpg { 0 } else { given.stride };
-        let layout = Layout { format, width: given.width, height: given.height, stride };
+        let layout = PixelLayout { format, width: given.width, height: given.height, stride };
         let mut mapped = Mapped::with_buffers(&device, Type::VideoCapture, BUFFERS)
             .map_err(fault("asking for buffers"))?;
         // The first buffer is queued by the first call of `next`. A driver may have given fewer than were asked for.
@@ -84,7 +84,7 @@ impl RawCamera for V4l2Camera {
 impl V4l2Camera {
     fn nothing_to_read(&self, modes: &[Mode]) -> CameraError {
         let known: Vec<String> = PixelFormat::ALL.iter().map(ToString::to_string).collect();
-        let reason = match self.wish.format {
+        let reason = match self.request.format {
             Some(format) if !modes.is_empty() => {
                 format!("does not offer {format}: leave camera.format out")
             }
@@ -182,7 +182,7 @@ struct V4l2Stream {
     path: String,
     /// There until the stream is dropped.
     mapped: Option<Mapped<'static>>,
-    layout: Layout,
+    layout: PixelLayout,
 }
 
 impl V4l2Stream {
@@ -190,13 +190,10 @@ impl V4l2Stream {
     fn wait(&self, mapped: &Mapped<'_>) -> Result<(), CameraError> {
         let started = Instant::now();
         loop {
-            let left = PATIENCE.saturating_sub(started.elapsed());
+            let left = TIMEOUT.saturating_sub(started.elapsed());
             match mapped.handle().poll(POLLIN, left.as_millis() as i32) {
                 Ok(0) => {
-                    return Err(CameraError::Silent {
-                        device: self.path.clone(),
-                        waited: PATIENCE,
-                    });
+                    return Err(CameraError::Silent { device: self.path.clone(), waited: TIMEOUT });
                 }
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -1,7 +1,7 @@
 use outpost_agent_core::config::{EndOfSpeech, Vad};
 
 use super::*;
-use crate::vad::judge;
+use crate::vad::detector;
 
 fn tone(milliseconds: usize, gain: f32) -> Vec<f32> {
     (0..milliseconds * 16).map(|i| gain * (i as f32 * 0.2).sin()).collect()

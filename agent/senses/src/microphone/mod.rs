@@ -1,17 +1,17 @@
 //! The microphone: a sound card or files → utterances, on a thread of its own.
 //!
-//! [`AudioSource`] (a [`device`] on [`pcm`], or files) → gate → [`meter`] → [`ear`] ([`attention`] with a spotter of its word, endpoint with a [`judge`]) → [`Heard`].
+//! [`AudioSource`] (a [`device`] on [`pcm`], or files) → gate → [`meter`] → [`pipeline`] ([`wake_window`] with a wake_word of its word, endpoint with a [`judge`]) → [`Heard`].
 //! While the gate is closed nothing passes it, and what was under way is dropped.
 
-pub mod attention;
 pub mod device;
-pub mod ear;
 pub mod gate;
 pub mod meter;
 pub mod pcm;
+pub mod pipeline;
+mod quiet;
 pub mod samples;
-mod spotter;
-mod stillness;
+pub mod wake_window;
+mod wake_word;
 
 use std::time::Duration;
 
@@ -25,10 +25,10 @@ use tracing::{info, warn};
 
 use crate::files::FileMicrophone;
 use crate::microphone::device::{Capture, Device};
-use crate::microphone::ear::Ear;
 use crate::microphone::gate::MicGate;
 use crate::microphone::meter::Meter;
 use crate::microphone::pcm::{Pcm, PcmOptions};
+use crate::microphone::pipeline::SpeechPipeline;
 use crate::{AudioSource, STUCK, Sense, SenseError, start};
 
 /// Messages that wait for the agent at most; a live microphone then drops the oldest.
@@ -80,14 +80,14 @@ pub fn listen(
     pulse: Pulse,
 ) -> Result<Sense<Heard>, SenseError> {
     let (sender, receiver) = mailbox(HEARD_CAPACITY);
-    let ear = Ear::new(&config, source.name())?;
+    let pipeline = SpeechPipeline::new(&config, source.name())?;
     let shown = source.state();
     gate.set_state(shown.clone());
-    let mut listener = Listener {
+    let mut thread = MicrophoneThread {
         name: source.name(),
         source,
         config,
-        ear,
+        pipeline,
         meter: Meter::default(),
         shown,
         was_open: gate.is_open(),
@@ -98,8 +98,8 @@ pub fn listen(
     };
     start("microphone", receiver, move || {
         let mut chunk = Vec::new();
-        while listener.round(&mut chunk) {
-            if listener.source.is_live() {
+        while thread.round(&mut chunk) {
+            if thread.source.is_live() {
                 pulse.promise(Instant::now() + STUCK);
             }
         }
@@ -107,11 +107,11 @@ pub fn listen(
 }
 
 /// What the microphone's thread has.
-struct Listener {
+struct MicrophoneThread {
     source: Box<dyn AudioSource>,
     name: String,
     config: MicrophoneConfig,
-    ear: Ear,
+    pipeline: SpeechPipeline,
     meter: Meter,
     shown: MicrophoneState,
     gate: MicGate,
@@ -122,7 +122,7 @@ struct Listener {
     mutes: u64,
 }
 
-impl Listener {
+impl MicrophoneThread {
     /// Reads once; false when it is over.
     fn round(&mut self, chunk: &mut Vec<f32>) -> bool {
         let mut heard = Vec::new();
@@ -131,9 +131,9 @@ impl Listener {
         if was_muted || !self.gate.is_open() {
             if std::mem::take(&mut self.was_open) {
                 if was_muted || self.gate.is_muted() {
-                    self.ear.mute(&mut heard);
+                    self.pipeline.mute(&mut heard);
                 } else {
-                    self.ear.close(&mut heard);
+                    self.pipeline.close(&mut heard);
                 }
                 self.is_held = false;
                 // What a muted microphone measured is nobody's business either.
@@ -154,16 +154,16 @@ impl Listener {
             Ok(more) => more,
             Err(error) => {
                 warn!(%error, "the microphone cannot be read");
-                self.ear.finish(&mut heard);
+                self.pipeline.finish(&mut heard);
                 std::thread::sleep(RETRY);
                 true
             }
         };
         self.follow_source(&mut heard);
         self.meter.push(chunk);
-        self.ear.push(chunk, &mut heard);
+        self.pipeline.push(chunk, &mut heard);
         if !more {
-            self.ear.finish(&mut heard);
+            self.pipeline.finish(&mut heard);
             info!("the microphone's source has ended");
         }
         self.show(&mut heard) && self.send(heard) && more
@@ -173,8 +173,8 @@ impl Listener {
     fn follow_button(&mut self, heard: &mut Vec<Heard>) {
         let is_held = self.gate.is_held();
         match (std::mem::replace(&mut self.is_held, is_held), is_held) {
-            (false, true) => self.ear.attend(),
-            (true, false) => self.ear.close(heard),
+            (false, true) => self.pipeline.attend(),
+            (true, false) => self.pipeline.close(heard),
             _ => {}
         }
     }
@@ -185,10 +185,10 @@ impl Listener {
         if self.source.name() == self.name && !reopened {
             return;
         }
-        self.ear.finish(heard);
+        self.pipeline.finish(heard);
         self.name = self.source.name();
-        match Ear::new(&self.config, self.name.clone()) {
-            Ok(ear) => self.ear = ear,
+        match SpeechPipeline::new(&self.config, self.name.clone()) {
+            Ok(pipeline) => self.pipeline = pipeline,
             Err(error) => warn!(%error, "the wake word cannot be read again; it goes on as before"),
         }
     }

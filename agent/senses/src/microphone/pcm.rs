@@ -20,7 +20,7 @@ const FORMATS: [(Format, Encoding); 6] = [
 /// What is asked for; the device gives what is nearest.
 const RATE: u32 = outpost_runtime::audio::RATE;
 /// A read waits for sound for this long at most, so that the thread sees when it is to end.
-const PATIENCE_MS: u32 = 200;
+const TIMEOUT_MS: u32 = 200;
 
 /// How a message ends that tells of a device that another program has, the agent perhaps.
 pub const IN_USE: &str =
@@ -115,7 +115,7 @@ impl Capture for Pcm {
     }
 
     fn take(&mut self, mono: &mut Vec<f32>) -> Result<Taken, Lost> {
-        let read = match self.handle.wait(Some(PATIENCE_MS)) {
+        let read = match self.handle.wait(Some(TIMEOUT_MS)) {
             Ok(false) => return Ok(Taken::Nothing),
             Ok(true) => {
                 // A plug-in may give less than it says; what was there before is not to be heard twice.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::firmware::hands::{action, is_actuator};
+use crate::firmware::channels::{action, is_actuator};
 
 /// Commands of the house that wait for the board at most; beyond that they are dropped, and that is said.
 const ORDERS: usize = 16;
@@ -34,13 +34,13 @@ pub(super) struct Order {
 
 /// Passes reports on, and shows the board what concerns it.
 #[derive(Debug)]
-pub(super) struct Follower {
+pub(super) struct BoardSink {
     board: Board,
     sink: Arc<dyn Sink>,
     orders: mpsc::Sender<Order>,
 }
 
-impl Follower {
+impl BoardSink {
     pub(super) fn new(board: Board, sink: Arc<dyn Sink>) -> (Self, mpsc::Receiver<Order>) {
         let (orders, receiver) = mpsc::channel(ORDERS);
         (Self { board, sink, orders }, receiver)
@@ -64,7 +64,7 @@ impl Follower {
     }
 }
 
-impl Sink for Follower {
+impl Sink for BoardSink {
     fn send(&self, report: Report) {
         match &report.body {
             Body::State(state) => self.board.show(shown(state)),

@@ -11,9 +11,9 @@ use crate::confirm::Decision;
 use crate::dispatch::Cause;
 use crate::report::{Body, Intent, Outcome, Report, ReportId, Sink, ToolReport};
 
-/// The account of one call. Dropped before it was closed, it says that the call was given up.
+/// The record of one call. Dropped before it was closed, it says that the call was given up.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(super) struct CallRecord {
     sink: Arc<dyn Sink>,
     audit: Audit,
     intent: Intent,
@@ -21,8 +21,8 @@ pub(super) struct Account {
     closed: bool,
 }
 
-impl Account {
-    /// Opens the account of a call that the model or the agent wants.
+impl CallRecord {
+    /// Opens the record of a call that the model or the agent wants.
     pub(super) fn open(
         (sink, audit): (Arc<dyn Sink>, Audit),
         cause: Cause,
@@ -85,7 +85,7 @@ impl Account {
     }
 }
 
-impl Drop for Account {
+impl Drop for CallRecord {
     fn drop(&mut self) {
         if !self.closed {
             let message = if self.begun.is_some() {

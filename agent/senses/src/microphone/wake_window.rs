@@ -6,15 +6,15 @@ use outpost_agent_core::config::{Vad, WakeConfig};
 use outpost_runtime::audio::{RATE, WakeWord};
 
 use crate::SenseError;
-use crate::microphone::spotter::Spotter;
+use crate::microphone::wake_word::WakeWordDetector;
 
 /// Sound kept for whoever wants to check the word: as much as the detector looks at, and a little more.
 const WORD: usize = RATE as usize * 2;
 
 /// Hears the wake word, and says for how long the agent attends.
 #[derive(Debug)]
-pub struct Attention {
-    spotter: Spotter,
+pub struct WakeWindow {
+    wake_word: WakeWordDetector,
     threshold: f32,
     window: usize,
     step: Vec<f32>,
@@ -23,7 +23,7 @@ pub struct Attention {
     left: usize,
 }
 
-/// What a step of sound did to the attention.
+/// What a step of sound did to the wake_window.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     /// Nothing: it attends, or not, as before.
@@ -34,7 +34,7 @@ pub enum Step {
     Expired,
 }
 
-impl Attention {
+impl WakeWindow {
     /// Loads the word of a configuration, if there is one; `vad` says what tells sound that might be it from silence.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Attention {
     pub fn load(config: &WakeConfig, vad: Vad) -> Result<Option<Self>, SenseError> {
         let Some(files) = config.files() else { return Ok(None) };
         Ok(Some(Self {
-            spotter: Spotter::load(&files, vad)?,
+            wake_word: WakeWordDetector::load(&files, vad)?,
             threshold: config.threshold,
             window: (config.window.as_secs_f64() * f64::from(RATE)) as usize,
             step: Vec::new(),
@@ -70,14 +70,14 @@ impl Attention {
             return Step::Same;
         };
         if self.left > 0 {
-            self.spotter.skip(step);
+            self.wake_word.skip(step);
             self.step.clear();
             if !speaking {
                 self.left = self.left.saturating_sub(WakeWord::STEP);
             }
             return if self.left == 0 { Step::Expired } else { Step::Same };
         }
-        let is_said = self.spotter.judge(step).is_some_and(|score| score >= self.threshold);
+        let is_said = self.wake_word.judge(step).is_some_and(|score| score >= self.threshold);
         self.step.clear();
         if !is_said {
             return Step::Same;
@@ -89,7 +89,7 @@ impl Attention {
     /// Attends from now on, as after the word.
     pub fn attend(&mut self) {
         self.left = self.window;
-        self.spotter.forget();
+        self.wake_word.forget();
     }
 
     /// Attends no more, until the word is said again.
@@ -99,7 +99,7 @@ impl Attention {
 
     /// Drops what was heard.
     pub fn forget(&mut self) {
-        self.spotter.forget();
+        self.wake_word.forget();
         self.step.clear();
         self.heard.clear();
         self.left = 0;

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::firmware::follower::transaction;
+use crate::firmware::board_sink::transaction;
 use crate::firmware::function_name;
 
 /// Readings of one channel are reported this far apart at least.
@@ -34,7 +34,7 @@ pub(super) struct Buttons {
 }
 
 /// Listens to a board.
-pub(super) struct Ears {
+pub(super) struct BoardInputs {
     board: Board,
     sink: Arc<dyn Sink>,
     inbound: mpsc::Sender<Inbound>,
@@ -44,7 +44,7 @@ pub(super) struct Ears {
     read: BTreeMap<u8, Instant>,
 }
 
-impl Ears {
+impl BoardInputs {
     pub(super) fn new(
         board: Board,
         sink: Arc<dyn Sink>,

@@ -15,7 +15,7 @@ const FAINT: f32 = 0.1;
 
 /// Watches a room for anything that might be speech, and would rather take noise for it than miss it.
 #[derive(Debug)]
-pub(super) struct Stillness {
+pub(super) struct QuietDetector {
     floor: NoiseFloor,
     rumble: f32,
     /// None where speech is told by its energy alone.
@@ -25,7 +25,7 @@ pub(super) struct Stillness {
     steps: usize,
 }
 
-impl Stillness {
+impl QuietDetector {
     /// At the start of a stream.
     pub(super) fn new(vad: Vad) -> Self {
         let detector = match vad {

@@ -9,7 +9,7 @@ use outpost_agent_core::config::Vad;
 use outpost_runtime::audio::{WakeWord, WakeWordFiles};
 
 use crate::SenseError;
-use crate::microphone::stillness::Stillness;
+use crate::microphone::quiet::QuietDetector;
 
 /// 80 ms of sound.
 type Step = [f32; WakeWord::STEP];
@@ -20,14 +20,14 @@ const REACH: usize = 16 + 9 + 1;
 
 /// Spots the wake word in a stream at 16 kHz.
 #[derive(Debug)]
-pub(super) struct Spotter {
+pub(super) struct WakeWordDetector {
     detector: WakeWord,
-    stillness: Stillness,
+    quiet: QuietDetector,
     /// The latest steps that the graphs were spared, oldest first.
     spared: VecDeque<Step>,
 }
 
-impl Spotter {
+impl WakeWordDetector {
     /// Loads the word's graphs; `vad` says how sound that might be speech is told from silence.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Spotter {
     pub(super) fn load(files: &WakeWordFiles, vad: Vad) -> Result<Self, SenseError> {
         Ok(Self {
             detector: WakeWord::load(files)?,
-            stillness: Stillness::new(vad),
+            quiet: QuietDetector::new(vad),
             spared: VecDeque::with_capacity(REACH),
         })
     }
@@ -43,7 +43,7 @@ impl Spotter {
     /// How likely the word ends in the next step, from 0 to 1; none where nothing stirred since it could have begun.
     pub(super) fn judge(&mut self, step: &Step) -> Option<f32> {
         self.skip(step);
-        if self.stillness.take(step) >= REACH {
+        if self.quiet.take(step) >= REACH {
             return None;
         }
         let mut score = None;
@@ -65,7 +65,7 @@ impl Spotter {
     /// Forgets the stream, so that the word is not heard twice.
     pub(super) fn forget(&mut self) {
         self.detector.reset();
-        self.stillness.forget();
+        self.quiet.forget();
         self.spared.clear();
     }
 }
@@ -127,12 +127,12 @@ mod tests {
         for vad in [Vad::Silero, Vad::Energy] {
             let (sound, spoken) = conversation();
             let mut always = WakeWord::load(&files()).unwrap();
-            let mut spotter = Spotter::load(&files(), vad).unwrap();
+            let mut wake_word = WakeWordDetector::load(&files(), vad).unwrap();
             let mut spared = 0;
             for (index, step) in steps(&sound).iter().enumerate() {
                 let expected = always.judge(step).unwrap();
                 let at = (index + 1) * WakeWord::STEP;
-                if let Some(score) = spotter.judge(step) {
+                if let Some(score) = wake_word.judge(step) {
                     assert_eq!(score.to_bits(), expected.to_bits(), "{vad:?} step {index}");
                     continue;
                 }
@@ -149,8 +149,8 @@ mod tests {
     #[test]
     fn in_a_quiet_room_the_graphs_do_not_run() {
         let sound: Vec<f32> = hiss().take(30 * 16_000).collect();
-        let mut spotter = Spotter::load(&files(), Vad::Silero).unwrap();
-        let judged = steps(&sound).iter().filter_map(|step| spotter.judge(step)).count();
+        let mut wake_word = WakeWordDetector::load(&files(), Vad::Silero).unwrap();
+        let judged = steps(&sound).iter().filter_map(|step| wake_word.judge(step)).count();
         assert!(judged < REACH * 2, "{judged} steps judged");
     }
 
@@ -159,8 +159,8 @@ mod tests {
         let (sound, spoken) = conversation();
         let begin = spoken[0].start - WakeWord::STEP;
         let heard = &sound[begin..spoken[0].end];
-        let mut fresh = Spotter::load(&files(), Vad::Silero).unwrap();
-        let mut used = Spotter::load(&files(), Vad::Silero).unwrap();
+        let mut fresh = WakeWordDetector::load(&files(), Vad::Silero).unwrap();
+        let mut used = WakeWordDetector::load(&files(), Vad::Silero).unwrap();
         for step in steps(&sound[..begin]) {
             used.judge(step);
         }

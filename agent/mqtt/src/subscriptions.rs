@@ -15,7 +15,7 @@ const ROOM_KIB: usize = 4096;
 
 /// A message that was listened to.
 #[derive(Debug)]
-pub struct Overheard {
+pub struct Delivery {
     /// The message.
     pub arrival: Arrival,
     /// On which connection it came; they are counted.
@@ -25,16 +25,16 @@ pub struct Overheard {
 
 /// What is listened to, and by whom.
 #[derive(Debug, Clone)]
-pub struct Ears(Arc<Inner>);
+pub struct Subscriptions(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     filters: watch::Sender<Vec<String>>,
-    out: OnceLock<mpsc::Sender<Overheard>>,
+    out: OnceLock<mpsc::Sender<Delivery>>,
     room: Arc<Semaphore>,
 }
 
-impl Default for Ears {
+impl Default for Subscriptions {
     fn default() -> Self {
         let (filters, _) = watch::channel(Vec::new());
         let room = Arc::new(Semaphore::new(ROOM_KIB));
@@ -42,9 +42,9 @@ impl Default for Ears {
     }
 }
 
-impl Ears {
+impl Subscriptions {
     /// Has the one who listens be given what arrives; there is one at most.
-    pub fn lend(&self) -> mpsc::Receiver<Overheard> {
+    pub fn receiver(&self) -> mpsc::Receiver<Delivery> {
         let (out, heard) = mpsc::channel(CAPACITY);
         if self.0.out.set(out).is_err() {
             warn!("somebody listens already");
@@ -53,7 +53,7 @@ impl Ears {
     }
 
     /// Listens to a filter too, from soon on and on every connection.
-    pub fn listen(&self, filter: &str) {
+    pub fn add(&self, filter: &str) {
         self.0.filters.send_if_modified(|filters| {
             let is_new = !filters.iter().any(|known| known == filter);
             if is_new {
@@ -69,7 +69,7 @@ impl Ears {
     }
 
     /// Hands over a message, if somebody listens to it and there is room.
-    pub(super) fn hear(&self, arrival: Arrival, connection: u64) {
+    pub(super) fn deliver(&self, arrival: Arrival, connection: u64) {
         let is_wanted = self.0.filters.borrow().iter().any(|filter| fits(filter, &arrival.topic));
         let Some(out) = self.0.out.get().filter(|_| is_wanted) else { return };
         let kib = arrival.payload.len() / 1024 + 1;
@@ -78,7 +78,7 @@ impl Ears {
             .and_then(|kib| Arc::clone(&self.0.room).try_acquire_many_owned(kib).ok());
         let topic = arrival.topic.clone();
         let handed = permit.is_some_and(|room| {
-            out.try_send(Overheard { arrival, connection, _room: room }).is_ok()
+            out.try_send(Delivery { arrival, connection, _room: room }).is_ok()
         });
         if !handed {
             warn!(topic, "dropped a message: too many wait to be listened to");

@@ -13,11 +13,11 @@ const ARGUMENTS: [&str; 2] = ["sensor", "actuator"];
 
 /// Reaches the sensors and actuators of a board.
 #[derive(Debug, Clone)]
-pub struct Hands {
+pub struct ChannelTools {
     board: Board,
 }
 
-impl Hands {
+impl ChannelTools {
     pub(super) fn new(board: Board) -> Self {
         Self { board }
     }
@@ -39,7 +39,7 @@ impl Hands {
     }
 }
 
-impl BoardTools for Hands {
+impl BoardTools for ChannelTools {
     fn offered(&self) -> Vec<ToolSpec> {
         let registry = Registry::new(PolicyRules::default());
         if add_board(&registry).is_err() {
@@ -59,7 +59,7 @@ impl BoardTools for Hands {
     }
 }
 
-impl outpost_tools::Board for Hands {
+impl outpost_tools::Board for ChannelTools {
     fn read_sensor<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, ToolError>> {
         Box::pin(async move {
             let Some((channel, Function::Sensor(quantity))) = self.board.channel(name) else {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outpost_agent_core::camera::Counters;
-use outpost_agent_core::config::{Area, CameraConfig, CameraGate, Live};
+use outpost_agent_core::config::{Area, CameraConfig, CameraGate, LiveSettings};
 use outpost_agent_core::event::Frame;
-use outpost_agent_core::report::{Body, CameraState, Report, SightReport, Sink};
+use outpost_agent_core::report::{Body, CameraState, CameraStatusReport, Report, Sink};
 use outpost_runtime::Image;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,15 +17,15 @@ use tracing::{info, warn};
 use crate::SenseError;
 use crate::camera::area::{blacken, crop};
 use crate::camera::latest_frame::LatestFrame;
-use crate::camera::scene::{Scene, Verdict};
-use crate::camera::thumb::Thumb;
+use crate::camera::motion::{MotionDetector, Verdict};
+use crate::camera::thumbnail::Thumbnail;
 
 /// From one picture of the look-back to the next.
 const LOOK_BACK_STEP: Duration = Duration::from_millis(500);
 /// Pictures of the look-back together, bytes: large pictures are fewer.
 const LOOK_BACK_BYTES: usize = 64 << 20;
 
-/// The parts of a watcher that others hold too.
+/// The parts of a pipeline that others hold too.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// Where the newest picture is shown.
@@ -35,19 +35,19 @@ pub struct Shared {
     /// Where it is said that the camera came or went.
     pub sink: Arc<dyn Sink>,
     /// How far apart looks are, once that was changed.
-    pub live: watch::Receiver<Live>,
+    pub live: watch::Receiver<LiveSettings>,
 }
 
 impl Shared {
     /// Parts that have shown and counted nothing.
-    pub fn new(sink: Arc<dyn Sink>, live: watch::Receiver<Live>) -> Self {
+    pub fn new(sink: Arc<dyn Sink>, live: watch::Receiver<LiveSettings>) -> Self {
         Self { latest: LatestFrame::default(), counters: Arc::default(), sink, live }
     }
 }
 
 /// The camera's thread, without its source.
 #[derive(Debug)]
-pub struct Watcher {
+pub struct CameraPipeline {
     shared: Shared,
     privacy: Vec<Area>,
     region: Option<Area>,
@@ -66,16 +66,18 @@ enum Decide {
     /// At each picture that is not the one before.
     EachNew(Option<Image>),
     /// When the scene changed.
-    Scene(Box<Scene>),
+    Motion(Box<MotionDetector>),
 }
 
-impl Watcher {
-    /// A watcher that has seen nothing.
+impl CameraPipeline {
+    /// A pipeline that has seen nothing.
     pub fn new(config: &CameraConfig, shared: Shared) -> Self {
         let decide = match config.gate() {
             _ if !config.watch => Decide::Never,
             CameraGate::Each => Decide::EachNew(None),
-            CameraGate::Scene => Decide::Scene(Box::new(Scene::new(config.scene.clone()))),
+            CameraGate::Scene => {
+                Decide::Motion(Box::new(MotionDetector::new(config.scene.clone())))
+            }
         };
         Self {
             shared,
@@ -96,7 +98,7 @@ impl Watcher {
             match &mut self.decide {
                 Decide::Never => {}
                 Decide::EachNew(last) => *last = None,
-                Decide::Scene(scene) => scene.forget(),
+                Decide::Motion(scene) => scene.forget(),
             }
         }
         self.was_closed = closed;
@@ -131,12 +133,12 @@ impl Watcher {
                 counters.still.add(u64::from(!new));
                 new
             }
-            Decide::Scene(scene) => {
+            Decide::Motion(scene) => {
                 if self.shared.live.has_changed().unwrap_or(false) {
                     let live = self.shared.live.borrow_and_update();
                     scene.pace(live.interval, live.cooldown);
                 }
-                match scene.see(Thumb::new(image), now) {
+                match scene.see(Thumbnail::new(image), now) {
                     Verdict::Look => true,
                     Verdict::Still => {
                         counters.still.add(1);
@@ -170,8 +172,8 @@ impl Watcher {
             info!(source, "the camera is back");
         }
         self.said = Some(state);
-        let report = SightReport { state, source: source.to_owned(), reason };
-        self.shared.sink.send(Report::now(Body::Sight(report)));
+        let report = CameraStatusReport { state, source: source.to_owned(), reason };
+        self.shared.sink.send(Report::now(Body::CameraStatus(report)));
     }
 }
 

@@ -5,16 +5,16 @@ use tokio_util::task::TaskTracker;
 
 /// Starts tasks, tells them when to end, and waits for them. All copies are of the same tasks.
 #[derive(Debug, Clone, Default)]
-pub struct Lifetime {
+pub struct TaskGroup {
     /// Waits for all tasks.
     pub tracker: TaskTracker,
     /// Ends the agent, and what brings it work.
     pub stop: CancellationToken,
     /// Ends the links to broker and board, once all is said that there was to say.
-    pub farewell: CancellationToken,
+    pub disconnect: CancellationToken,
 }
 
-impl Lifetime {
+impl TaskGroup {
     /// Starts a task that ends by itself when it is told to.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn(task);

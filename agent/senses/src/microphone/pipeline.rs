@@ -11,18 +11,18 @@ use outpost_runtime::audio::RATE;
 
 use crate::SenseError;
 use crate::endpoint::{Cut, Endpoint, Piece};
-use crate::microphone::attention::{Attention, Step};
-use crate::vad::judge;
+use crate::microphone::wake_window::{Step, WakeWindow};
+use crate::vad::detector;
 
 /// Noise is told of this seldom at most.
 const NOISE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Listens to one source.
 #[derive(Debug)]
-pub struct Ear {
+pub struct SpeechPipeline {
     endpoint: Endpoint,
     /// None where everything that is said is meant for the agent.
-    attention: Option<Attention>,
+    wake_window: Option<WakeWindow>,
     /// The sound of the wake word, for the utterance after it.
     word: Option<Audio>,
     source: String,
@@ -30,16 +30,16 @@ pub struct Ear {
     noise_from: Duration,
 }
 
-impl Ear {
+impl SpeechPipeline {
     /// At the start of a stream.
     ///
     /// # Errors
     /// When the wake word's graphs cannot be read.
     pub fn new(config: &MicrophoneConfig, source: String) -> Result<Self, SenseError> {
-        let judge = judge(config.vad, &config.endpoint);
+        let judge = detector(config.vad, &config.endpoint);
         Ok(Self {
             endpoint: Endpoint::new(config.endpoint.clone(), judge),
-            attention: Attention::load(&config.wake, config.vad)?,
+            wake_window: WakeWindow::load(&config.wake, config.vad)?,
             word: None,
             source,
             cuts: Vec::new(),
@@ -49,22 +49,22 @@ impl Ear {
 
     /// Takes the next samples; appends what they bring to `heard`.
     pub fn push(&mut self, chunk: &[f32], heard: &mut Vec<Heard>) {
-        if self.attention.is_none() {
+        if self.wake_window.is_none() {
             self.endpoint.push(chunk, &mut self.cuts);
             return self.tell(heard);
         }
         let mut rest = chunk;
-        while let Some(attention) = &mut self.attention
+        while let Some(wake_window) = &mut self.wake_window
             && !rest.is_empty()
         {
-            let (head, tail) = rest.split_at(attention.missing().min(rest.len()));
+            let (head, tail) = rest.split_at(wake_window.missing().min(rest.len()));
             rest = tail;
-            if attention.attends() {
+            if wake_window.attends() {
                 self.endpoint.push(head, &mut self.cuts);
             } else {
                 self.endpoint.skip(head.len());
             }
-            let step = attention.push(head, self.endpoint.is_speaking());
+            let step = wake_window.push(head, self.endpoint.is_speaking());
             self.tell(heard);
             match step {
                 Step::Same => {}
@@ -83,8 +83,8 @@ impl Ear {
 
     /// The button went down: what is said now is meant for the agent.
     pub fn attend(&mut self) {
-        if let Some(attention) = &mut self.attention {
-            attention.attend();
+        if let Some(wake_window) = &mut self.wake_window {
+            wake_window.attend();
         }
     }
 
@@ -113,9 +113,9 @@ impl Ear {
 
     fn forget(&mut self) -> bool {
         self.word = None;
-        let attended = self.attention.as_ref().is_some_and(Attention::attends);
-        if let Some(attention) = &mut self.attention {
-            attention.forget();
+        let attended = self.wake_window.as_ref().is_some_and(WakeWindow::attends);
+        if let Some(wake_window) = &mut self.wake_window {
+            wake_window.forget();
         }
         self.endpoint.forget() || attended
     }
@@ -134,8 +134,8 @@ impl Ear {
                 }),
                 Cut::Noise { end, loud } => self.noise(end, loud),
                 Cut::Utterance(piece) => {
-                    if let Some(attention) = &mut self.attention {
-                        attention.dismiss();
+                    if let Some(wake_window) = &mut self.wake_window {
+                        wake_window.dismiss();
                     }
                     let word = self.word.take();
                     Some(Heard::Utterance(self.utterance(piece, word)))
@@ -146,7 +146,7 @@ impl Ear {
 
     /// Where a wake word is needed, noise is not worth a message: nobody waits for an answer.
     fn noise(&mut self, end: Duration, loud: Duration) -> Option<Heard> {
-        if self.attention.is_some() || end < self.noise_from {
+        if self.wake_window.is_some() || end < self.noise_from {
             return None;
         }
         self.noise_from = end + NOISE_INTERVAL;

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use outpost_agent_core::config::SceneConfig;
+use outpost_agent_core::config::MotionConfig;
 use tokio::time::Instant;
 
-use crate::camera::thumb::{CELLS, COLUMNS, ROWS, Thumb};
+use crate::camera::thumbnail::{CELLS, COLUMNS, ROWS, Thumbnail};
 
 /// What the gate says of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,13 +36,13 @@ const DRIFT: Duration = Duration::from_secs(10);
 
 /// The gate and what it remembers: two thumbnails.
 #[derive(Debug)]
-pub struct Scene {
-    config: SceneConfig,
+pub struct MotionDetector {
+    config: MotionConfig,
     /// The cells that count.
     counted: Vec<usize>,
     /// The scene as it was last looked at.
-    background: Option<Thumb>,
-    previous: Option<(Thumb, Instant)>,
+    background: Option<Thumbnail>,
+    previous: Option<(Thumbnail, Instant)>,
     moving_since: Option<Instant>,
     calm_since: Option<Instant>,
     last_look: Option<Instant>,
@@ -50,9 +50,9 @@ pub struct Scene {
     restless: u32,
 }
 
-impl Scene {
+impl MotionDetector {
     /// A gate that has seen nothing.
-    pub fn new(config: SceneConfig) -> Self {
+    pub fn new(config: MotionConfig) -> Self {
         let at = |index: usize, count: usize| (index as f32 + 0.5) / count as f32;
         let ignored = |cell: &usize| {
             let (x, y) = (at(cell % COLUMNS, COLUMNS), at(cell / COLUMNS, ROWS));
@@ -71,27 +71,27 @@ impl Scene {
     }
 
     /// Whether to look at this picture, the next of the stream.
-    pub fn see(&mut self, thumb: Thumb, now: Instant) -> Verdict {
-        if Shades::of(&thumb, &thumb, &self.counted).deviation < BLANK {
+    pub fn see(&mut self, thumbnail: Thumbnail, now: Instant) -> Verdict {
+        if Shades::of(&thumbnail, &thumbnail, &self.counted).deviation < BLANK {
             return Verdict::Blank;
         }
-        let before = self.previous.replace((thumb.clone(), now));
+        let before = self.previous.replace((thumbnail.clone(), now));
         let Some(background) = &self.background else {
-            return self.look(thumb, now);
+            return self.look(thumbnail, now);
         };
-        let against = self.compare(background, &thumb);
+        let against = self.compare(background, &thumbnail);
         if against.is_light() {
-            self.background = Some(thumb);
+            self.background = Some(thumbnail);
             return Verdict::Lighting;
         }
         if against.changed <= self.config.area {
-            self.rest(&thumb, before.map_or(now, |(_, then)| then), now);
+            self.rest(&thumbnail, before.map_or(now, |(_, then)| then), now);
             return Verdict::Still;
         }
         self.calm_since = None;
         let since = *self.moving_since.get_or_insert(now);
         let moves = before.is_some_and(|(previous, _)| {
-            self.compare(&previous, &thumb).changed > self.config.area
+            self.compare(&previous, &thumbnail).changed > self.config.area
         });
         if moves && now < since + self.config.settle {
             return Verdict::Moving;
@@ -99,7 +99,7 @@ impl Scene {
         if self.last_look.is_some_and(|last| now < last + self.wait()) {
             return Verdict::TooSoon;
         }
-        self.look(thumb, now)
+        self.look(thumbnail, now)
     }
 
     /// Looks are this far apart from now on, and so far where the scene does not come to rest.
@@ -122,8 +122,8 @@ impl Scene {
         }
     }
 
-    fn look(&mut self, thumb: Thumb, now: Instant) -> Verdict {
-        self.background = Some(thumb);
+    fn look(&mut self, thumbnail: Thumbnail, now: Instant) -> Verdict {
+        self.background = Some(thumbnail);
         self.moving_since = None;
         self.calm_since = None;
         self.last_look = Some(now);
@@ -132,7 +132,7 @@ impl Scene {
     }
 
     /// Nothing happens: the background follows the light of the day, and after a while the scene counts as calm.
-    fn rest(&mut self, thumb: &Thumb, then: Instant, now: Instant) {
+    fn rest(&mut self, thumbnail: &Thumbnail, then: Instant, now: Instant) {
         let calm_since = *self.calm_since.get_or_insert(now);
         // What swings is as it was now and then, and moves all the same.
         if now >= calm_since + self.config.interval.max(self.config.settle) {
@@ -141,11 +141,11 @@ impl Scene {
         }
         if let Some(background) = &mut self.background {
             let share = (now - then).as_secs_f32() / DRIFT.as_secs_f32();
-            background.follow(thumb, share.min(1.0));
+            background.follow(thumbnail, share.min(1.0));
         }
     }
 
-    fn compare(&self, old: &Thumb, new: &Thumb) -> Change {
+    fn compare(&self, old: &Thumbnail, new: &Thumbnail) -> Change {
         let shades = Shades::of(old, new, &self.counted);
         // What a brighter or darker light would have made of the old picture.
         let (gain, offset) = if shades.correlation > SAME_SCENE {
@@ -196,10 +196,11 @@ struct Shades {
 }
 
 impl Shades {
-    fn of(old: &Thumb, new: &Thumb, cells: &[usize]) -> Self {
+    fn of(old: &Thumbnail, new: &Thumbnail, cells: &[usize]) -> Self {
         let count = cells.len().max(1) as f32;
-        let mean =
-            |thumb: &Thumb| cells.iter().map(|cell| thumb.cells()[*cell]).sum::<f32>() / count;
+        let mean = |thumbnail: &Thumbnail| {
+            cells.iter().map(|cell| thumbnail.cells()[*cell]).sum::<f32>() / count
+        };
         let (old_mean, new_mean) = (mean(old), mean(new));
         let (mut old_var, mut new_var, mut both) = (0.0, 0.0, 0.0);
         for &cell in cells {
@@ -218,7 +219,7 @@ impl Shades {
     }
 }
 
-impl Thumb {
+impl Thumbnail {
     fn follow(&mut self, other: &Self, share: f32) {
         let cells = self.cells_mut().iter_mut().zip(other.cells());
         cells.for_each(|(cell, target)| *cell += share * (target - *cell));

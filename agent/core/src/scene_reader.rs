@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::camera::{Camera, Counters};
-use crate::config::{AgreementConfig, Answer, Live};
+use crate::config::{AgreementConfig, Answer, LiveSettings};
 use crate::dispatch::Dispatcher;
 use crate::event::{Event, EventId, Frame, Origin};
 use crate::evidence::{Evidence, EvidenceError};
@@ -26,12 +26,12 @@ const NEXT_PICTURE: Duration = Duration::from_secs(3);
 
 /// Looks at what the camera's gate lets through.
 #[derive(Debug)]
-pub struct Sight {
+pub struct SceneReader {
     model: ModelHandle,
     camera: Arc<dyn Camera>,
     counters: Arc<Counters>,
     agreement: AgreementConfig,
-    live: tokio::sync::watch::Receiver<Live>,
+    live: tokio::sync::watch::Receiver<LiveSettings>,
     watch: Mutex<WatchList>,
     evidence: Option<Evidence>,
     sink: Arc<dyn Sink>,
@@ -56,7 +56,7 @@ pub struct Seen {
     rejected: Vec<String>,
 }
 
-impl Sight {
+impl SceneReader {
     /// Looks that ask `model`, see further pictures of a scene through the camera, and watch for what the settings in force
     /// say.
     pub fn new(

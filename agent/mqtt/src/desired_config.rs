@@ -24,16 +24,16 @@ fn of(documents: &mut Documents, scope: Scope) -> &mut Option<Arc<[u8]>> {
 
 /// Holds what is desired. There is room for the latest of each topic, and no more is needed.
 #[derive(Debug, Clone, Default)]
-pub struct Wishes(watch::Sender<Documents>);
+pub struct DesiredConfig(watch::Sender<Documents>);
 
-impl Wishes {
+impl DesiredConfig {
     /// What is desired, now and from now on.
-    pub fn latest(&self) -> watch::Receiver<Documents> {
+    pub fn subscribe(&self) -> watch::Receiver<Documents> {
         self.0.subscribe()
     }
 
     /// A document arrived; an empty one takes back what was desired. Of one that is too long, as much is kept as shows that.
-    pub(super) fn hear(&self, scope: Scope, payload: &[u8]) {
+    pub(super) fn set(&self, scope: Scope, payload: &[u8]) {
         let payload = &payload[..payload.len().min(MAX_DOCUMENT + 1)];
         let payload = (!payload.is_empty()).then(|| Arc::from(payload));
         self.0.send_if_modified(|latest| {
