@@ -1,4 +1,4 @@
-//! The daemon as a whole: built from a configuration, started, and drained.
+//! The daemon: build, spawn, drain.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -42,12 +42,12 @@ use tracing::{info, warn};
 use crate::firmware::Firmware;
 use crate::toolbox::{Site, ToolboxError};
 
-/// Requests that wait for the model at most.
+/// Queue of the model.
 const MODEL_QUEUE: usize = 16;
-/// Messages from MQTT that wait for the agent at most; then new ones are refused. Each may hold media.
+/// Queue from MQTT; when full, new messages are rejected. Each may hold media.
 const INBOUND_CAPACITY: usize = 16;
 
-/// How long the end waits for the model at least: a cancelled request stops after a layer.
+/// Minimum time to wait for the model at shutdown: a cancelled request stops after a layer.
 const LAST_LAYER: Duration = Duration::from_millis(500);
 
 /// Why the daemon cannot be started.
@@ -56,7 +56,7 @@ pub enum AppError {
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The memory that the model needs.
+    /// Not enough memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The embedded broker.
@@ -85,7 +85,7 @@ pub enum AppError {
     Toolbox(#[from] ToolboxError),
 }
 
-/// A daemon with its model loaded and its broker known, not yet at work.
+/// A daemon with model and broker, not yet running.
 #[derive(Debug)]
 pub struct App {
     config: Config,
@@ -97,17 +97,17 @@ pub struct App {
 }
 
 impl App {
-    /// Loads the packed model in `dir` and starts the embedded broker, if the configuration names no other.
+    /// Loads the packed model in `dir` and starts the embedded broker if no other is configured.
     ///
     /// # Errors
-    /// When the model cannot be loaded or the broker not be started.
+    /// If the model cannot be loaded or the broker cannot be started.
     pub async fn build(config: Config, dir: &Path) -> Result<Self, AppError> {
         let (dir, options) = (dir.to_owned(), memory::engine_options(dir, &config.model)?);
         let load = move || Ok(Box::new(EngineModel::load(&dir, &options)?) as Box<dyn Model>);
         Self::with_model(config, load).await
     }
 
-    /// As [`App::build`], with the model that `load` gives.
+    /// As [`App::build`], with a model from `load`.
     ///
     /// # Errors
     /// As [`App::build`].
@@ -132,20 +132,20 @@ impl App {
         Ok(Self { config, started, parts, model, tools, broker })
     }
 
-    /// Where the embedded broker listens, if there is one.
+    /// Address of the embedded broker, if there is one.
     pub fn broker(&self) -> Option<SocketAddr> {
         self.broker.as_ref().map(Broker::address)
     }
 
-    /// Its tools; more can be added, now and while it runs.
+    /// The tools; more can be added at any time.
     pub fn tools(&self) -> &Arc<Registry> {
         &self.tools
     }
 
-    /// Connects, opens the senses and starts the agent.
+    /// Connects, opens microphone and camera, and starts the agent.
     ///
     /// # Errors
-    /// When a sense cannot be opened or the outbox cannot be used.
+    /// If a source cannot be opened or the outbox cannot be used.
     pub fn spawn(self) -> Result<Running, AppError> {
         let Self { config, started, parts, model, tools, broker } = self;
         let task_group = TaskGroup::default();
@@ -212,7 +212,7 @@ impl App {
     }
 }
 
-/// Begins to follow what is desired over MQTT.
+/// Starts to follow the desired configuration.
 fn settings<'a>(
     file: &'a Config,
     publisher: &Publisher,
@@ -225,7 +225,7 @@ fn settings<'a>(
     Settings { file, live }
 }
 
-/// What opens and closes the microphone.
+/// The microphone's gate.
 fn mic_gate(config: &Config) -> MicGate {
     let has_button = config.firmware.push_to_talk.is_some();
     if config.microphone.is_push_to_talk(has_button) {
@@ -235,7 +235,7 @@ fn mic_gate(config: &Config) -> MicGate {
     }
 }
 
-/// Adds the tools of the configuration, and lets others come.
+/// Adds configured tools, and lets others come and go.
 fn add_tools(
     settings: &Settings<'_>,
     dispatcher: &Dispatcher,
@@ -247,14 +247,14 @@ fn add_tools(
     let (publisher, task_group) = (publisher.clone(), task_group.clone());
     let site = Site { registry: registry.clone(), publisher, inbound, task_group };
     site.open(settings, move || offering.offered())?;
-    // A rule for a tool that is not there may be a slip of the pen, and what it was meant for is then as free as without it.
+    // A rule for an unknown tool may be a typo, which would leave the intended tool unrestricted.
     for name in registry.rules_without_tool() {
         warn!(name, "policy.tools has a rule for a tool that is not there now");
     }
     Ok(())
 }
 
-/// What calls the tools. Says at once which calls an earlier run left, and that none waits for a person.
+/// Creates the dispatcher. Reports calls that a previous run left in flight.
 fn dispatcher(
     settings: &Settings<'_>,
     tools: Arc<Registry>,
@@ -268,7 +268,7 @@ fn dispatcher(
     Ok(Dispatcher::new(tools, reach, confirmations, audit, settings))
 }
 
-/// Starts the agent's loop; gives what tells of its end.
+/// Starts the agent loop; the token is cancelled when it ends.
 fn run_agent(
     agent: Agent,
     grace: Duration,
@@ -290,7 +290,7 @@ fn turns(
     model: ModelHandle,
     seeing: Shared,
 ) -> Result<Turns, AppError> {
-    // A rule that cannot be used is said at the start.
+    // Invalid rules are reported at startup.
     WatchList::new(settings.file.watch.clone())?;
     let (sink, evidence) = (seeing.sink.clone(), Evidence::open(&settings.file.evidence)?);
     let camera: (Arc<dyn Camera>, _) = (Arc::new(seeing.latest), seeing.counters);
@@ -298,14 +298,14 @@ fn turns(
     Ok(Turns::new(model, dispatcher, scene_reader, sink, settings))
 }
 
-/// A daemon at work.
+/// A running daemon.
 #[derive(Debug)]
 pub struct Running {
     task_group: TaskGroup,
-    /// The agent's loop has ended.
+    /// Cancelled when the agent loop has ended.
     ended: CancellationToken,
     publisher: Publisher,
-    /// What is left in the outbox outlives the daemon.
+    /// Whether the outbox outlives the daemon.
     is_durable: bool,
     model: ModelThread,
     broker: Option<Broker>,
@@ -314,23 +314,24 @@ pub struct Running {
 }
 
 impl Running {
-    /// The parts of the daemon, and how they are.
+    /// Health of the parts.
     pub fn parts(&self) -> &Heartbeats {
         &self.parts
     }
 
-    /// What the agent does and has counted.
+    /// State and counters of the agent.
     pub fn counts(&self) -> watch::Receiver<Counts> {
         self.counted.clone()
     }
 
-    /// Where the embedded broker listens, if there is one.
+    /// Address of the embedded broker, if there is one.
     pub fn broker(&self) -> Option<SocketAddr> {
         self.broker.as_ref().map(Broker::address)
     }
 
-    /// Ends the daemon within `grace` or little more: first the agent, then, when the reports are out, the connection, then the
-    /// model. False if reports are lost with it: the broker does not have them, and the outbox is no file.
+    /// Shuts down within `grace` or little more: agent, then (once reports are out) connections,
+    /// then the model. Returns false if reports are lost: not delivered, and the outbox is not a
+    /// file.
     pub async fn drain(self, grace: Duration) -> bool {
         let end = Instant::now() + grace;
         self.task_group.stop.cancel();

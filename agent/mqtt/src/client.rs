@@ -1,9 +1,10 @@
-//! Keeps a connection to the broker up, moves the outbox over it, and hands over what arrives.
+//! The client: keeps a connection to the broker, delivers the outbox over it, dispatches what
+//! arrives.
 //!
-//! Rows of the outbox are a few in flight, and deleted when the broker has acknowledged them. After a lost connection all that is
-//! left is sent again. Sessions are clean: a command that waited at the broker for hours must not be carried out late. A
-//! connection on which nothing is heard, or a publish stays unacknowledged, for too long is given up, whatever rumqttc thinks
-//! of it.
+//! A few rows of the outbox are in flight, and deleted once acknowledged. After a lost connection
+//! the rest is sent again. Sessions are clean: a command that waited at the broker for hours must
+//! not be carried out late. A connection that is silent, or leaves a publish unacknowledged, for
+//! too long is dropped, whatever rumqttc thinks of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,20 +31,20 @@ use crate::topics::Topics;
 use crate::transport::{Target, TransportError};
 use crate::{home_assistant, inbound, payload};
 
-/// Pauses between attempts to connect.
+/// Back-off between connection attempts.
 const BACK_OFF: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(250)..=Duration::from_mins(1);
-/// How often the outbox and the connection are looked after.
+/// Interval of housekeeping.
 const TEND: Duration = Duration::from_secs(1);
-/// How long the end waits for what is in flight.
+/// Time to deliver what is in flight at shutdown.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection that is silent for longer is stuck: a living one has pings.
+/// A connection silent for longer is stuck: a live one has pings.
 const STUCK: Duration = Duration::from_mins(1);
 
 /// The client cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum MqttError {
-    /// The broker cannot be reached as configured.
+    /// Invalid connection settings.
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// The outbox failed.
@@ -51,20 +52,20 @@ pub enum MqttError {
     Outbox(#[from] OutboxError),
 }
 
-/// How the connection to the broker fares.
+/// State of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkStatus {
-    /// It is being made.
+    /// Connecting.
     Connecting,
-    /// It is up.
+    /// Connected.
     Up,
-    /// It was lost or could not be made; it is tried again soon.
+    /// Lost or failed; retried with back-off.
     Down(String),
-    /// The broker does not want it; it is tried once in a while, and somebody has to do something.
+    /// Rejected by the broker; retried rarely, since somebody has to fix it.
     Refused(String),
 }
 
-/// Takes reports to the broker, through the outbox.
+/// Publishes reports through the outbox.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     outbox: Arc<Outbox>,
@@ -75,7 +76,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Keeps a report for the broker; when this returns, it is in the outbox.
+    /// Queues a report. When it returns, the report is in the outbox.
     pub fn publish(&self, report: &Report) {
         let (message, response) = payload::encode(report, &self.topics);
         for message in [Some(message), response].into_iter().flatten() {
@@ -85,7 +86,7 @@ impl Publisher {
         }
     }
 
-    /// Waits until the broker has everything. False if it did not within `limit`.
+    /// Waits until the outbox is empty. Returns false after `limit`.
     pub async fn flushed(&self, limit: Duration) -> bool {
         let empty = async {
             while !self.outbox.is_empty() {
@@ -95,27 +96,27 @@ impl Publisher {
         timeout(limit, empty).await.is_ok()
     }
 
-    /// How the connection fares, now and from now on.
+    /// Watches the connection state.
     pub fn status(&self) -> watch::Receiver<LinkStatus> {
         self.status.clone()
     }
 
-    /// The calls that an earlier run began, and whose end it did not tell.
+    /// Calls in flight when the previous run ended.
     pub fn left(&self) -> Vec<Intent> {
         self.outbox.left()
     }
 
-    /// How the outbox fares.
+    /// State of the outbox.
     pub fn condition(&self) -> Condition {
         self.outbox.condition()
     }
 
-    /// What is listened to beside what the agent itself is told.
+    /// Further subscriptions, for tools.
     pub fn subscriptions(&self) -> &Subscriptions {
         &self.subscriptions
     }
 
-    /// What is desired of the device.
+    /// The desired configuration.
     pub fn desired_config(&self) -> &DesiredConfig {
         &self.desired_config
     }
@@ -142,11 +143,11 @@ impl Backlog for Publisher {
     }
 }
 
-/// Starts the client; it connects, and connects again, by itself. At the disconnect it says `offline` and ends. `pulse` tells that
-/// it goes on.
+/// Starts the client, which connects and reconnects by itself. On [`TaskGroup::disconnect`] it
+/// publishes `offline` and ends. `pulse` reports progress.
 ///
 /// # Errors
-/// When the outbox, the password or a certificate cannot be read.
+/// If the outbox, the password or a certificate cannot be read.
 pub fn connect(
     config: &MqttConfig,
     embedded: Option<SocketAddr>,
@@ -154,7 +155,7 @@ pub fn connect(
     task_group: &TaskGroup,
     pulse: Pulse,
 ) -> Result<Publisher, MqttError> {
-    // Whether it can be done is said at the start; the link does it anew for each connection.
+    // Fail at startup; the task does it again for each connection.
     Target::new(config, embedded)?;
     let limits = Limits {
         rows: config.outbox_limit,
@@ -179,7 +180,7 @@ pub fn connect(
         version: config.version,
         keep_alive: config.keep_alive,
         last_will: Some(status_message(&topics, "offline")),
-        // Room for the window, the subscriptions, what is said on each connection and the disconnect.
+        // Room for the window, the subscriptions and the messages of each connection.
         capacity: WINDOW + 16,
     };
     let link = Link {
@@ -203,7 +204,7 @@ fn status_message(topics: &Topics, status: &str) -> Message {
     Message { retain: true, ..Message::new(topics.status(), status) }
 }
 
-/// The task that keeps the connection.
+/// The connection task.
 struct Link {
     config: MqttConfig,
     embedded: Option<SocketAddr>,
@@ -258,7 +259,7 @@ impl Link {
         });
     }
 
-    /// Waits, and looks after the outbox meanwhile. False when the end has come.
+    /// Waits for `pause`, tending the outbox. Returns false on shutdown.
     async fn rest(&self, pause: Duration) -> bool {
         let mut tend = interval(TEND);
         let over = sleep(pause);
@@ -273,7 +274,7 @@ impl Link {
         }
     }
 
-    /// One connection from beginning to end, and why it ended. None after a disconnect.
+    /// Runs one connection; returns why it ended, `None` after shutdown.
     async fn connection(&self, filters: &mut Filters, number: u64) -> Option<Fault> {
         let refused =
             |fault: TransportError| Fault { kind: FaultKind::Refused, reason: fault.to_string() };
@@ -347,7 +348,7 @@ impl Link {
     }
 
     fn greet(&self, connection: &mut Connection, filters: &mut Filters, max: Option<usize>) {
-        info!(broker = ?self.config.host, version = ?self.config.version, "connected to the MQTT broker");
+        info!(broker = %self.broker(), version = %self.config.version, "connected to the MQTT broker");
         self.status.send_replace(LinkStatus::Up);
         connection.greeted(max);
         filters.add(&self.publisher.subscriptions.filters().borrow());
@@ -359,20 +360,30 @@ impl Link {
         self.announce(connection);
     }
 
+    /// Host and port, for the log.
+    fn broker(&self) -> String {
+        let MqttConfig { host, port, .. } = &self.config;
+        match (host, self.embedded) {
+            (Some(host), _) => format!("{host}:{port}"),
+            (None, Some(embedded)) => embedded.to_string(),
+            (None, None) => "none".to_owned(),
+        }
+    }
+
     fn announce(&self, connection: &mut Connection) {
         if let Some(discovery) = &self.discovery {
             connection.send(None, &discovery.message());
         }
     }
 
-    /// Whether Home Assistant says that it came up.
+    /// Whether it is Home Assistant's birth message.
     fn is_birth(&self, arrival: &Arrival) -> bool {
         self.discovery.as_ref().is_some_and(|discovery| {
             arrival.topic == discovery.birth_topic() && arrival.payload == b"online"
         })
     }
 
-    /// What is done now and then while a connection lasts.
+    /// Housekeeping.
     fn tend(&self, connection: &mut Connection, filters: &mut Filters) {
         self.outbox.tend();
         if !connection.up {
@@ -393,7 +404,7 @@ impl Link {
         }
     }
 
-    /// Subscribes to what else is to be listened to.
+    /// Subscribes to new filters.
     fn listen(&self, connection: &mut Connection, filters: &mut Filters) {
         filters.add(&self.publisher.subscriptions.filters().borrow());
         if connection.up {
@@ -401,7 +412,7 @@ impl Link {
         }
     }
 
-    /// Sends rows until the window is full.
+    /// Fills the window.
     fn fill(&self, connection: &mut Connection) {
         while connection.has_room() {
             let mut cursor = connection.cursor;
@@ -455,7 +466,8 @@ impl Link {
         self.publisher.send(Report::now(Body::Answer(refusal)));
     }
 
-    /// Sends what is left, says `offline` (a clean disconnect suppresses the last will) and disconnects.
+    /// Delivers the rest, publishes `offline` (a clean disconnect suppresses the last will) and
+    /// disconnects.
     async fn disconnect(
         &self,
         connection: &mut Connection,
@@ -483,7 +495,7 @@ impl Link {
     }
 }
 
-/// Whom to tell that a message was refused.
+/// Where to send a rejection.
 fn asker(inbound: Inbound) -> (Option<String>, Option<RespondTo>) {
     match inbound {
         Inbound::Ask(ask) => (ask.transaction, ask.respond_to),

@@ -1,4 +1,4 @@
-//! Topics that others than the agent loop listen to: who offers tools, and who answers their questions.
+//! Further subscriptions: programs that offer tools, and answers to their requests.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,22 +8,22 @@ use tracing::warn;
 
 use crate::session::Arrival;
 
-/// Messages that wait at most; a listener that is slower loses some.
+/// Queued messages; a slow receiver loses some.
 const CAPACITY: usize = 1024;
-/// Room for them, KiB.
+/// Total size, KiB.
 const ROOM_KIB: usize = 4096;
 
-/// A message that was listened to.
+/// A delivered message.
 #[derive(Debug)]
 pub struct Delivery {
     /// The message.
     pub arrival: Arrival,
-    /// On which connection it came; they are counted.
+    /// Number of the connection it came on.
     pub connection: u64,
     _room: OwnedSemaphorePermit,
 }
 
-/// What is listened to, and by whom.
+/// The filters, and who receives the messages.
 #[derive(Debug, Clone)]
 pub struct Subscriptions(Arc<Inner>);
 
@@ -43,7 +43,7 @@ impl Default for Subscriptions {
 }
 
 impl Subscriptions {
-    /// Has the one who listens be given what arrives; there is one at most.
+    /// Creates the receiver; there can be one only.
     pub fn receiver(&self) -> mpsc::Receiver<Delivery> {
         let (out, heard) = mpsc::channel(CAPACITY);
         if self.0.out.set(out).is_err() {
@@ -52,7 +52,7 @@ impl Subscriptions {
         heard
     }
 
-    /// Listens to a filter too, from soon on and on every connection.
+    /// Adds a filter, now and on every later connection.
     pub fn add(&self, filter: &str) {
         self.0.filters.send_if_modified(|filters| {
             let is_new = !filters.iter().any(|known| known == filter);
@@ -63,12 +63,12 @@ impl Subscriptions {
         });
     }
 
-    /// What is listened to, now and from now on.
+    /// Watches the filters.
     pub(super) fn filters(&self) -> watch::Receiver<Vec<String>> {
         self.0.filters.subscribe()
     }
 
-    /// Hands over a message, if somebody listens to it and there is room.
+    /// Delivers a message if it matches and there is room.
     pub(super) fn deliver(&self, arrival: Arrival, connection: u64) {
         let is_wanted = self.0.filters.borrow().iter().any(|filter| fits(filter, &arrival.topic));
         let Some(out) = self.0.out.get().filter(|_| is_wanted) else { return };

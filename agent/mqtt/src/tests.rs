@@ -126,7 +126,7 @@ async fn the_broker_says_offline_for_a_device_that_vanished() {
 }
 
 #[tokio::test]
-async fn what_was_said_is_delivered_before_the_farewell() {
+async fn reports_are_delivered_before_disconnecting() {
     let broker = broker();
     let wire = Wire::to(broker.address()).await;
     let mut watcher = listen(&broker, "outpost/desk/#").await;

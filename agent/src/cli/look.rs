@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(device) = config.device.clone() else {
         bail!("no camera: give --device, or a configuration with camera.device")
     };
-    let mut stream = V4l2Camera::new(device.clone(), Wish::from(&config)).open()?;
+    let mut stream = V4l2Camera::new(device.clone(), ModeRequest::from(&config)).open()?;
     let (format, image, damaged) = take(stream.as_mut(), config.warm_up)?;
     let image = blacken(image, &config.privacy);
     let image = match config.region {

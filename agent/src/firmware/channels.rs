@@ -8,10 +8,10 @@ use outpost_tools::builtin::add_board;
 use outpost_tools::tool::BoxFuture;
 use outpost_tools::{ErrorKind, PolicyRules, Registry, ToolError};
 
-/// The argument that names the channel, for each of [`BOARD_TOOLS`].
+/// The argument that names the channel, per tool of [`BOARD_TOOLS`].
 const ARGUMENTS: [&str; 2] = ["sensor", "actuator"];
 
-/// Reaches the sensors and actuators of a board.
+/// Sensors and actuators of a board as tools.
 #[derive(Debug, Clone)]
 pub struct ChannelTools {
     board: Board,
@@ -98,7 +98,7 @@ pub(super) fn is_actuator(function: Function) -> bool {
     matches!(function, Function::Switch | Function::Dimmer | Function::Pin)
 }
 
-/// What an actuator is to do. One that cannot be dimmed is on or off.
+/// Action for an actuator. One that cannot be dimmed is on or off.
 pub(super) fn action(function: Function, on: bool, percent: Option<u8>) -> Action {
     match (function, on, percent) {
         (_, false, _) => Action::Off,

@@ -1,9 +1,10 @@
-//! The board behind the firmware link: its inputs become events, its actuators channels, its LED shows what the agent does.
+//! The board behind the firmware link: inputs become events, channels become tools, its LED shows
+//! the agent's state.
 //!
-//! - [`Firmware`]: opens the link of a configuration and starts all that belongs to it.
-//! - `inputs`: what the board tells → reports, questions, push-to-talk.
+//! - [`Firmware`]: opens the configured link and starts its tasks.
+//! - `inputs`: messages of the board → reports, asks, push-to-talk.
 //! - [`channels`]: the board's channels as tools.
-//! - `board_sink`: what the agent reports → the board's LED, its buzzer and the actuators named like devices of the house.
+//! - `board_sink`: reports → LED, buzzer, and actuators named like devices.
 
 mod board_sink;
 pub mod channels;
@@ -25,7 +26,7 @@ use crate::firmware::board_sink::BoardSink;
 use crate::firmware::channels::ChannelTools;
 use crate::firmware::inputs::{BoardInputs, Buttons};
 
-/// A board that is not connected yet.
+/// A board, not connected yet.
 #[derive(Debug)]
 pub struct Firmware {
     board: Board,
@@ -36,7 +37,7 @@ pub struct Firmware {
 }
 
 impl Firmware {
-    /// The board of a configuration, if there is one; its buttons work the microphone.
+    /// The configured board, if any; its buttons control the microphone.
     pub fn new(config: &FirmwareConfig, microphone: Arc<dyn Microphone>) -> Option<Self> {
         let port = config.port.as_ref()?.parse().ok()?;
         let check = match config.check {
@@ -58,8 +59,8 @@ impl Firmware {
         Arc::new(ChannelTools::new(self.board.clone()))
     }
 
-    /// Starts the link and what listens to it, which end with the disconnect; gives a sink that lets the board follow what is
-    /// reported to it.
+    /// Starts the link and its tasks, which end on [`TaskGroup::disconnect`]. Returns a sink that
+    /// also shows reports on the board.
     pub fn start(
         self,
         sink: Arc<dyn Sink>,
@@ -80,7 +81,7 @@ impl Firmware {
     }
 }
 
-/// What a channel is for, as reports name it.
+/// Name of a channel's function in reports.
 fn function_name(function: Function) -> &'static str {
     match function {
         Function::Sensor(Quantity::Temperature) => "temperature",

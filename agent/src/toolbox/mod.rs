@@ -1,5 +1,5 @@
-//! The tools beyond the bundled ones: built-in ones that a table switches on, those that the configuration declares, those that
-//! others offer over MQTT, and those of MCP servers. The logic of each is in `outpost_tools`; here it meets the broker.
+//! Tools beyond the bundled ones: optional built-ins, tools declared in the configuration, tools
+//! offered over MQTT, MCP servers. Their logic is in `outpost_tools`; here they meet the broker.
 
 mod bus;
 pub mod relay;
@@ -33,15 +33,15 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::interval;
 use tracing::{info, warn};
 
-/// Planned prompts that wait at most.
+/// Queue of due prompts.
 const DUE: usize = 16;
-/// How often it is looked whether other tools are offered, beside whenever that is known.
+/// Interval at which the list of tools is compared.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A tool cannot be offered.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolboxError {
-    /// There is one of that name.
+    /// Duplicate name.
     #[error(transparent)]
     Add(#[from] AddError),
     /// HTTP cannot be set up.
@@ -50,27 +50,26 @@ pub enum ToolboxError {
     /// A declared tool.
     #[error(transparent)]
     Declare(#[from] DeclareError),
-    /// A file of notes or of what is planned.
+    /// A file of notes or scheduled prompts.
     #[error(transparent)]
     Store(#[from] JsonFileError),
 }
 
-/// What the toolbox is built from.
+/// What the toolbox needs.
 #[derive(Debug)]
 pub struct Site {
     /// Takes the tools.
     pub registry: Arc<Registry>,
     /// The broker.
     pub publisher: Publisher,
-    /// Takes what was planned and is due.
+    /// Receives due prompts.
     pub inbound: mpsc::Sender<Inbound>,
-    /// Starts and ends what looks after the tools.
+    /// Runs the tasks.
     pub task_group: TaskGroup,
 }
 
 impl Site {
-    /// Adds all tools of the configuration, and starts what looks after them. `offered` gives the tools that are offered now,
-    /// which the settings may change.
+    /// Adds all configured tools and starts their tasks. `offered` returns the tools offered now.
     ///
     /// # Errors
     /// When a tool cannot be offered.
@@ -147,7 +146,7 @@ impl Site {
     }
 }
 
-/// Has the agent asked what was planned, when it is due.
+/// Turns due prompts into asks.
 async fn ask_what_is_due(mut due: mpsc::Receiver<Entry>, inbound: mpsc::Sender<Inbound>) {
     while let Some(Entry { id, prompt, .. }) = due.recv().await {
         info!(id, "something that was planned is due");
@@ -159,14 +158,14 @@ async fn ask_what_is_due(mut due: mpsc::Receiver<Entry>, inbound: mpsc::Sender<I
     }
 }
 
-/// Sits between the broker and the tools that others offer.
+/// Connects the broker with tools offered over MQTT.
 struct Operator {
     switchboard: Switchboard,
     topics: Topics,
     publisher: Publisher,
-    /// The latest on which something came.
+    /// Latest connection number.
     connection: u64,
-    /// The list of tools that was published last.
+    /// The last published list of tools.
     told: Option<Vec<ToolSpec>>,
 }
 
@@ -221,7 +220,7 @@ impl Operator {
         }
     }
 
-    /// Publishes the list of tools where it is another.
+    /// Publishes the list of tools if it changed.
     fn tell(&mut self, tools: Vec<ToolSpec>) {
         if self.told.as_ref() != Some(&tools) {
             self.publisher.publish(&Report::now(Body::Offered(tools.clone())));

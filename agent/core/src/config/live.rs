@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::{Config, WatchRule};
 
-/// The settings in force.
+/// The settings in effect.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LiveSettings {
     /// `agent.tools`
@@ -28,7 +28,7 @@ pub struct LiveSettings {
 }
 
 impl LiveSettings {
-    /// What a configuration says.
+    /// Takes them from a configuration.
     pub fn of(config: &Config) -> Self {
         let (agent, scene) = (&config.agent, &config.camera.scene);
         Self {

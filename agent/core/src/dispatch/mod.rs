@@ -1,4 +1,5 @@
-//! Carries out calls through the tools: judged, confirmed where they have to be, side by side within a bound, and each reported.
+//! Executes tool calls: checked by policy, confirmed if required, in parallel within a limit, each
+//! reported.
 
 mod call_record;
 mod tool_host;
@@ -27,7 +28,7 @@ use crate::report::{AlertReport, Body, Report};
 use crate::toolset::offered;
 use crate::watch::Match;
 
-/// The tool by which the camera brings in text.
+/// The tool that brings in text from the camera.
 const READ_CAMERA: &str = "read_camera";
 
 /// What led to a call.
@@ -35,20 +36,20 @@ const READ_CAMERA: &str = "read_camera";
 pub struct Cause {
     /// The event.
     pub event: EventId,
-    /// Who is behind it; text that was read is never a person.
+    /// Who caused it; text that was read is never a person.
     pub origin: Origin,
 }
 
-/// What the model is told of a call.
+/// Result of a call for the model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallResult {
     /// The result.
     pub for_model: Value,
-    /// Where it brings in text that nobody vouches for: who is behind what follows.
+    /// If it brings in untrusted text: the origin of what follows.
     pub taints: Option<Origin>,
 }
 
-/// Calls tools and reports it.
+/// Executes and reports tool calls.
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
     registry: Arc<Registry>,
@@ -56,7 +57,7 @@ pub struct Dispatcher {
     confirmations: Confirmations,
     audit: Audit,
     live: watch::Receiver<LiveSettings>,
-    /// For calls that are at work side by side.
+    /// Limits parallel calls.
     slots: Arc<Semaphore>,
 }
 
@@ -65,16 +66,16 @@ struct Wanted<'a> {
     name: &'a str,
     arguments: Map<String, Value>,
     cause: Cause,
-    /// Who is behind it, as the rules know them.
+    /// The origin as the policy knows it.
     origin: outpost_tools::Origin,
-    /// Why it is not to be made.
+    /// Reason for refusal.
     refused: Option<ToolError>,
-    /// The situation that it is about, where the watch list made it.
+    /// The alert that it is about, if raised by the watch list.
     alert: Option<AlertReport>,
 }
 
 impl Dispatcher {
-    /// A dispatcher for these tools, by the settings that are in force.
+    /// Creates a dispatcher.
     pub fn new(
         registry: Arc<Registry>,
         reach: HostParts,
@@ -93,17 +94,17 @@ impl Dispatcher {
         }
     }
 
-    /// The tools, which may come and go.
+    /// The registry; tools may come and go.
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.registry)
     }
 
-    /// Calls that wait for a person's yes.
+    /// Pending confirmations.
     pub fn confirmations(&self) -> &Confirmations {
         &self.confirmations
     }
 
-    /// The tools to offer now; of the board, what it has a channel for.
+    /// Tools to offer now, including those that the board has channels for.
     pub fn offered(&self) -> Vec<ToolSpec> {
         let known = self.registry.specs();
         let allowed = self.live.borrow().tools.clone();
@@ -116,7 +117,7 @@ impl Dispatcher {
         offered(&self.registry, allowed.as_deref()).into_iter().chain(board).collect()
     }
 
-    /// Carries out calls that the model made in one go, side by side; the results are in their order.
+    /// Executes calls in parallel. Results are in the order of the calls.
     pub async fn call_all(
         &self,
         calls: &[ToolCall],
@@ -126,7 +127,7 @@ impl Dispatcher {
         join_all(calls.iter().map(|call| self.call(call, cause, offered))).await
     }
 
-    /// Carries out a call; a tool that was not offered is refused.
+    /// Executes a call. A tool that was not offered is refused.
     pub async fn call(&self, call: &ToolCall, cause: Cause, offered: &[ToolSpec]) -> CallResult {
         let was_offered = offered.iter().any(|tool| tool.name == call.name);
         let refusal = || {
@@ -148,7 +149,7 @@ impl Dispatcher {
         .await
     }
 
-    /// Raises an alert for a rule of the watch list, and gives it back. A situation that goes on updates its alert.
+    /// Raises an alert for a match of the watch list, or updates the alert of an ongoing situation.
     pub async fn raise_alert(&self, event: EventId, found: Match, text: &str) -> AlertReport {
         let message = if found.message.is_empty() {
             format!("{}: {text}", found.rule)
@@ -209,7 +210,7 @@ impl Dispatcher {
         }
     }
 
-    /// The right to make the call, from the rules and, where they want it, from a person.
+    /// Permission for the call: from policy and, if required, from a person.
     async fn permit(
         &self,
         name: &str,
@@ -253,7 +254,7 @@ impl Dispatcher {
         record: &mut CallRecord,
         alert: Option<AlertReport>,
     ) -> Result<ToolOutcome, ToolError> {
-        // It is never closed, so there is a slot sooner or later.
+        // The semaphore is never closed.
         let _slot = self.slots.acquire().await;
         let host = CallHost { host: self.host.clone(), call: record.call(), alert };
         let context = Context { call: record.call().to_string(), host: Arc::new(host) };

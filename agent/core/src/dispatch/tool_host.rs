@@ -17,17 +17,17 @@ use crate::ocr::read_text;
 use crate::report::{AlertReport, Body, CommandReport, Report, ReportId, Sink, TimerReport};
 use crate::toolset::BoardTools;
 
-/// Tokens of a text that the camera sees, at most.
+/// Maximum tokens of a text read from the camera.
 const MAX_TEXT_TOKENS: usize = 64;
 
 /// What tools can reach.
 #[derive(Debug)]
 pub struct HostParts {
-    /// Takes reports and commands.
+    /// Sink for reports and commands.
     pub sink: Arc<dyn Sink>,
     /// The camera.
     pub camera: Arc<dyn Camera>,
-    /// Reads it.
+    /// The model.
     pub model: ModelHandle,
     /// The board, if there is one.
     pub board: Option<Arc<dyn BoardTools>>,
@@ -55,11 +55,11 @@ impl AgentHost {
     }
 }
 
-/// The house as one call sees it.
+/// [`ToolHost`] for one call.
 pub(super) struct CallHost {
     pub(super) host: Arc<AgentHost>,
     pub(super) call: ReportId,
-    /// The situation that the call is about, where the watch list made it.
+    /// The alert that the call is about, if raised by the watch list.
     pub(super) alert: Option<AlertReport>,
 }
 

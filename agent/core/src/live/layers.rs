@@ -1,4 +1,4 @@
-//! Which documents are in force over the file. Pure.
+//! The layers of desired configuration over the file. Pure.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::live::Documents;
 use crate::live::desired::Desired;
 use crate::report::{ConfigReport, RefusedConfig, Standing};
 
-/// The file, and what is laid over it: first what is desired of the group, then of the device.
+/// The file, below the group's and the device's document.
 #[derive(Debug)]
 pub struct Layers {
     file: Config,
@@ -18,21 +18,22 @@ pub struct Layers {
 /// The documents of one topic.
 #[derive(Debug, Default)]
 struct Layer {
-    /// What arrived last.
+    /// The latest document.
     latest: Option<Arc<[u8]>>,
-    /// The last that could be used.
+    /// The last valid one.
     taken: Option<Desired>,
-    /// Why the latest cannot be used.
+    /// Why the latest is invalid.
     refused: Option<RefusedConfig>,
 }
 
 impl Layers {
-    /// The file alone.
+    /// Starts with the file alone.
     pub fn new(file: Config) -> Self {
         Self { file, group: Layer::default(), device: Layer::default() }
     }
 
-    /// Takes up what is desired now. A document that cannot be used changes nothing: the one before stays in force.
+    /// Applies the latest documents. An invalid one changes nothing: its predecessor stays in
+    /// effect.
     pub fn take(&mut self, latest: &Documents) -> ConfigReport {
         self.group.take(latest.group.as_ref(), &self.file);
         self.device.take(latest.device.as_ref(), &self.file);
@@ -68,7 +69,7 @@ impl Layer {
         }
     }
 
-    /// None where nothing is desired.
+    /// `None` if there is no document.
     fn standing(&self) -> Option<Standing> {
         self.latest.as_ref()?;
         Some(Standing {
@@ -165,7 +166,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }
-        // Mended, it is taken; and the first is not what a restart would find.
+        // Once fixed it is applied.
         let mended = layers.take(&latest(None, Some(json!({"agent": {"max_steps": 3}}))));
         assert_eq!((mended.live.max_steps, mended.device.unwrap().refused), (3, None));
     }

@@ -1,7 +1,8 @@
-//! The camera: a capture device or files, and what its thread does before the model sees anything.
+//! The camera: capture device or files, and what happens before the model sees a picture.
 //!
-//! `v4l2` (or files) → [`pixels`] → [`pipeline`]: privacy, region, [`latest_frame`], gate ([`motion`] on a [`thumbnail`]) → the agent's queue.
-//! [`live`] keeps a device open; it and all behind it know devices only as [`raw`].
+//! `v4l2` (or files) → [`pixels`] → [`pipeline`]: privacy masks, region, [`latest_frame`], motion
+//! detection ([`motion`] on a [`thumbnail`]) → the agent's queue. [`live`] keeps a device open; it
+//! knows devices only as [`raw`].
 
 pub mod area;
 pub mod latest_frame;
@@ -36,16 +37,16 @@ use crate::camera::v4l2::V4l2Camera;
 use crate::files::FileCamera;
 use crate::{FrameSource, Sense, SenseError};
 
-/// Pictures that wait for the agent at most: only the latest is of interest.
+/// Queue to the agent: only the latest picture matters.
 const SEEN_CAPACITY: usize = 1;
-/// Pause before a device that is not there is tried again, and the longest.
+/// Back-off for a missing device.
 const RETRY: Retry = Retry::new(Duration::from_millis(500), Duration::from_secs(15));
 
-/// A live camera of which nothing is heard for so long, not even an error, is stuck.
+/// A live camera is stuck if it returns nothing, not even an error, for this long.
 const STUCK: Duration = Duration::from_mins(1);
 
-/// Opens the camera of a configuration, if there is one, and starts its thread; `pulse` tells that it goes on. A device need not
-/// be there yet.
+/// Opens the configured camera, if any, and starts its thread. `pulse` reports progress. A device
+/// may be missing.
 ///
 /// # Errors
 /// When the files cannot be opened or the thread not be started.
@@ -66,7 +67,7 @@ pub fn start(
     watch(source, CameraPipeline::new(config, shared), pulse, config.interval + STUCK).map(Some)
 }
 
-/// Starts the thread that takes pictures from a source, which is stuck if it is live and gives none for as long as `timeout`.
+/// Starts the camera's thread. A live source is stuck if it returns nothing within `timeout`.
 ///
 /// # Errors
 /// When the thread cannot be started.

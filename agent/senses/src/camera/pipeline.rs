@@ -1,5 +1,4 @@
-//! What the camera's thread does with each picture: hide what nobody may see, show it to the eye, and decide whether the model
-//! is to look.
+//! What the camera's thread does with each picture: privacy masks, latest frame, motion detection.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,26 +19,26 @@ use crate::camera::latest_frame::LatestFrame;
 use crate::camera::motion::{MotionDetector, Verdict};
 use crate::camera::thumbnail::Thumbnail;
 
-/// From one picture of the look-back to the next.
+/// Interval of the look-back.
 const LOOK_BACK_STEP: Duration = Duration::from_millis(500);
-/// Pictures of the look-back together, bytes: large pictures are fewer.
+/// Memory of the look-back in bytes: large pictures are fewer.
 const LOOK_BACK_BYTES: usize = 64 << 20;
 
-/// The parts of a pipeline that others hold too.
+/// Parts shared with the agent.
 #[derive(Debug, Clone)]
 pub struct Shared {
-    /// Where the newest picture is shown.
+    /// The newest picture.
     pub latest: LatestFrame,
-    /// Where it is counted.
+    /// Counters.
     pub counters: Arc<Counters>,
-    /// Where it is said that the camera came or went.
+    /// Takes the camera's status reports.
     pub sink: Arc<dyn Sink>,
-    /// How far apart looks are, once that was changed.
+    /// Live settings: intervals between looks.
     pub live: watch::Receiver<LiveSettings>,
 }
 
 impl Shared {
-    /// Parts that have shown and counted nothing.
+    /// Creates empty parts.
     pub fn new(sink: Arc<dyn Sink>, live: watch::Receiver<LiveSettings>) -> Self {
         Self { latest: LatestFrame::default(), counters: Arc::default(), sink, live }
     }
@@ -53,19 +52,19 @@ pub struct CameraPipeline {
     region: Option<Area>,
     decide: Decide,
     look_back: LookBack,
-    /// What was last said of the camera.
+    /// Last reported state.
     said: Option<CameraState>,
     was_closed: bool,
 }
 
-/// How it is decided whether to look.
+/// When the model looks.
 #[derive(Debug)]
 enum Decide {
-    /// Only when a tool asks.
+    /// Only on request of a tool.
     Never,
-    /// At each picture that is not the one before.
+    /// At each picture that differs from the previous one.
     EachNew(Option<Image>),
-    /// When the scene changed.
+    /// On motion.
     Motion(Box<MotionDetector>),
 }
 
@@ -90,7 +89,7 @@ impl CameraPipeline {
         }
     }
 
-    /// Whether the camera is switched off: nothing of its pictures is looked at or kept.
+    /// Whether the camera is off; if so, forgets its pictures.
     pub fn is_closed(&mut self) -> bool {
         let closed = self.shared.latest.is_off();
         if closed && !self.was_closed {
@@ -105,7 +104,7 @@ impl CameraPipeline {
         closed
     }
 
-    /// Takes a picture; gives it back where the model is to look at it.
+    /// Takes a picture. Returns it if the model should look.
     pub fn see(&mut self, mut frame: Frame, now: Instant) -> Option<Frame> {
         self.say(CameraState::Up, &frame.source, None);
         self.shared.counters.frames.add(1);
@@ -153,7 +152,8 @@ impl CameraPipeline {
         }
     }
 
-    /// There are no pictures for now. The scene is remembered, so that a camera that comes back to it raises no alarm.
+    /// Camera offline. The last scene is kept, so that reconnecting to an unchanged view does not
+    /// count as motion.
     pub fn lost(&mut self, source: &str, error: &SenseError) {
         if self.said != Some(CameraState::Lost) {
             self.shared.counters.lost.add(1);
@@ -177,7 +177,7 @@ impl CameraPipeline {
     }
 }
 
-/// The last few pictures, as evidence of what came before.
+/// The last few pictures, kept with the evidence of an alert.
 #[derive(Debug)]
 struct LookBack {
     pictures: VecDeque<Image>,

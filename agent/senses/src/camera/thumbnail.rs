@@ -1,4 +1,4 @@
-//! A picture reduced to a few cells of luma: all that the gate looks at. Pure.
+//! A picture reduced to a grid of luma cells, the input of motion detection. Pure.
 
 use outpost_runtime::Image;
 
@@ -9,15 +9,15 @@ pub const ROWS: usize = 48;
 /// All cells.
 pub const CELLS: usize = COLUMNS * ROWS;
 
-/// Points of a cell that are looked at, in each direction: enough to even out a sensor's noise.
+/// Sample points per cell and direction: enough to average out sensor noise.
 const POINTS: usize = 5;
 
-/// The mean luma of each cell, 0 to 255, row after row.
+/// Mean luma per cell, 0 to 255, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Thumbnail(Vec<f32>);
 
 impl Thumbnail {
-    /// Reduces a picture. One with no pixels is black.
+    /// Reduces a picture. An empty one is black.
     pub fn new(image: &Image) -> Self {
         let (width, height) = (image.width as usize, image.height as usize);
         if width == 0 || height == 0 {

@@ -1,4 +1,4 @@
-//! V4L2: the one file that names the crate `v4l`.
+//! V4L2. The only file that names the crate `v4l`.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -20,9 +20,9 @@ use crate::camera::negotiate::{Mode, ModeRequest, Range, choose};
 use crate::camera::pixels::PixelLayout;
 use crate::camera::raw::{CameraError, RawCamera, RawFrame, RawStream};
 
-/// Buffers asked of the driver: it fills one while another is read.
+/// Requested buffers: the driver fills one while another is read.
 const BUFFERS: u32 = 4;
-/// A camera that sends nothing for so long has stalled.
+/// A camera that sends nothing for this long has stalled.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// `POLLIN` of poll(2).
 const POLLIN: i16 = 1;
@@ -33,7 +33,8 @@ const ENXIO: i32 = 6;
 const EBUSY: i32 = 16;
 const ENODEV: i32 = 19;
 
-/// A capture device by its path, which the kernel may give to another device later: best one below `/dev/v4l/by-id`.
+/// A capture device by path. The kernel may reuse `/dev/videoN` for another device; prefer a path
+/// below `/dev/v4l/by-id`.
 #[derive(Debug)]
 pub struct V4l2Camera {
     path: String,
@@ -58,14 +59,15 @@ impl RawCamera for V4l2Camera {
         let given = device.set_format(&asked).map_err(fault("setting its format"))?;
         let format = PixelFormat::from_fourcc(given.fourcc.repr)
             .ok_or_else(|| self.nothing_to_read(&modes))?;
-        // Not every driver lets its rate be set; the pace is kept in any case.
+        // Not every driver supports setting the rate; the rate is limited anyway.
         let rate = Parameters::with_fps(self.request.fps.ceil().max(1.0) as u32);
         drop(device.set_params(&rate));
         let stride = if format == PixelFormat::Mjpg { 0 } else { given.stride };
         let layout = PixelLayout { format, width: given.width, height: given.height, stride };
         let mut mapped = Mapped::with_buffers(&device, Type::VideoCapture, BUFFERS)
             .map_err(fault("asking for buffers"))?;
-        // The first buffer is queued by the first call of `next`. A driver may have given fewer than were asked for.
+        // The first call of `next` queues the first buffer. A driver may grant fewer buffers than
+        // requested.
         for index in 1..BUFFERS as usize {
             if CaptureStream::queue(&mut mapped, index).is_err() {
                 break;
@@ -94,7 +96,7 @@ impl V4l2Camera {
     }
 }
 
-/// Opens a path and makes sure that it is a camera.
+/// Opens a path and checks that it is a camera.
 pub(super) fn open(path: &str) -> Result<Device, CameraError> {
     if path.contains('\0') {
         return Err(CameraError::Missing { device: path.to_owned() });
@@ -117,12 +119,12 @@ pub(super) fn open(path: &str) -> Result<Device, CameraError> {
     })
 }
 
-/// The modes that can be read; of a range of sizes, the one nearest to `size`.
+/// Supported modes; of a range of sizes, the nearest to `size`.
 pub(super) fn modes(device: &Device, size: [u32; 2]) -> io::Result<Vec<Mode>> {
     let mut modes = Vec::new();
     for offer in device.enum_formats()? {
         let Some(format) = PixelFormat::from_fourcc(offer.fourcc.repr) else { continue };
-        // A driver that tells no sizes takes what it is asked for.
+        // A driver that lists no sizes takes what is requested.
         let sizes = device.enum_framesizes(offer.fourcc).unwrap_or_default();
         let mut given: Vec<[u32; 2]> = sizes
             .into_iter()
@@ -149,12 +151,12 @@ pub(super) fn modes(device: &Device, size: [u32; 2]) -> io::Result<Vec<Mode>> {
     Ok(modes)
 }
 
-/// Asks for a buffer and gives it back: refused while another program has some.
+/// Requests and releases a buffer; refused while another program streams.
 pub(super) fn try_buffers(device: &Device) -> io::Result<()> {
     Mapped::with_buffers(device, Type::VideoCapture, 1).map(drop)
 }
 
-/// Most pictures a second at a size, where the driver says.
+/// Maximum frame rate at a size, if known.
 fn fastest(device: &Device, fourcc: FourCC, width: u32, height: u32) -> Option<f64> {
     let intervals = device.enum_frameintervals(fourcc, width, height).ok()?;
     let rate = |interval: &FrameIntervalEnum| {
@@ -167,7 +169,7 @@ fn fastest(device: &Device, fourcc: FourCC, width: u32, height: u32) -> Option<f
     intervals.iter().map(|offered| rate(&offered.interval)).reduce(f64::max)
 }
 
-/// What the system's error means for a camera.
+/// Maps a system error to what it means for a camera.
 pub(super) fn system(path: &str, step: &'static str, source: io::Error) -> CameraError {
     let device = path.to_owned();
     match source.raw_os_error() {
@@ -180,13 +182,13 @@ pub(super) fn system(path: &str, step: &'static str, source: io::Error) -> Camer
 
 struct V4l2Stream {
     path: String,
-    /// There until the stream is dropped.
+    /// Present until the stream is dropped.
     mapped: Option<Mapped<'static>>,
     layout: PixelLayout,
 }
 
 impl V4l2Stream {
-    /// Waits for a picture before the crate does, since that gives up when a signal arrives.
+    /// Polls before the crate does, since the crate gives up on a signal.
     fn wait(&self, mapped: &Mapped<'_>) -> Result<(), CameraError> {
         let started = Instant::now();
         loop {
@@ -222,7 +224,8 @@ impl RawStream for V4l2Stream {
 }
 
 impl Drop for V4l2Stream {
-    /// The crate panics where a stream cannot be stopped for any reason but that the device is gone; it is better left open.
+    /// The crate panics if a stream cannot be stopped for any reason other than a lost device; leak
+    /// it instead.
     fn drop(&mut self) {
         let Some(mut mapped) = self.mapped.take() else { return };
         if let Err(fault) = mapped.stop()

@@ -8,8 +8,8 @@ fn tone(milliseconds: usize, gain: f32) -> Vec<f32> {
 }
 
 fn endpoint(vad: Vad, config: EndpointConfig) -> Endpoint {
-    let judge = judge(vad, &config);
-    Endpoint::new(config, judge)
+    let detector = detector(vad, &config);
+    Endpoint::new(config, detector)
 }
 
 fn cut_by(vad: Vad, stream: &[f32], chunk: usize) -> Vec<Cut> {

@@ -1,7 +1,8 @@
-//! The microphone: a sound card or files → utterances, on a thread of its own.
+//! The microphone: sound card or files → utterances, on its own thread.
 //!
-//! [`AudioSource`] (a [`device`] on [`pcm`], or files) → gate → [`meter`] → [`pipeline`] ([`wake_window`] with a wake_word of its word, endpoint with a [`judge`]) → [`Heard`].
-//! While the gate is closed nothing passes it, and what was under way is dropped.
+//! [`AudioSource`] (a [`device`] on [`pcm`], or files) → [`gate`] → [`meter`] → [`pipeline`]:
+//! [`wake_window`], then endpointing with a VAD → [`Heard`]. No sound passes a closed gate, and
+//! closing it drops the utterance in progress.
 
 pub mod device;
 pub mod gate;
@@ -31,19 +32,18 @@ use crate::microphone::pcm::{Pcm, PcmOptions};
 use crate::microphone::pipeline::SpeechPipeline;
 use crate::{AudioSource, STUCK, Sense, SenseError, start};
 
-/// Messages that wait for the agent at most; a live microphone then drops the oldest.
+/// Queue to the agent. When full, a live microphone drops the oldest message.
 const HEARD_CAPACITY: usize = 32;
-/// Pause before a file that failed is read again.
+/// Pause before a failed file is read again.
 const RETRY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;
 
-/// Opens the microphone of a configuration, if there is one, and starts its thread. It hears while the gate is open; `pulse` tells
-/// that it goes on.
+/// Opens the configured microphone, if any, and starts its thread. `pulse` reports progress.
 ///
 /// # Errors
-/// When a file cannot be read. A device may be missing: it is opened when it comes.
+/// If a file cannot be read. A missing device is no error: it is opened when it appears.
 pub fn start_microphone(
     config: &MicrophoneConfig,
     gate: MicGate,
@@ -53,7 +53,7 @@ pub fn start_microphone(
     listen(source, config.clone(), gate, pulse).map(Some)
 }
 
-/// The source of a configuration, if there is one.
+/// Opens the configured source, if any.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -69,10 +69,10 @@ pub fn open(config: &MicrophoneConfig) -> Result<Option<Box<dyn AudioSource>>, S
     Ok(Some(Box::new(files)))
 }
 
-/// Starts the thread that cuts a source into utterances.
+/// Starts the thread that turns a source into utterances.
 ///
 /// # Errors
-/// When the wake word cannot be read or the thread not be started.
+/// If the wake word cannot be loaded or the thread cannot be started.
 pub fn listen(
     source: Box<dyn AudioSource>,
     config: MicrophoneConfig,
@@ -106,7 +106,7 @@ pub fn listen(
     })
 }
 
-/// What the microphone's thread has.
+/// State of the microphone's thread.
 struct MicrophoneThread {
     source: Box<dyn AudioSource>,
     name: String,
@@ -118,12 +118,12 @@ struct MicrophoneThread {
     sender: Sender<Heard>,
     is_held: bool,
     was_open: bool,
-    /// How often mute had been set at the last look.
+    /// [`MicGate::mutes`] at the last look.
     mutes: u64,
 }
 
 impl MicrophoneThread {
-    /// Reads once; false when it is over.
+    /// Reads once. Returns false at the end.
     fn round(&mut self, chunk: &mut Vec<f32>) -> bool {
         let mut heard = Vec::new();
         let mutes = self.gate.mutes();
@@ -136,7 +136,7 @@ impl MicrophoneThread {
                     self.pipeline.close(&mut heard);
                 }
                 self.is_held = false;
-                // What a muted microphone measured is nobody's business either.
+                // Mute also discards what the meter has measured.
                 self.meter = Meter::default();
             }
             self.source.skip();
@@ -145,7 +145,8 @@ impl MicrophoneThread {
         self.was_open = true;
         chunk.clear();
         let read = self.source.read(chunk);
-        // Closed in the meantime: what was read then is dropped, and the next round ends what is under way.
+        // Closed during the read: drop what was read. The next round ends the utterance in
+        // progress.
         if self.gate.mutes() != self.mutes || !self.gate.is_open() {
             return true;
         }
@@ -169,17 +170,17 @@ impl MicrophoneThread {
         self.show(&mut heard) && self.send(heard) && more
     }
 
-    /// A button beside the wake word stands for it.
+    /// Push-to-talk counts as the wake word.
     fn follow_button(&mut self, heard: &mut Vec<Heard>) {
         let is_held = self.gate.is_held();
         match (std::mem::replace(&mut self.is_held, is_held), is_held) {
-            (false, true) => self.pipeline.attend(),
+            (false, true) => self.pipeline.open(),
             (true, false) => self.pipeline.close(heard),
             _ => {}
         }
     }
 
-    /// Another file is another stream, and so is a device that came back.
+    /// A new file, or a reopened device, starts a new stream.
     fn follow_source(&mut self, heard: &mut Vec<Heard>) {
         let reopened = self.source.state().reopened != self.shown.reopened;
         if self.source.name() == self.name && !reopened {
@@ -193,10 +194,10 @@ impl MicrophoneThread {
         }
     }
 
-    /// Shows how the microphone is; what is worth telling is said at once.
+    /// Publishes the state, and sends [`Heard::Changed`] if it changed.
     fn show(&mut self, heard: &mut Vec<Heard>) -> bool {
         let mut now = MicrophoneState { level: self.meter.level(), ..self.source.state() };
-        // Files pause with zeros.
+        // Silence between files is all zeros, and not a dead device.
         now.level.dead &= self.config.device.is_some();
         if !now.is_alike(&self.shown) {
             heard.push(Heard::Changed);

@@ -141,7 +141,7 @@ async fn a_button_that_comes_up_ends_the_utterance() {
 #[test]
 fn a_button_under_which_nobody_spoke_is_a_time_out() {
     let mut pipeline =
-        SpeechPipeline::new(&MicrophoneConfig::default(), "talker".into()).expect("an pipeline");
+        SpeechPipeline::new(&MicrophoneConfig::default(), "talker".into()).expect("a pipeline");
     let mut heard = Vec::new();
     pipeline.push(&vec![0.0; 16_000], &mut heard);
     pipeline.close(&mut heard);
