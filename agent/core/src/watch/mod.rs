@@ -3,9 +3,10 @@
 
 pub mod agreement;
 
+use std::time::Instant;
+
 use outpost_tools::Moment;
 use outpost_tools::schedule::Schedule;
-use tokio::time::Instant;
 
 use crate::config::{Answer, Condition, RuleError, Severity, WatchRule};
 use crate::report::ReportId;
