@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::call::{Judged, Patience, Permit, Unconfirmed};
+use crate::call::{Judged, Permit, RetryPolicy, Unconfirmed};
 use crate::policy::{Moment, Origin, Policy, PolicyRules, Verdict};
 use crate::tool::{
     Callable, Class, Context, Definition, ErrorKind, Spec, Tool, ToolError, ToolOutcome,
@@ -49,10 +49,10 @@ pub struct Registry {
 /// Ids remembered; far more than can be under way.
 const SEEN: usize = 4096;
 
-pub(crate) struct Entry {
-    pub(crate) definition: Definition,
+struct Entry {
+    definition: Definition,
     validator: jsonschema::Validator,
-    pub(crate) tool: Box<dyn Callable>,
+    tool: Arc<dyn Callable>,
 }
 
 impl fmt::Debug for Registry {
@@ -98,7 +98,7 @@ impl Registry {
         }
         let validator = jsonschema::validator_for(&definition.spec.schema)
             .map_err(|fault| AddError::Schema { name: name.clone(), reason: fault.to_string() })?;
-        let entry = Arc::new(Entry { definition, validator, tool: Box::new(tool) });
+        let entry = Arc::new(Entry { definition, validator, tool: Arc::new(tool) });
         let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
         if tools.iter().any(|other| other.name() == name) {
             return Err(AddError::Duplicate(name));
@@ -160,7 +160,8 @@ impl Registry {
             return Err(ToolError::new(ErrorKind::Refused, reason));
         }
         self.first_time(id)?;
-        let permit = Permit { entry, arguments };
+        let (definition, tool) = (entry.definition.clone(), entry.tool.clone());
+        let permit = Permit { definition, tool, arguments };
         match verdict {
             Verdict::DryRun => {
                 let text = format!("this is a dry run: {name} was not carried out");
@@ -184,7 +185,7 @@ impl Registry {
         limit: Duration,
     ) -> Result<ToolOutcome, ToolError> {
         match self.judge(name, arguments, origin, (&context.call, Moment::now()))? {
-            Judged::Allowed(permit) => permit.carry_out(context, Patience::once(limit)).await,
+            Judged::Allowed(permit) => permit.carry_out(context, RetryPolicy::once(limit)).await,
             Judged::Unconfirmed(_) => {
                 let text = format!("{name} needs a person's yes, and nobody can be asked here");
                 Err(ToolError::new(ErrorKind::Refused, text))
@@ -215,7 +216,7 @@ impl Registry {
 }
 
 impl Entry {
-    pub(crate) fn name(&self) -> &str {
+    fn name(&self) -> &str {
         &self.definition.spec.name
     }
 

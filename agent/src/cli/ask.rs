@@ -4,16 +4,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
+use outpost_agent_core::config::{Encoders, Kv, ModelConfig};
+use outpost_agent_core::event::Task;
+use outpost_agent_core::memory::engine_options;
+use outpost_agent_core::model_thread::{EngineModel, Model as _};
+use outpost_agent_core::tasks::{Given, Pair, split_transcript};
+use outpost_agent_core::toolset::bundled_tools;
 use outpost_runtime::frames::read_frames;
 use outpost_runtime::media::{read_image, read_wav};
 use outpost_runtime::{Generation, Image, Request, Stop, Usage};
 use serde_json::{Value, json};
-
-use crate::config::{Encoders, Kv, ModelConfig};
-use crate::dispatch::bundled_tools;
-use crate::memory::engine_options;
-use crate::model_thread::{EngineModel, Model as _};
-use crate::tasks::{Given, Pair, Task, split_transcript};
 
 /// Ask the model something: text, sound, pictures, or several of them.
 ///
@@ -93,7 +93,8 @@ fn request(args: &Args, max_new_tokens: usize) -> anyhow::Result<Request> {
     let audio = args.audio.as_deref().map(read_wav).transpose()?;
     let prompt = args.prompt.clone();
     let of_pair = args.pair.map(|pair| pair.language().to_owned());
-    let (language, transcript) = (of_pair.or_else(|| args.to.clone()), args.transcript);
+    let language = of_pair.or_else(|| args.to.clone());
+    let transcript = args.transcript;
     if prompt.is_none() && audio.is_none() && images.is_empty() {
         bail!("nothing to ask: give a prompt, --audio, --image or --video");
     }

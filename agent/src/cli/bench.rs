@@ -8,8 +8,8 @@ use anyhow::{Context as _, ensure};
 use outpost_runtime::{Engine, PrefixCache, Request, Role, Stop, Turn};
 use serde_json::{Value, json};
 
-use crate::config::ModelConfig;
-use crate::memory::engine_options;
+use outpost_agent_core::config::ModelConfig;
+use outpost_agent_core::memory::engine_options;
 
 /// Measure prefill, decode, load and first token of a model on this device, or its perplexity on a text.
 #[derive(Debug, clap::Args)]
