@@ -158,7 +158,9 @@ fn peers(root: &Path, work: &Path, outpost: &Path, options: &Options) -> Result<
         }));
     }
     let machine = Machine::here(options.threads, report::median(&mut bandwidths));
-    report::write_peers(root, &machine, &contender::names(&options.extra), &kernels, &rows)
+    report::write_peers(root, &machine, &contender::names(&options.extra), &kernels, &rows)?;
+    let plot = root.join("docs/performance.svg");
+    std::fs::write(&plot, plot::draw(&kernels, &rows)).with_context(|| plot.display().to_string())
 }
 
 /// Figures of each contender for a test.

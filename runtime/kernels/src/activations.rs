@@ -2,9 +2,9 @@
 
 #![expect(unsafe_code, reason = "tasks write to places of their own in shared memory")]
 
+use crate::level::{Level, levels};
 use crate::mapping::AlignedBytes;
 use crate::pool::Pool;
-use crate::vector::Level;
 use crate::{GROUP, PANEL};
 
 /// Quantized activations of some positions: `x = code * scale`.
@@ -114,6 +114,8 @@ pub(crate) fn quantize(values: &[f32; GROUP]) -> ([i8; GROUP], f32, f32) {
     }
     (codes, scale, scale * sum as f32)
 }
+
+levels!(quantize(values: &[f32; GROUP]) -> ([i8; GROUP], f32, f32) = quantize);
 
 #[cfg(test)]
 mod tests {

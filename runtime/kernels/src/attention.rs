@@ -10,9 +10,9 @@ use std::ops::Range;
 
 use crate::activations::Shared;
 use crate::kv::{KvBlock, KvShape, Side};
+use crate::level::{Level, levels};
 use crate::mapping::AlignedBytes;
 use crate::product::Kernels;
-use crate::vector::Level;
 use crate::{GROUP, Isa, PANEL};
 
 /// Positions whose queries share a pass over the keys.
@@ -296,6 +296,8 @@ fn rows_tile<'a>(
 }
 
 const _: () = assert!(KEYS.is_multiple_of(GROUP) && KEYS.is_multiple_of(PANEL));
+
+levels!(softmax_row(scores: &mut [f32], so_far: f32) -> (f32, f32) = softmax_row);
 
 #[cfg(test)]
 mod tests {

@@ -7,8 +7,8 @@
 
 use half::bf16;
 
+use crate::level::{Level, levels};
 use crate::mapping::AlignedBytes;
-use crate::vector::Level;
 use crate::{GROUP, Isa, PANEL};
 
 /// Number format of keys and values.
@@ -275,3 +275,5 @@ fn pair(codes: [u8; 2], scales: [f32; 2]) -> [u8; 4] {
     };
     (bits(0) >> 16 | bits(1) & 0xffff_0000).to_le_bytes()
 }
+levels!(unpack_keys(codes: &[u8], scales: &[u8], padded: usize, out: &mut [u8]) -> () = unpack_keys);
+levels!(unpack_values(codes: &[u8], scales: &[u8], padded: usize, out: &mut [u8]) -> () = unpack_values);

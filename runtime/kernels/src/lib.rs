@@ -29,8 +29,10 @@
 
 mod activations;
 mod attention;
+mod format;
 mod isa;
 mod kv;
+mod level;
 mod mapping;
 mod matrix;
 mod pool;
@@ -39,10 +41,11 @@ mod quantize;
 mod vector;
 
 pub use self::attention::{Queries, attend};
+pub use self::format::Format;
 pub use self::isa::Isa;
 pub use self::kv::{KvBlock, KvFormat, KvShape};
 pub use self::mapping::{AlignedBytes, Bytes};
-pub use self::matrix::{Format, Matrix, MatrixError};
+pub use self::matrix::{Matrix, MatrixError};
 pub use self::pool::Pool;
 pub use self::product::{Epilogue, Input, Kernels};
 pub use self::vector::rotate;

@@ -1,6 +1,7 @@
 //! Rounding rows into the formats of 4 and 8 bits.
 
-use crate::matrix::{Format, Q4_GROUP, Q4_SCALES, Q8_GROUP};
+use crate::format::{Format, Q4_GROUP, Q4_SCALES, Q8_GROUP};
+use crate::level::{Level, levels};
 use crate::{GROUP, PANEL};
 
 /// Shares of a group's range that are tried as the range of its codes: what is clipped may cost less than what is gained.
@@ -226,12 +227,16 @@ pub(crate) fn q8_panel(values: &[f32], width: usize) -> Vec<u8> {
     panel
 }
 
+levels!(q8_panel(values: &[f32], width: usize) -> Vec<u8> = q8_panel);
+levels!(q4_panel(values: &[f32], width: usize) -> Vec<u8> = q4_panel);
+
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;
     use rand::{Rng as _, SeedableRng as _};
 
-    use crate::matrix::{Format, Matrix};
+    use crate::format::Format;
+    use crate::matrix::Matrix;
 
     /// Near to Gaussian.
     fn weights(count: usize) -> Vec<f32> {

@@ -1,7 +1,6 @@
 //! What is written into `docs/performance.md`, between marks.
 
 use super::contender::{Kernels, OUTPOST, Test, cpu_flags};
-use super::plot;
 use anyhow::{Context, Result};
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -97,7 +96,7 @@ pub(super) fn median(figures: &mut [f64]) -> f64 {
     f64::midpoint(at(low), at(high))
 }
 
-/// Prints the comparison and puts it into the document, with its plot.
+/// Prints the comparison and puts it into the document.
 pub(super) fn write_peers(
     root: &Path,
     machine: &Machine,
@@ -107,9 +106,7 @@ pub(super) fn write_peers(
 ) -> Result<()> {
     let text = format!("{}\n\n{}", machine.describe(), table(machine, peers, kernels, rows));
     println!("\n{text}");
-    replace(root, "peers", &text)?;
-    let plot = root.join("docs/performance.svg");
-    fs::write(&plot, plot::draw(kernels, rows)).with_context(|| plot.display().to_string())
+    replace(root, "peers", &text)
 }
 
 fn table(machine: &Machine, peers: &[String], kernels: &[Kernels], rows: &[Row]) -> String {

@@ -14,10 +14,11 @@ mod neon;
 mod portable;
 
 use crate::activations::{Quantized, Shared};
+use crate::format::Format;
 use crate::isa::Isa;
-use crate::matrix::{Format, Matrix};
+use crate::level::Level;
+use crate::matrix::Matrix;
 use crate::pool::Pool;
-use crate::vector::Level;
 use crate::{GROUP, PANEL};
 
 /// An instruction set, and the threads that use it.
