@@ -73,7 +73,6 @@ levels!(swiglu_row(gate_up: &[f32], out: &mut [f32]) -> () = swiglu_row);
 levels!(softmax_row(scores: &mut [f32], so_far: f32) -> (f32, f32) = attention::softmax_row);
 levels!(unpack_keys(codes: &[u8], scales: &[u8], padded: usize, out: &mut [u8]) -> () = kv::unpack_keys);
 levels!(q8_panel(values: &[f32], width: usize) -> Vec<u8> = weights::q8_panel);
-levels!(q4_panel(values: &[f32], width: usize) -> Vec<u8> = weights::q4_panel);
 levels!(unpack_values(codes: &[u8], scales: &[u8], padded: usize, out: &mut [u8]) -> () = kv::unpack_values);
 
 /// Rows that a thread takes at a time.
