@@ -376,6 +376,10 @@ impl Kernels {
             Isa::AvxVnni | Isa::Avx2 if is_bf16 => unsafe { avx2::bf16(lines, xs, tile) },
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni | Isa::Avx2 => unsafe { avx2::f32(lines, xs, tile) },
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon if is_bf16 => unsafe { neon::bf16(lines, xs, tile) },
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => unsafe { neon::f32(lines, xs, tile) },
             _ if is_bf16 => portable::bf16(lines, xs, tile),
             _ => portable::f32(lines, xs, tile),
         }
@@ -414,6 +418,7 @@ impl Out {
 }
 
 /// The four codes of an activation that meet line `line` of a group.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 fn four(codes: &[u8; GROUP], line: usize) -> i32 {
     let four = &codes[4 * line..4 * line + 4];
@@ -424,7 +429,7 @@ fn four(codes: &[u8; GROUP], line: usize) -> i32 {
 mod tests;
 
 /// The columns that all positions have.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn common_width<const N: usize>(xs: &[&[f32]; N]) -> usize {
     xs.iter().map(|xs| xs.len()).min().unwrap_or(0)
 }
