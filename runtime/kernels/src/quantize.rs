@@ -1,5 +1,8 @@
 //! Rounding rows into the formats of 4 and 8 bits.
 
+mod lanes;
+
+use self::lanes::{Lanes, ROUND};
 use crate::format::{Format, Q4_GROUP, Q4_SCALES, Q8_GROUP};
 use crate::level::{Level, levels};
 use crate::{GROUP, PANEL};
@@ -10,201 +13,252 @@ const CLIPS: [f32; 7] = [1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.75];
 /// Rounds of fitting scale and minimum to the codes by least squares.
 const FITS: usize = 2;
 
-/// Scale and minimum of a group: `w = code * scale + min`.
+/// A group of some rows, column by column.
+type Group<L> = [L; GROUP];
+
+/// Scale and minimum of a group in some rows: `w = code * scale + min`.
 #[derive(Clone, Copy)]
-struct Line {
-    scale: f32,
-    min: f32,
+struct Line<L> {
+    scale: L,
+    min: L,
 }
 
-/// Added and taken away, it rounds a number below 2^22 to the nearest integer, ties to even, where there may be no instruction
-/// for it.
-const ROUND: f32 = 12_582_912.0;
-
-/// Lanes of sums, so that loops over a group become vector instructions.
-const LANES: usize = 16;
-
-impl Line {
+impl<L: Lanes> Line<L> {
     #[inline(always)]
-    fn code(self, inverse: f32, value: f32) -> f32 {
-        (((value - self.min) * inverse).clamp(0.0, 15.0) + ROUND) - ROUND
+    fn zero() -> Self {
+        Self { scale: L::zero(), min: L::zero() }
     }
 
     #[inline(always)]
-    fn inverse(self) -> f32 {
-        if self.scale == 0.0 { 0.0 } else { self.scale.recip() }
+    fn code(self, inverse: L, values: L) -> L {
+        values.sub(self.min).mul(inverse).within(0.0, 15.0).round()
     }
 
-    /// Summed squares of what rounding changes.
     #[inline(always)]
-    fn error(self, group: &[f32; GROUP]) -> f32 {
+    fn inverse(self) -> L {
+        L::all(1.0).over(self.scale)
+    }
+
+    /// Two bytes of codes side by side, a whole number in the low bits. A byte has one of the first four columns in its low
+    /// nibble, one of the others in its high nibble.
+    #[inline(always)]
+    fn pair(self, columns: &[L; 8], first: usize) -> L {
         let inverse = self.inverse();
-        let mut sums = [0.0_f32; LANES];
-        for values in group.as_chunks::<LANES>().0 {
-            for (sum, value) in sums.iter_mut().zip(values) {
-                let error = self.code(inverse, *value) * self.scale + self.min - value;
-                *sum += error * error;
-            }
-        }
-        total(&sums)
-    }
-
-    /// The line that is best for the codes that this one leads to.
-    #[inline(always)]
-    fn fit(self, group: &[f32; GROUP]) -> Self {
-        let inverse = self.inverse();
-        let mut codes = [0.0; GROUP];
-        for (code, value) in codes.iter_mut().zip(group) {
-            *code = self.code(inverse, *value);
-        }
-        let (code_mean, mean) = (mean(&codes), mean(group));
-        let (mut covariance, mut variance) = ([0.0_f32; LANES], [0.0_f32; LANES]);
-        for (codes, values) in codes.as_chunks::<LANES>().0.iter().zip(group.as_chunks::<LANES>().0)
+        let mut pair = L::all(ROUND);
+        for (at, place) in
+            [first, 4 + first, first + 1, 5 + first].into_iter().zip([1.0, 16.0, 256.0, 4096.0])
         {
-            for lane in 0..LANES {
-                let code = codes[lane] - code_mean;
-                covariance[lane] += code * (values[lane] - mean);
-                variance[lane] += code * code;
-            }
+            pair = pair.add(self.code(inverse, columns[at]).mul(L::all(place)));
         }
-        let variance = total(&variance);
-        if variance == 0.0 {
-            return self;
+        pair
+    }
+
+    /// Summed squares of what rounding changes, in steps; for a constant line, none are seen.
+    #[inline(always)]
+    fn error(self, group: &Group<L>) -> L {
+        let inverse = self.inverse();
+        let mut sum = L::zero();
+        for values in group {
+            let exact = values.sub(self.min).mul(inverse);
+            let error = exact.sub(exact.within(0.0, 15.0).round());
+            sum = sum.add(error.mul(error));
         }
-        let scale = total(&covariance) / variance;
-        Self { scale, min: mean - scale * code_mean }
+        sum.mul(self.scale.mul(self.scale))
+    }
+
+    /// The line that is best for the codes that this one leads to. A constant for codes that are all the same.
+    #[inline(always)]
+    fn fit(self, group: &Group<L>) -> Self {
+        let inverse = self.inverse();
+        let share = L::all(1.0 / GROUP as f32);
+        let (mut codes, mut sum) = (L::zero(), L::zero());
+        for values in group {
+            codes = codes.add(self.code(inverse, *values));
+            sum = sum.add(*values);
+        }
+        let (code_mean, mean) = (codes.mul(share), sum.mul(share));
+        let (mut covariance, mut variance) = (L::zero(), L::zero());
+        for values in group {
+            let code = self.code(inverse, *values).sub(code_mean);
+            covariance = covariance.add(code.mul(values.sub(mean)));
+            variance = variance.add(code.mul(code));
+        }
+        let scale = covariance.over(variance);
+        Self { scale, min: mean.sub(scale.mul(code_mean)) }
     }
 
     /// The line of least squared error.
     #[inline(always)]
-    fn best(group: &[f32; GROUP]) -> Self {
-        let (least, largest) = range(group);
-        let mut best = Self { scale: 0.0, min: f32::midpoint(least, largest) };
-        let mut error = f32::INFINITY;
+    fn best(group: &Group<L>) -> Self {
+        let (mut least, mut largest) = (group[0], group[0]);
+        for values in group {
+            (least, largest) = (values.min(least), values.max(largest));
+        }
+        let middle = least.add(largest).mul(L::all(0.5));
+        let mut best = Best::new(Self { scale: L::zero(), min: middle });
         for clip in CLIPS {
-            let scale = (largest - least) * clip / 15.0;
-            let line = Self { scale, min: f32::midpoint(least, largest) - 7.5 * scale };
-            (error, best) = line.or(group, error, best);
+            let scale = largest.sub(least).mul(L::all(clip / 15.0));
+            best.offer(Self { scale, min: middle.sub(scale.mul(L::all(7.5))) }, group);
         }
         for _ in 0..FITS {
-            (error, best) = best.fit(group).or(group, error, best);
+            best.offer(best.line.fit(group), group);
         }
-        best
+        best.line
     }
 
-    /// This line and its error if that is less.
+    /// The best line around this one that is made of whole units.
     #[inline(always)]
-    fn or(self, group: &[f32; GROUP], error: f32, other: Self) -> (f32, Self) {
-        let own = self.error(group);
-        if own < error { (own, self) } else { (error, other) }
-    }
-}
-
-#[inline(always)]
-fn total(sums: &[f32; LANES]) -> f32 {
-    let mut sums = *sums;
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            sums[lane] += sums[lane + half];
+    fn in_units(self, unit: Self, group: &Group<L>) -> Self {
+        let mut best = Best::new(Self::zero());
+        let near = nearest(self.scale, unit.scale);
+        for step in [-1.0, 0.0, 1.0] {
+            // At least a step wide: what a constant line stands for, one of a single code does as well.
+            let scale = near.add(L::all(step)).within(1.0, 255.0).mul(unit.scale);
+            // The middle of the codes keeps its place when the scale is rounded.
+            let middle = self.min.add(self.scale.sub(scale).mul(L::all(7.5)));
+            for min in [middle, self.min] {
+                let min = nearest(min, unit.min).within(-127.0, 127.0).mul(unit.min);
+                best.offer(Self { scale, min }, group);
+            }
         }
-        half /= 2;
+        best.line
     }
-    sums[0]
 }
 
+/// The line of least squared error so far.
+struct Best<L> {
+    line: Line<L>,
+    error: L,
+}
+
+impl<L: Lanes> Best<L> {
+    #[inline(always)]
+    fn new(line: Line<L>) -> Self {
+        Self { line, error: L::all(f32::INFINITY) }
+    }
+
+    #[inline(always)]
+    fn offer(&mut self, line: Line<L>, group: &Group<L>) {
+        let error = line.error(group);
+        let Self { line: old, error: least } = *self;
+        self.line.scale = error.less(least, line.scale, old.scale);
+        self.line.min = error.less(least, line.min, old.min);
+        self.error = error.less(least, error, least);
+    }
+}
+
+/// How many units a value is, rounded.
 #[inline(always)]
-fn mean(values: &[f32; GROUP]) -> f32 {
-    let mut sums = [0.0; LANES];
-    for values in values.as_chunks::<LANES>().0 {
-        for lane in 0..LANES {
-            sums[lane] += values[lane];
+fn nearest<L: Lanes>(values: L, unit: L) -> L {
+    values.over(unit).within(-512.0, 512.0).round()
+}
+
+impl Level {
+    /// A Q4 panel of up to 16 rows.
+    pub(crate) fn q4_panel(self, values: &[f32], width: usize) -> Vec<u8> {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2")]
+        fn avx2(values: &[f32], width: usize) -> Vec<u8> {
+            q4_panel::<lanes::Eight>(values, width)
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        fn avx512(values: &[f32], width: usize) -> Vec<u8> {
+            q4_panel::<lanes::Sixteen>(values, width)
+        }
+        match self {
+            Self::Base => q4_panel::<lanes::Four>(values, width),
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "a function for CPU features")]
+            // SAFETY: the level is made from an instruction set that this CPU has.
+            Self::Avx2 => unsafe { avx2(values, width) },
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "a function for CPU features")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { avx512(values, width) },
         }
     }
-    total(&sums) / GROUP as f32
 }
 
-/// The least and the largest value.
 #[inline(always)]
-fn range(group: &[f32; GROUP]) -> (f32, f32) {
-    let (mut least, mut largest) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-    for values in group.as_chunks::<LANES>().0 {
-        for lane in 0..LANES {
-            least[lane] = if values[lane] < least[lane] { values[lane] } else { least[lane] };
-            largest[lane] = if values[lane] > largest[lane] { values[lane] } else { largest[lane] };
-        }
-    }
-    let mut range = (least[0], largest[0]);
-    for lane in 1..LANES {
-        range = (range.0.min(least[lane]), range.1.max(largest[lane]));
-    }
-    range
-}
-
-/// A Q4 panel of up to 16 rows.
-#[inline(always)]
-pub(crate) fn q4_panel(values: &[f32], width: usize) -> Vec<u8> {
+fn q4_panel<L: Lanes>(values: &[f32], width: usize) -> Vec<u8> {
     let groups = width / GROUP;
     let mut panel = vec![0; Format::Q4.panel_bytes(width).unwrap_or_default()];
     let (codes, scales) = panel.split_at_mut(groups * Q4_GROUP);
-    let units = scales.len() - 2 * PANEL * size_of::<f32>();
-    let (scales, units) = scales.split_at_mut(units);
-    let mut lines = Vec::with_capacity(groups);
-    for (row, values) in values.chunks_exact(width).enumerate() {
-        let (values, _) = values.as_chunks::<GROUP>();
-        let mut unit = Line { scale: 0.0, min: 0.0 };
+    let (scales, units) = scales.split_at_mut(scales.len() - 2 * PANEL * size_of::<f32>());
+    let mut lines: Vec<Line<L>> = Vec::with_capacity(groups);
+    for first in (0..PANEL).step_by(L::COUNT) {
+        let mut unit = Line::<L>::zero();
         lines.clear();
-        for group in values {
-            let line = Line::best(group);
-            unit = Line {
-                scale: unit.scale.max(line.scale.abs() / 255.0),
-                min: unit.min.max(line.min.abs() / 127.0),
-            };
+        for index in 0..groups {
+            let line = Line::<L>::best(&load_group(values, width, index, first));
+            unit.scale = unit.scale.max(line.scale.abs().div(L::all(255.0)));
+            unit.min = unit.min.max(line.min.abs().div(L::all(127.0)));
             lines.push(line);
         }
-        units[4 * row..][..4].copy_from_slice(&unit.scale.to_le_bytes());
-        units[4 * (PANEL + row)..][..4].copy_from_slice(&unit.min.to_le_bytes());
-        for (group, (line, values)) in lines.iter().zip(values).enumerate() {
-            let (scale, min, line) = coded(*line, unit, values);
-            scales[group * Q4_SCALES + row] = scale;
-            scales[group * Q4_SCALES + PANEL + row] = min.cast_unsigned();
-            let inverse = line.inverse();
-            for (at, value) in values.iter().enumerate() {
-                let code = line.code(inverse, *value) as u8;
-                let byte = group * Q4_GROUP + at / 8 * 64 + 4 * row + at % 4;
-                codes[byte] |= if at % 8 < 4 { code } else { code << 4 };
+        for (at, unit) in [(first, unit.scale), (PANEL + first, unit.min)] {
+            for (row, unit) in (at..).zip(&rows(unit)[..L::COUNT]) {
+                units[4 * row..][..4].copy_from_slice(&unit.to_le_bytes());
             }
+        }
+        let places = codes.as_chunks_mut().0.iter_mut().zip(scales.as_chunks_mut().0);
+        for ((index, line), (codes, scales)) in lines.iter().enumerate().zip(places) {
+            let group = load_group(values, width, index, first);
+            let line = line.in_units(unit, &group);
+            write_group(line, unit, first, &group, codes, scales);
         }
     }
     panel
 }
 
-/// The codes of a line in the units of its row, and the line that they stand for: the best of those around the nearest.
+/// A group of some of up to 16 rows, zeros where there is no row. No closures here and below: they would be compiled without the
+/// CPU feature.
 #[inline(always)]
-fn coded(line: Line, unit: Line, group: &[f32; GROUP]) -> (u8, i8, Line) {
-    let mut best = (f32::INFINITY, 0.0, 0.0, Line { scale: 0.0, min: 0.0 });
-    // A scale fitted to a constant group may be negative; its codes are then of no use.
-    let near = nearest(line.scale, unit.scale);
-    for step in [-1.0, 0.0, 1.0] {
-        let scale = (near + step).clamp(0.0, 255.0);
-        // The middle of the codes keeps its place when the scale is rounded.
-        let middle = line.min + 7.5 * (line.scale - scale * unit.scale);
-        for min in [middle, line.min] {
-            let min = nearest(min, unit.min).clamp(-127.0, 127.0);
-            let line = Line { scale: scale * unit.scale, min: min * unit.min };
-            let error = line.error(group);
-            if error < best.0 {
-                best = (error, scale, min, line);
-            }
+fn load_group<L: Lanes>(values: &[f32], width: usize, group: usize, first: usize) -> Group<L> {
+    let mut columns = [[0.0; PANEL]; GROUP];
+    for (row, values) in values.chunks_exact(width).skip(first).take(L::COUNT).enumerate() {
+        for (column, value) in columns.iter_mut().zip(&values[group * GROUP..]) {
+            column[row] = *value;
         }
     }
-    (best.1 as u8, best.2 as i8, best.3)
+    let mut group = [L::zero(); GROUP];
+    for (lanes, column) in group.iter_mut().zip(&columns) {
+        *lanes = L::load(column);
+    }
+    group
 }
 
-/// How many units a value is, rounded.
+/// The lanes one by one.
 #[inline(always)]
-fn nearest(value: f32, unit: f32) -> f32 {
-    if unit == 0.0 { 0.0 } else { ((value / unit).clamp(-512.0, 512.0) + ROUND) - ROUND }
+fn rows<L: Lanes>(values: L) -> [f32; PANEL] {
+    let mut rows = [0.0; PANEL];
+    values.store(&mut rows);
+    rows
+}
+
+/// Writes the codes of a group of rows, from row `first` of the panel on, and those of its line, which is in whole units.
+#[inline(always)]
+fn write_group<L: Lanes>(
+    line: Line<L>,
+    unit: Line<L>,
+    first: usize,
+    group: &Group<L>,
+    codes: &mut [u8; Q4_GROUP],
+    scales: &mut [u8; Q4_SCALES],
+) {
+    let (scale, min) = (rows(nearest(line.scale, unit.scale)), rows(nearest(line.min, unit.min)));
+    for row in 0..L::COUNT {
+        scales[first + row] = scale[row] as u8;
+        scales[PANEL + first + row] = (min[row] as i8).cast_unsigned();
+    }
+    let lines = codes.as_chunks_mut::<64>().0.iter_mut();
+    for (columns, bytes) in group.as_chunks::<8>().0.iter().zip(lines) {
+        let (low, high) = (rows(line.pair(columns, 0)), rows(line.pair(columns, 2)));
+        for (row, place) in bytes.as_chunks_mut().0[first..][..L::COUNT].iter_mut().enumerate() {
+            let word = low[row].to_bits() & 0xffff | high[row].to_bits() << 16;
+            *place = word.to_le_bytes();
+        }
+    }
 }
 
 /// A Q8 panel of up to 16 rows.
@@ -228,7 +282,6 @@ pub(crate) fn q8_panel(values: &[f32], width: usize) -> Vec<u8> {
 }
 
 levels!(q8_panel(values: &[f32], width: usize) -> Vec<u8> = q8_panel);
-levels!(q4_panel(values: &[f32], width: usize) -> Vec<u8> = q4_panel);
 
 #[cfg(test)]
 mod tests {
@@ -236,6 +289,7 @@ mod tests {
     use rand::{Rng as _, SeedableRng as _};
 
     use crate::format::Format;
+    use crate::level::Level;
     use crate::matrix::Matrix;
 
     /// Near to Gaussian.
@@ -292,6 +346,25 @@ mod tests {
                 matrix.row(0, &mut row);
                 let near = row.iter().all(|found| (found - value).abs() <= 1e-6 * value.abs());
                 assert!(near, "{format:?} {value}: {row:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_vector_width_rounds_to_the_same_codes() {
+        for (rows, width) in [(16, 512), (5, 32), (1, 96)] {
+            let mut values = weights(rows * width);
+            // Groups that are hard on arithmetic: constant, zero, far from zero, tiny.
+            values[..32].fill(0.25);
+            for value in &mut values[width - 32..width] {
+                *value = *value * 1e-30 + 7.0;
+            }
+            let base = Level::Base.q4_panel(&values, width);
+            for level in Level::available() {
+                assert!(
+                    level.q4_panel(&values, width) == base,
+                    "{level:?}, {rows} rows of {width}"
+                );
             }
         }
     }

@@ -362,6 +362,10 @@ impl Kernels {
                 (Isa::AvxVnni | Isa::Avx2, true) => avx2::bf16(lines, xs, tile),
                 #[cfg(target_arch = "x86_64")]
                 (Isa::AvxVnni | Isa::Avx2, false) => avx2::f32(lines, xs, tile),
+                #[cfg(target_arch = "aarch64")]
+                (Isa::Neon, true) => neon::bf16(lines, xs, tile),
+                #[cfg(target_arch = "aarch64")]
+                (Isa::Neon, false) => neon::f32(lines, xs, tile),
                 (_, true) => portable::bf16(lines, xs, tile),
                 (_, false) => portable::f32(lines, xs, tile),
             }
@@ -401,6 +405,7 @@ impl Out {
 }
 
 /// The four codes of an activation that meet line `line` of a group.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 fn four(codes: &[u8; GROUP], line: usize) -> i32 {
     let four = &codes[4 * line..4 * line + 4];
@@ -411,7 +416,7 @@ fn four(codes: &[u8; GROUP], line: usize) -> i32 {
 mod tests;
 
 /// The columns that all positions have.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 fn common_width<const N: usize>(xs: &[&[f32]; N]) -> usize {
     xs.iter().map(|xs| xs.len()).min().unwrap_or(0)
 }
