@@ -1,6 +1,8 @@
 //! A question from outside → a request to the model: its media are decoded, and its task gets its words.
 
-use outpost_runtime::{Request, ToolSpec, media};
+use outpost_runtime::audio::expect_speech;
+use outpost_runtime::media::{Channel, audio_from_bytes, image_from_bytes};
+use outpost_runtime::{Request, ToolSpec};
 use tokio::sync::mpsc;
 
 use crate::event::{Ask, EventId};
@@ -58,10 +60,15 @@ fn suggested(ask: &Ask) -> Task {
 }
 
 fn given(ask: &Ask) -> Result<Given, outpost_runtime::Error> {
-    let images = ask.images.iter().map(|image| media::image_from_bytes(image));
+    let images = ask.images.iter().map(|image| image_from_bytes(image));
+    let audio = ask.audio.as_deref().map(|bytes| audio_from_bytes(bytes, Channel::Auto));
+    let audio = audio.transpose()?;
+    if let Some(audio) = &audio {
+        expect_speech(audio, None)?;
+    }
     Ok(Given {
         images: images.collect::<Result<_, _>>()?,
-        audio: ask.audio.as_deref().map(media::wav_from_bytes).transpose()?,
+        audio,
         prompt: Some(ask.prompt.clone()).filter(|prompt| !prompt.trim().is_empty()),
         language: ask.language.clone(),
         transcript: false,

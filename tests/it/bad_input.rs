@@ -1,10 +1,9 @@
 //! Wrong files and requests: each a typed error that names the thing.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use outpost_agent::model_dir;
-use outpost_agent::senses::Pace;
+use outpost_agent::senses::MicrophoneConfig;
 use outpost_agent::senses::files::FileMicrophone;
 use outpost_runtime::import::{ImportOptions, import};
 use outpost_runtime::media::{read_image, read_wav};
@@ -96,8 +95,8 @@ fn an_hour_of_sound_is_refused_by_name_before_it_is_held() {
         matches!(error, Error::Audio { .. }) && error.to_string().contains("hour.wav"),
         "{error}"
     );
-    let error =
-        FileMicrophone::open(&hour, false, Pace::Fast, Duration::ZERO).expect_err("too long");
+    let config = MicrophoneConfig::default();
+    let error = FileMicrophone::open(&hour, &config).expect_err("too long");
     assert!(error.to_string().contains("hour.wav"), "{error}");
 }
 

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
+use outpost_runtime::audio::expect_speech;
 use outpost_runtime::frames::read_frames;
-use outpost_runtime::media::{read_image, read_wav};
+use outpost_runtime::media::{Channel, read_audio, read_image};
 use outpost_runtime::{Generation, Image, Request, Stop, Usage};
 use serde_json::{Value, json};
 
@@ -26,9 +27,12 @@ pub(crate) struct Args {
     /// What to do: `outpost tasks` lists them.
     #[arg(long, value_enum)]
     task: Option<Task>,
-    /// A WAV file to listen to.
+    /// A sound file to listen to: WAV, FLAC, MP3, Ogg, Opus, M4A and others.
     #[arg(long)]
     audio: Option<PathBuf>,
+    /// Which of its channels: `auto`, the mean where they agree and else the loudest; `mix`; or a number from 1 on.
+    #[arg(long, default_value_t)]
+    channel: Channel,
     /// A picture to look at; may be given several times.
     #[arg(long)]
     image: Vec<PathBuf>,
@@ -90,7 +94,10 @@ fn request(args: &Args, max_new_tokens: usize) -> anyhow::Result<Request> {
     if let Some(clip) = &args.video {
         images.extend(read_frames(clip, args.frames.max(1))?);
     }
-    let audio = args.audio.as_deref().map(read_wav).transpose()?;
+    let audio = args.audio.as_deref().map(|path| read_audio(path, args.channel)).transpose()?;
+    if let Some(audio) = &audio {
+        expect_speech(audio, args.audio.as_deref())?;
+    }
     let prompt = args.prompt.clone();
     let of_pair = args.pair.map(|pair| pair.language().to_owned());
     let (language, transcript) = (of_pair.or_else(|| args.to.clone()), args.transcript);

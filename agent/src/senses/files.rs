@@ -3,23 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use outpost_runtime::audio::at_16_khz;
-use outpost_runtime::media::{PICTURES, read_image, read_wav};
+use outpost_runtime::audio::{at_16_khz, has_speech};
+use outpost_runtime::media::{Channel, PICTURES, SOUNDS, read_audio, read_image};
 use outpost_runtime::{Audio, Image};
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::event::Frame;
-use crate::senses::{AudioSource, FrameSource, Pace, SenseError};
+use crate::senses::{AudioSource, FrameSource, MicrophoneConfig, Pace, SenseError};
 
 /// Sound handed over at a time, as from a sound card.
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// WAV files played one after the other, with a pause after each.
+/// Sound files played one after the other, with a pause after each.
 #[derive(Debug)]
 pub struct FileMicrophone {
     playlist: Playlist,
     pace: Pace,
     gap: Duration,
+    channel: Channel,
     playing: Playing,
     /// When the next period is due.
     due: Instant,
@@ -35,21 +37,25 @@ struct Playing {
 }
 
 impl FileMicrophone {
-    /// Opens a WAV file or a folder of them. The first is read at once, so that a wrong file is found out at the start.
+    /// Opens a sound file or a folder of them. The first is read at once, so that a wrong file is found out at the start.
     ///
     /// # Errors
-    /// When there is no such file, the folder has no WAV file, or the first is none that can be played.
-    pub fn open(path: &Path, repeat: bool, pace: Pace, gap: Duration) -> Result<Self, SenseError> {
-        let mut playlist = Playlist::open(path, &["wav"], repeat)?;
-        let first = playlist.next().ok_or_else(|| Playlist::empty(path, &["wav"]))?;
-        let playing = Playing::open(&first, gap)?;
-        Ok(Self { playlist, pace, gap, playing, due: Instant::now() })
+    /// When there is no such file, the folder has no sound file, or the first is none that can be played.
+    pub fn open(path: &Path, config: &MicrophoneConfig) -> Result<Self, SenseError> {
+        let &MicrophoneConfig { repeat, pace, gap, channel, .. } = config;
+        let mut playlist = Playlist::open(path, &SOUNDS, repeat)?;
+        let first = playlist.next().ok_or_else(|| Playlist::empty(path, &SOUNDS))?;
+        let playing = Playing::open(&first, gap, channel)?;
+        Ok(Self { playlist, pace, gap, channel, playing, due: Instant::now() })
     }
 }
 
 impl Playing {
-    fn open(path: &Path, gap: Duration) -> Result<Self, SenseError> {
-        let audio = at_16_khz(&read_wav(path)?)?;
+    fn open(path: &Path, gap: Duration, channel: Channel) -> Result<Self, SenseError> {
+        let audio = at_16_khz(&read_audio(path, channel)?)?;
+        if !has_speech(&audio)? {
+            warn!(file = %path.display(), "nobody seems to speak in this recording");
+        }
         let length = audio.samples.len() + samples(gap, audio.rate);
         Ok(Self { name: file_name(path), audio, position: 0, length })
     }
@@ -59,7 +65,7 @@ impl AudioSource for FileMicrophone {
     fn read(&mut self, chunk: &mut Vec<f32>) -> Result<bool, SenseError> {
         if self.playing.position >= self.playing.length {
             let Some(path) = self.playlist.next() else { return Ok(false) };
-            self.playing = Playing::open(&path, self.gap)?;
+            self.playing = Playing::open(&path, self.gap, self.channel)?;
         }
         let playing = &mut self.playing;
         let end =
@@ -95,19 +101,27 @@ pub struct FileCamera {
     playlist: Playlist,
     interval: Duration,
     shown: Option<(PathBuf, Image)>,
+    /// The file that was read last, whether it can be shown or not.
+    file: PathBuf,
     due: Option<Instant>,
 }
 
 impl FileCamera {
-    /// Opens a picture or a folder of them. The first is read at once, so that a wrong file is found out at the start.
+    /// Opens a picture or a folder of them. One is read at once, so that a wrong path is found out at the start.
     ///
     /// # Errors
-    /// When there is no such file, the folder has no picture, or the first is none that can be shown.
+    /// When there is no such file, the folder has no picture, or none that can be shown.
     pub fn open(path: &Path, repeat: bool, interval: Duration) -> Result<Self, SenseError> {
         let playlist = Playlist::open(path, &PICTURES, repeat)?;
         let first = playlist.files.first().ok_or_else(|| Playlist::empty(path, &PICTURES))?;
-        let image = read_image(first)?;
-        Ok(Self { shown: Some((first.clone(), image)), playlist, interval, due: None })
+        // Those that cannot be shown say so when it is their turn.
+        let image = read_image(first).map(|image| (first.clone(), image));
+        let shown = match image {
+            Ok(shown) => Some(shown),
+            Err(_) if playlist.files.iter().skip(1).any(|file| read_image(file).is_ok()) => None,
+            Err(fault) => return Err(fault.into()),
+        };
+        Ok(Self { shown, file: first.clone(), playlist, interval, due: None })
     }
 }
 
@@ -118,6 +132,7 @@ impl FrameSource for FileCamera {
         std::thread::sleep(due.saturating_duration_since(now));
         self.due = Some(due.max(now) + self.interval);
         let Some(path) = self.playlist.next() else { return Ok(None) };
+        self.file.clone_from(&path);
         // A single picture that repeats is read from its file once.
         let image = match &self.shown {
             Some((shown, image)) if *shown == path => image.clone(),
@@ -128,7 +143,7 @@ impl FrameSource for FileCamera {
     }
 
     fn name(&self) -> String {
-        self.shown.as_ref().map_or_else(String::new, |(path, _)| file_name(path))
+        file_name(&self.file)
     }
 
     fn is_live(&self) -> bool {

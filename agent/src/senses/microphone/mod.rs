@@ -17,6 +17,7 @@ mod stillness;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use outpost_runtime::media::Channel;
 use serde::Deserialize;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -54,7 +55,10 @@ pub struct MicrophoneConfig {
     /// Sound that the device keeps until it is read.
     #[serde(with = "millis", rename = "buffer_ms")]
     pub buffer: Duration,
-    /// In place of a device: a WAV file or a folder of them, played in the order of their names.
+    /// Which channel is heard: `auto`, the mean where they agree and else the loudest; `mix`; or a number from 1 on.
+    #[serde(with = "channel")]
+    pub channel: Channel,
+    /// In place of a device: a sound file or a folder of them, played in the order of their names.
     pub path: Option<PathBuf>,
     /// Whether to begin anew at the end of the files.
     pub repeat: bool,
@@ -79,6 +83,7 @@ impl Default for MicrophoneConfig {
             device: None,
             period: Duration::from_millis(20),
             buffer: Duration::from_millis(500),
+            channel: Channel::Auto,
             path: None,
             repeat: false,
             pace: Pace::Realtime,
@@ -88,6 +93,28 @@ impl Default for MicrophoneConfig {
             endpoint: EndpointConfig::default(),
             wake: WakeConfig::default(),
         }
+    }
+}
+
+/// A word or a number.
+mod channel {
+    use outpost_runtime::media::Channel;
+    use serde::de::{Deserialize, Deserializer, Error};
+
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u16),
+        Word(String),
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Channel, D::Error> {
+        let text = match Written::deserialize(from) {
+            Ok(Written::Number(number)) => number.to_string(),
+            Ok(Written::Word(word)) => word,
+            Err(_) => "this".to_owned(),
+        };
+        text.parse().map_err(D::Error::custom)
     }
 }
 
@@ -196,12 +223,12 @@ pub fn start_microphone(
 pub fn open(config: &MicrophoneConfig) -> Result<Option<Box<dyn AudioSource>>, SenseError> {
     if let Some(name) = config.device.clone() {
         let (period, buffer) = (config.period, config.buffer);
-        let options = PcmOptions { name: name.clone(), period, buffer };
+        let options = PcmOptions { name: name.clone(), period, buffer, channel: config.channel };
         let open = move || Ok(Box::new(Pcm::open(&options)?) as Box<dyn Capture>);
         return Ok(Some(Box::new(Device::new(name, Box::new(open)))));
     }
     let Some(path) = &config.path else { return Ok(None) };
-    let files = FileMicrophone::open(path, config.repeat, config.pace, config.gap)?;
+    let files = FileMicrophone::open(path, config)?;
     Ok(Some(Box::new(files)))
 }
 
