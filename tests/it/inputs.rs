@@ -58,6 +58,7 @@ fn every_sound_format_gives_the_same_speech() {
         ("lock.ogg", 0.95),
         ("lock.opus", 0.9),
         ("lock.webm", 0.9),
+        ("lock.live.webm", 0.9),
         ("lock.m4a", 0.95),
         ("lock.aac", 0.95),
     ] {

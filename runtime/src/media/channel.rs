@@ -45,7 +45,7 @@ impl fmt::Display for Channel {
 
 /// How frames become mono.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mixing {
+pub(super) enum Mixing {
     /// The mean of all channels.
     Mean,
     /// One channel, counted from 0.
@@ -54,7 +54,7 @@ pub enum Mixing {
 
 impl Mixing {
     /// The sample of a frame.
-    pub fn of(self, frame: &[f32]) -> f32 {
+    pub(super) fn of(self, frame: &[f32]) -> f32 {
         match self {
             Self::Mean => frame.iter().sum::<f32>() / frame.len().max(1) as f32,
             Self::One(index) => frame.get(index).copied().unwrap_or(0.0),
@@ -133,7 +133,7 @@ impl Mixer {
 
 /// How loud each channel is, and how loud their mean.
 #[derive(Debug, Clone, Default)]
-pub struct Survey {
+pub(super) struct Survey {
     channels: Vec<Power>,
     mean: Power,
 }
@@ -171,7 +171,7 @@ impl Power {
 
 /// What a [`Survey`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
+pub(super) enum Finding {
     /// The channels agree.
     Alike,
     /// They differ; this one is the loudest.
@@ -190,7 +190,7 @@ impl Survey {
     const CANCEL: f64 = 0.1;
 
     /// Takes a frame: a sample of each channel.
-    pub fn add(&mut self, frame: &[f32]) {
+    pub(super) fn add(&mut self, frame: &[f32]) {
         self.channels.resize(frame.len(), Power::default());
         for (power, sample) in self.channels.iter_mut().zip(frame) {
             power.add(*sample);
@@ -199,7 +199,7 @@ impl Survey {
     }
 
     /// Weighs what was taken so far by a share, so that what comes counts for more.
-    pub fn fade(&mut self, share: f64) {
+    pub(super) fn fade(&mut self, share: f64) {
         self.channels.iter_mut().chain([&mut self.mean]).for_each(|power| power.fade(share));
     }
 
@@ -208,7 +208,7 @@ impl Survey {
     }
 
     /// What the channels are to each other.
-    pub fn finding(&self) -> Finding {
+    pub(super) fn finding(&self) -> Finding {
         let powers: Vec<f64> = self.channels.iter().map(|power| power.value()).collect();
         let loudest = powers.iter().copied().enumerate();
         let Some((index, most)) = loudest.max_by(|a, b| a.1.total_cmp(&b.1)) else {

@@ -78,7 +78,15 @@ fn packets(
     sink: &mut Sink<'_>,
 ) -> Result<Counts, String> {
     let (mut counts, mut empty) = (Counts::default(), 0);
-    while let Some(packet) = reader.next_packet().map_err(|fault| told(&fault))? {
+    // A browser that records does not know how long it will: its files just stop.
+    let may_stop = reader.format_info().short_name == "matroska";
+    loop {
+        let packet = match reader.next_packet() {
+            Ok(Some(packet)) => packet,
+            Ok(None) => return Ok(counts),
+            Err(Fault::IoError(error)) if may_stop && is_end(&error) => return Ok(counts),
+            Err(fault) => return Err(told(&fault)),
+        };
         if packet.track_id != track {
             continue;
         }
@@ -94,7 +102,6 @@ fn packets(
             return Err(format!("has more than {MAX_EMPTY} packets without sound: it is damaged"));
         }
     }
-    Ok(counts)
 }
 
 /// Why a packet gives no sound.
@@ -134,10 +141,9 @@ impl Decoder {
                 samples: vec![0.0; OPUS_PACKET * count],
             });
         }
-        let decoder =
-            get_codecs().make_audio_decoder(parameters, &AudioDecoderOptions::default()).map_err(
-                |fault| format!("holds sound that is not read ({}): {CONVERT}", told(&fault)),
-            )?;
+        let decoder = get_codecs()
+            .make_audio_decoder(parameters, &AudioDecoderOptions::default())
+            .map_err(|_| format!("holds sound of a codec that is not read: {CONVERT}"))?;
         Ok(Self::Of(decoder, Vec::new()))
     }
 
@@ -225,14 +231,19 @@ impl Adpcm {
 
 fn told(fault: &Fault) -> String {
     match fault {
-        Fault::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            "is cut short".into()
-        }
+        Fault::IoError(error) if is_end(error) => "is cut short".into(),
         Fault::ResetRequired => {
             format!("holds several recordings one behind the other: {CONVERT}")
+        }
+        Fault::Unsupported(what) if what.contains("missing") => {
+            format!("is damaged or cut short: {what}")
         }
         Fault::Unsupported(what) => format!("is not read: {what}: {CONVERT}"),
         Fault::DecodeError(what) => format!("is damaged: {what}"),
         other => other.to_string(),
     }
+}
+
+fn is_end(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::UnexpectedEof
 }

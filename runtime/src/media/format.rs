@@ -57,6 +57,8 @@ const TABLE: &[(Format, &[Mark])] = &[
     (Aiff, &[(0, b"FORM"), (8, b"AIFC")]),
     (Flac, &[(0, b"fLaC")]),
     (Mpeg, &[(0, b"ID3")]),
+    (Unread(Sound, "Ogg Speex"), &[(0, b"OggS"), (28, b"Speex   ")]),
+    (Unread(Other, "Ogg Theora video"), &[(0, b"OggS"), (28, b"\x80theora")]),
     (Ogg, &[(0, b"OggS")]),
     (Matroska, &[(0, b"\x1a\x45\xdf\xa3")]),
     (Unread(Sound, "Core Audio (CAF)"), &[(0, b"caff")]),

@@ -4,7 +4,10 @@
 //! would take their multiple of memory.
 
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+
+use symphonia::core::io::MediaSource;
 
 use super::channel::{Channel, Finding, Mixing, Survey};
 use super::coded::{self, Adpcm};
@@ -111,22 +114,32 @@ impl Input<'_> {
     fn decode(&self, format: Format, take: Take<'_>) -> Result<Result<(u64, Spec), String>> {
         let mut sink = Sink::new(take);
         let source = self.source()?;
-        let done = match format {
-            Format::Wav | Format::Aiff => {
-                let mut file = BufReader::with_capacity(BLOCK, source);
-                let samples =
-                    if format == Format::Wav { wav::riff(&mut file) } else { wav::aiff(&mut file) };
-                samples.and_then(|samples| match samples.code {
-                    Code::Mpeg => coded::decode(Box::new(self.piece(samples)?), &mut sink),
-                    _ => uncoded(&mut file, samples, &mut sink),
-                })
-            }
-            _ => coded::decode(source, &mut sink),
-        };
+        // The decoders are not ours, and what they read is from anywhere: what they trip over is a damaged file.
+        let decoding = AssertUnwindSafe(|| self.decode_into(format, source, &mut sink));
+        let done = catch_unwind(decoding)
+            .unwrap_or_else(|_| Err("is damaged in a way that its decoder does not bear".into()));
         Ok(done.and_then(|()| {
             let spec = sink.spec.ok_or("holds no sound")?;
             Ok((sink.frames, spec))
         }))
+    }
+
+    fn decode_into(
+        &self,
+        format: Format,
+        source: Box<dyn MediaSource + '_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), String> {
+        if !matches!(format, Format::Wav | Format::Aiff) {
+            return coded::decode(source, sink);
+        }
+        let mut file = BufReader::with_capacity(BLOCK, source);
+        let samples =
+            if format == Format::Wav { wav::riff(&mut file)? } else { wav::aiff(&mut file)? };
+        match samples.code {
+            Code::Mpeg => coded::decode(Box::new(self.piece(samples)?), sink),
+            _ => uncoded(&mut file, samples, sink),
+        }
     }
 
     /// The samples alone, of a file that wraps a stream.
