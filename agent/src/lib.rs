@@ -53,3 +53,4 @@ pub mod tasks;
 pub mod toolbox;
 pub mod turn;
 pub mod watch;
+pub mod written;

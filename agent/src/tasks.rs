@@ -9,6 +9,7 @@ use outpost_runtime::{Audio, Image, Request, ToolSpec};
 use serde::Deserialize;
 
 use crate::prompting::{self, READ_IMAGE, TRANSCRIBE};
+use crate::written::normalized;
 
 /// What to do with the media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -210,6 +211,8 @@ impl Task {
         tools: &[ToolSpec],
         max_new_tokens: usize,
     ) -> Result<Request, Lacking> {
+        let prompt = given.prompt.as_deref().map(normalized);
+        let given = Given { prompt: prompt.filter(|prompt| !prompt.trim().is_empty()), ..given };
         if let Some(lacks) = self.lacks(&given) {
             return Err(Lacking { task: self.name(), lacks });
         }
