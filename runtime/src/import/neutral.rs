@@ -325,7 +325,7 @@ pub(super) fn check(config: &Map<String, Value>, ignored: &[String]) -> Result<(
     let mut faults = Vec::new();
     section(config, ROOT, "", ignored, &mut faults);
     window(config, ignored, &mut faults);
-    told(faults)
+    told(&faults)
 }
 
 /// As [`check`], of an adapter's configuration.
@@ -335,10 +335,10 @@ pub(super) fn check(config: &Map<String, Value>, ignored: &[String]) -> Result<(
 pub(super) fn check_adapter(config: &Map<String, Value>, ignored: &[String]) -> Result<(), String> {
     let mut faults = Vec::new();
     section(config, ADAPTER, "", ignored, &mut faults);
-    told(faults)
+    told(&faults)
 }
 
-fn told(faults: Vec<String>) -> Result<(), String> {
+fn told(faults: &[String]) -> Result<(), String> {
     if faults.is_empty() {
         return Ok(());
     }
@@ -364,10 +364,9 @@ fn section(
             table.iter().find(|(names, _)| names.contains(&key.as_str())).map(|(_, rule)| *rule);
         match (rule, value) {
             (Some(Each(table)), Value::Object(keys)) => {
-                section(keys, table, &path, ignored, faults)
+                section(keys, table, &path, ignored, faults);
             }
-            (Some(Any | Each(_)), _) => {}
-            (_, Value::Null | Value::Bool(false)) => {}
+            (Some(Any | Each(_)), _) | (_, Value::Null | Value::Bool(false)) => {}
             (None, value) if is_empty(value) => {}
             (Some(OneOf(known)), Value::String(text)) if known.contains(&text.as_str()) => {}
             // PEFT writes `true` for the usual way to begin.

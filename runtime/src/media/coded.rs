@@ -195,10 +195,9 @@ impl Adpcm {
     pub(super) fn new(spec: Spec, microsoft: bool, block: usize) -> Result<Self, String> {
         let channels = usize::from(spec.channels);
         // A header of each channel holds one or two samples; then there are two in a byte.
-        let frames = match microsoft {
-            true => (block / channels - 7) * 2 + 2,
-            false => (block / channels - 4) * 2 + 1,
-        } as u64;
+        let frames =
+            if microsoft { (block / channels - 7) * 2 + 2 } else { (block / channels - 4) * 2 + 1 }
+                as u64;
         let mut parameters = AudioCodecParameters::new();
         let positions = if channels == 1 {
             Position::FRONT_CENTER

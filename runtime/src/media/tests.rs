@@ -22,11 +22,11 @@ fn written<S: hound::Sample + Copy>(spec: WavSpec, frame: &[S]) -> Vec<u8> {
 }
 
 /// A chunk without its pad byte.
-fn chunk(id: &[u8; 4], size: u32, content: &[u8]) -> Vec<u8> {
+fn chunk(id: &[u8], size: u32, content: &[u8]) -> Vec<u8> {
     [id, &size.to_le_bytes()[..], content].concat()
 }
 
-fn riff(form: &[u8; 8], size: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
+fn riff(form: &[u8], size: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
     [&form[..4], &size.to_le_bytes(), &form[4..], &chunks.concat()].concat()
 }
 
@@ -79,7 +79,7 @@ fn every_format_gives_the_same_samples() {
     assert_eq!(heard(&riff(b"RIFFWAVE", 0, &[fmt, data])), [-0.5; 400]);
 }
 
-/// As programs leave them that write to a pipe: ffmpeg, sox, arecord, GStreamer, and any that was stopped.
+/// As programs leave them that write to a pipe: ffmpeg, sox, arecord, `GStreamer`, and any that was stopped.
 #[test]
 fn sizes_that_were_never_written_are_those_of_what_is_there() {
     let fmt = chunk(b"fmt ", 16, &format(1, 1, 16));

@@ -86,7 +86,7 @@ impl BlockType {
         match self {
             Self::F32 => (1, 4),
             Self::F16 | Self::Bf16 => (1, 2),
-            Self::Q4_0 => (32, 2 + 16),
+            Self::Q4_0 | Self::Iq4Nl => (32, 2 + 16),
             Self::Q4_1 => (32, 4 + 16),
             Self::Q5_0 => (32, 2 + 4 + 16),
             Self::Q5_1 => (32, 4 + 4 + 16),
@@ -94,7 +94,6 @@ impl BlockType {
             Self::Q4K => (SUPER, 4 + 12 + 128),
             Self::Q5K => (SUPER, 4 + 12 + 32 + 128),
             Self::Q6K => (SUPER, 128 + 64 + 16 + 2),
-            Self::Iq4Nl => (32, 2 + 16),
             Self::Iq4Xs => (SUPER, 2 + 2 + 4 + 128),
             Self::Mxfp4 => (32, 1 + 16),
         }
