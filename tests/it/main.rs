@@ -31,6 +31,8 @@ mod import;
 #[cfg(test)]
 mod injection;
 #[cfg(test)]
+mod inputs;
+#[cfg(test)]
 mod live;
 #[cfg(test)]
 mod microphone;

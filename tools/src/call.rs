@@ -157,7 +157,8 @@ mod tests {
             description: "Fails.".into(),
             schema: json!({"type": "object"}),
         };
-        let definition = Definition { spec, class: Class::Open, idempotent, limit: None };
+        let definition =
+            Definition { spec, full: None, class: Class::Open, idempotent, limit: None };
         registry.add_defined(definition, tool).unwrap();
         registry
     }

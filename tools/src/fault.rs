@@ -102,6 +102,42 @@ impl Display for Faults {
     }
 }
 
+/// What a reader of JSON or TOML says, without the names of Rust's types: those are nobody's business outside.
+pub fn plainly(fault: &str) -> String {
+    const NUMBERS: [&str; 12] =
+        ["u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize"];
+    let mut said = Vec::new();
+    let mut words = fault.split(' ').peekable();
+    while let Some(word) = words.next() {
+        let bare = word.trim_end_matches([',', ';', '.']);
+        let tail = &word[bare.len()..];
+        let plain = match bare {
+            "f32" | "f64" => "a number",
+            "map" if said.last().is_some_and(|last| last == "a") => "table of keys and values",
+            "struct" | "tuple" | "newtype" | "enum" | "variant"
+                if words.peek().is_some_and(|next| is_type(next)) =>
+            {
+                words.next();
+                if bare == "struct" { "a table of keys and values" } else { "another form" }
+            }
+            number if NUMBERS.contains(&number) => "a whole number within its bounds",
+            other => other,
+        };
+        said.push(format!("{plain}{tail}"));
+    }
+    said.join(" ")
+}
+
+/// Whether a word looks like the name of a type.
+fn is_type(word: &str) -> bool {
+    word.starts_with(|first: char| first.is_ascii_uppercase())
+}
+
+/// A document without the mark that some programs put before UTF-8.
+pub fn unmarked(document: &[u8]) -> &[u8] {
+    document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document)
+}
+
 /// The classes that a configuration can give a tool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -118,6 +154,39 @@ impl From<ClassName> for Class {
         match name {
             ClassName::Open => Self::Open,
             ClassName::Guarded => Self::Guarded,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_of_rust_are_not_told() {
+        for (fault, plain) in [
+            (
+                "invalid type: floating point `30.0`, expected u8",
+                "invalid type: floating point `30.0`, expected a whole number within its bounds",
+            ),
+            (
+                "invalid type: integer `3`, expected struct CallPayload at line 1",
+                "invalid type: integer `3`, expected a table of keys and values at line 1",
+            ),
+            (
+                "invalid type: string \"x\", expected f64",
+                "invalid type: string \"x\", expected a number",
+            ),
+            (
+                "invalid type: null, expected a map",
+                "invalid type: null, expected a table of keys and values",
+            ),
+            (
+                "unknown field `x`, expected one of `a`, `b`",
+                "unknown field `x`, expected one of `a`, `b`",
+            ),
+        ] {
+            assert_eq!(plainly(fault), plain);
         }
     }
 }

@@ -11,10 +11,11 @@
 //! - [`declared`]: tools of the configuration, on [`template`], [`process`], [`http`] and [`requests`]; what is wrong with a
 //!   table is a [`fault`].
 //! - [`remote`]: tools that others offer over MQTT, which is the [`bus`]; [`mcp`]: those of MCP servers. [`plain`] makes their
-//!   schemas fit for grammar and prompt.
+//!   schemas fit for grammar and prompt; `arguments` holds a call against them in full.
 //! - no model, no MQTT client, no device.
 #![forbid(unsafe_code)]
 
+mod arguments;
 pub mod builtin;
 pub mod bus;
 pub mod call;

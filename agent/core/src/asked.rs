@@ -1,6 +1,8 @@
 //! Turns an `ask` into a model request: decodes its media and applies the task's prompt.
 
-use outpost_runtime::{Request, ToolSpec, media};
+use outpost_runtime::audio::expect_speech;
+use outpost_runtime::media::{Channel, audio_from_bytes, image_from_bytes};
+use outpost_runtime::{Request, ToolSpec};
 use tokio::sync::mpsc;
 
 use crate::event::{Ask, EventId, Task};
@@ -58,10 +60,15 @@ fn suggested(ask: &Ask) -> Task {
 }
 
 fn given(ask: &Ask) -> Result<Given, outpost_runtime::Error> {
-    let images = ask.images.iter().map(|image| media::image_from_bytes(image));
+    let images = ask.images.iter().map(|image| image_from_bytes(image));
+    let audio = ask.audio.as_deref().map(|bytes| audio_from_bytes(bytes, Channel::Auto));
+    let audio = audio.transpose()?;
+    if let Some(audio) = &audio {
+        expect_speech(audio, None)?;
+    }
     Ok(Given {
         images: images.collect::<Result<_, _>>()?,
-        audio: ask.audio.as_deref().map(media::wav_from_bytes).transpose()?,
+        audio,
         prompt: Some(ask.prompt.clone()).filter(|prompt| !prompt.trim().is_empty()),
         language: ask.language.clone(),
         transcript: false,

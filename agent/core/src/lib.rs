@@ -39,3 +39,4 @@ pub mod toolset;
 pub mod transcript;
 pub mod turn;
 pub mod watch;
+pub mod written;

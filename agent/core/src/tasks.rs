@@ -9,6 +9,7 @@ use outpost_runtime::{Audio, Image, Request, ToolSpec};
 
 use crate::event::Task;
 use crate::prompting::{self, READ_IMAGE, TRANSCRIBE};
+use crate::written::normalized;
 
 /// A language that the model hears and speech is translated into, after the model card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,6 +182,8 @@ impl Task {
         tools: &[ToolSpec],
         max_new_tokens: usize,
     ) -> Result<Request, Lacking> {
+        let prompt = given.prompt.as_deref().map(normalized);
+        let given = Given { prompt: prompt.filter(|prompt| !prompt.trim().is_empty()), ..given };
         if let Some(lacks) = self.lacks(&given) {
             return Err(Lacking { task: self.name(), lacks });
         }

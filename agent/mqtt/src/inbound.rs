@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use outpost_agent_core::event::{Ask, Consent, Inbound, Origin, RespondTo, Task};
 use outpost_runtime::ToolCall;
+use outpost_tools::fault::{plainly, unmarked};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -162,7 +163,10 @@ fn ask(arrival: &Arrival, form: AskForm, topics: &Topics) -> Result<Ask, Payload
     };
     let ask = match read {
         Ok(ask) => Ask { respond_to, ..ask },
-        Err(reason) => return Err(refusal(arrival, reason, None, respond_to)),
+        Err(reason) => {
+            let transaction = transaction(&arrival.payload).filter(|_| form == AskForm::Text);
+            return Err(refusal(arrival, reason, transaction, respond_to));
+        }
     };
     let fault = if arrival.retained {
         // It would be repeated on every connection.
@@ -178,6 +182,16 @@ fn ask(arrival: &Arrival, form: AskForm, topics: &Topics) -> Result<Ask, Payload
             Err(refusal(arrival, reason, transaction, ask.respond_to))
         }
     }
+}
+
+/// The transaction of a question that could not be read, so that whoever asked learns of it.
+fn transaction(payload: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Asked {
+        transaction: String,
+    }
+    let asked: Asked = serde_json::from_slice(unmarked(payload)).ok()?;
+    Some(asked.transaction).filter(|word| word.chars().count() <= MAX_WORD)
 }
 
 /// Error in an ask that could be parsed.
@@ -209,11 +223,13 @@ fn medium(payload: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 fn text_or_media(payload: &[u8]) -> Result<Ask, String> {
+    let payload = unmarked(payload);
     let is_object = payload.trim_ascii_start().first() == Some(&b'{');
     if !is_object {
         return Ok(Ask { prompt: text(payload)?.to_owned(), ..Ask::default() });
     }
     let ask: AskPayload = serde_json::from_slice(payload).map_err(|fault| {
+        let fault = plainly(&fault.to_string());
         format!("expected {{\"prompt\": \"…\", \"transaction\": \"…\"}}, as docs/mqtt.md has it: {fault}")
     })?;
     let decode = |key: &str, text: String| {
@@ -241,7 +257,8 @@ fn text(payload: &[u8]) -> Result<&str, String> {
     if payload.len() > MAX_TEXT {
         return Err(format!("{} bytes are more than {MAX_TEXT}", payload.len()));
     }
-    let text = std::str::from_utf8(payload).map_err(|_| "the payload is not UTF-8 text")?;
+    let text =
+        std::str::from_utf8(unmarked(payload)).map_err(|_| "the payload is not UTF-8 text")?;
     Ok(text.trim())
 }
 
@@ -378,5 +395,27 @@ mod tests {
             (fault.transaction.as_deref(), fault.reason.as_str()),
             (Some("7"), "the prompt is empty")
         );
+        for payload in [
+            r#"{"prompt": "lock the front door", "transaction": "z3", "x": 1}"#,
+            r#"{"call": {"name": "set_volume", "arguments": null}, "transaction": "z3"}"#,
+            r#"{"prompt": 3, "transaction": "z3"}"#,
+            "\u{feff}{\"prompt\": 3, \"transaction\": \"z3\"}",
+        ] {
+            let fault = read("ask", payload).unwrap_err();
+            assert_eq!(fault.transaction.as_deref(), Some("z3"), "{fault}");
+            assert!(
+                fault.reason.contains("expected") && !fault.reason.contains("struct"),
+                "{fault}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_text() {
+        let ask =
+            |prompt: &str| Ok(Some(Inbound::Ask(Ask { prompt: prompt.into(), ..Ask::default() })));
+        assert_eq!(read("ask", "\u{feff}{\"prompt\": \"hi\"}"), ask("hi"));
+        assert_eq!(read("ask", "\u{feff}lights off"), ask("lights off"));
+        assert_eq!(read("set/mute", "\u{feff}ON"), Ok(Some(Inbound::Set(Setting::Mute(true)))));
     }
 }

@@ -3,24 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use outpost_agent_core::config::Pace;
+use outpost_agent_core::config::{MicrophoneConfig, Pace};
 use outpost_agent_core::event::Frame;
-use outpost_runtime::audio::at_16_khz;
-use outpost_runtime::media::{PICTURES, read_image, read_wav};
+use outpost_runtime::audio::{at_16_khz, has_speech};
+use outpost_runtime::media::{Channel, PICTURES, SOUNDS, read_audio, read_image};
 use outpost_runtime::{Audio, Image};
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::{AudioSource, FrameSource, SenseError};
 
 /// Sound per read, like a sound card's period.
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// WAV files played in order, with a pause after each.
+/// Sound files played in order, with a pause after each.
 #[derive(Debug)]
 pub struct FileMicrophone {
     playlist: Playlist,
     pace: Pace,
     gap: Duration,
+    channel: Channel,
     playing: Playing,
     /// When the next period is due.
     due: Instant,
@@ -36,22 +38,26 @@ struct Playing {
 }
 
 impl FileMicrophone {
-    /// Opens a WAV file or a folder of them. Reads the first right away, so that a bad file fails
+    /// Opens a sound file or a folder of them. Reads the first right away, so that a bad file fails
     /// at startup.
     ///
     /// # Errors
-    /// If the file does not exist, the folder has no WAV file, or the first cannot be played.
-    pub fn open(path: &Path, repeat: bool, pace: Pace, gap: Duration) -> Result<Self, SenseError> {
-        let mut playlist = Playlist::open(path, &["wav"], repeat)?;
-        let first = playlist.next().ok_or_else(|| Playlist::empty(path, &["wav"]))?;
-        let playing = Playing::open(&first, gap)?;
-        Ok(Self { playlist, pace, gap, playing, due: Instant::now() })
+    /// If the file does not exist, the folder has no sound file, or the first cannot be played.
+    pub fn open(path: &Path, config: &MicrophoneConfig) -> Result<Self, SenseError> {
+        let &MicrophoneConfig { repeat, pace, gap, channel, .. } = config;
+        let mut playlist = Playlist::open(path, &SOUNDS, repeat)?;
+        let first = playlist.next().ok_or_else(|| Playlist::empty(path, &SOUNDS))?;
+        let playing = Playing::open(&first, gap, channel)?;
+        Ok(Self { playlist, pace, gap, channel, playing, due: Instant::now() })
     }
 }
 
 impl Playing {
-    fn open(path: &Path, gap: Duration) -> Result<Self, SenseError> {
-        let audio = at_16_khz(&read_wav(path)?)?;
+    fn open(path: &Path, gap: Duration, channel: Channel) -> Result<Self, SenseError> {
+        let audio = at_16_khz(&read_audio(path, channel)?)?;
+        if !has_speech(&audio)? {
+            warn!(file = %path.display(), "nobody seems to speak in this recording");
+        }
         let length = audio.samples.len() + samples(gap, audio.rate);
         Ok(Self { name: file_name(path), audio, position: 0, length })
     }
@@ -61,7 +67,7 @@ impl AudioSource for FileMicrophone {
     fn read(&mut self, chunk: &mut Vec<f32>) -> Result<bool, SenseError> {
         if self.playing.position >= self.playing.length {
             let Some(path) = self.playlist.next() else { return Ok(false) };
-            self.playing = Playing::open(&path, self.gap)?;
+            self.playing = Playing::open(&path, self.gap, self.channel)?;
         }
         let playing = &mut self.playing;
         let end =
@@ -97,6 +103,8 @@ pub struct FileCamera {
     playlist: Playlist,
     interval: Duration,
     shown: Option<(PathBuf, Image)>,
+    /// The file that was read last, whether it can be shown or not.
+    file: PathBuf,
     due: Option<Instant>,
 }
 
@@ -109,8 +117,14 @@ impl FileCamera {
     pub fn open(path: &Path, repeat: bool, interval: Duration) -> Result<Self, SenseError> {
         let playlist = Playlist::open(path, &PICTURES, repeat)?;
         let first = playlist.files.first().ok_or_else(|| Playlist::empty(path, &PICTURES))?;
-        let image = read_image(first)?;
-        Ok(Self { shown: Some((first.clone(), image)), playlist, interval, due: None })
+        // Those that cannot be shown say so when it is their turn.
+        let image = read_image(first).map(|image| (first.clone(), image));
+        let shown = match image {
+            Ok(shown) => Some(shown),
+            Err(_) if playlist.files.iter().skip(1).any(|file| read_image(file).is_ok()) => None,
+            Err(fault) => return Err(fault.into()),
+        };
+        Ok(Self { shown, file: first.clone(), playlist, interval, due: None })
     }
 }
 
@@ -121,6 +135,7 @@ impl FrameSource for FileCamera {
         std::thread::sleep(due.saturating_duration_since(now));
         self.due = Some(due.max(now) + self.interval);
         let Some(path) = self.playlist.next() else { return Ok(None) };
+        self.file.clone_from(&path);
         // A single repeated picture is decoded once.
         let image = match &self.shown {
             Some((shown, image)) if *shown == path => image.clone(),
@@ -131,7 +146,7 @@ impl FrameSource for FileCamera {
     }
 
     fn name(&self) -> String {
-        self.shown.as_ref().map_or_else(String::new, |(path, _)| file_name(path))
+        file_name(&self.file)
     }
 
     fn is_live(&self) -> bool {

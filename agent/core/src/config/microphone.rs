@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use outpost_runtime::audio::WakeWordFiles;
+use outpost_runtime::media::Channel;
 use serde::Deserialize;
 
 use crate::config::Faults;
@@ -21,7 +22,10 @@ pub struct MicrophoneConfig {
     /// Buffer: sound kept until it is read.
     #[serde(with = "millis", rename = "buffer_ms")]
     pub buffer: Duration,
-    /// Instead of a device: a WAV file, or a folder of them played in order of name.
+    /// Channel to hear: `auto` (the mean where channels agree, else the loudest), `mix`, or a number from 1 on.
+    #[serde(with = "channel")]
+    pub channel: Channel,
+    /// Instead of a device: a sound file, or a folder of them played in order of name.
     pub path: Option<PathBuf>,
     /// Loop at end of input.
     pub repeat: bool,
@@ -46,6 +50,7 @@ impl Default for MicrophoneConfig {
             device: None,
             period: Duration::from_millis(20),
             buffer: Duration::from_millis(500),
+            channel: Channel::Auto,
             path: None,
             repeat: false,
             pace: Pace::Realtime,
@@ -55,6 +60,28 @@ impl Default for MicrophoneConfig {
             endpoint: EndpointConfig::default(),
             wake: WakeConfig::default(),
         }
+    }
+}
+
+/// A word or a number.
+mod channel {
+    use outpost_runtime::media::Channel;
+    use serde::de::{Deserialize, Deserializer, Error};
+
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u16),
+        Word(String),
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Channel, D::Error> {
+        let text = match Written::deserialize(from) {
+            Ok(Written::Number(number)) => number.to_string(),
+            Ok(Written::Word(word)) => word,
+            Err(_) => "this".to_owned(),
+        };
+        text.parse().map_err(D::Error::custom)
     }
 }
 

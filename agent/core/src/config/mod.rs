@@ -21,6 +21,7 @@ mod watch;
 use std::path::{Path, PathBuf};
 
 use outpost_tools::declared::DeclaredConfig;
+use outpost_tools::fault::unmarked;
 use outpost_tools::mcp::McpConfig;
 
 pub use agent::{AgentConfig, Limits};
@@ -107,9 +108,15 @@ impl Config {
     /// # Errors
     /// If the file cannot be read, is not TOML, or has invalid values: all of them are named.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let mut config = Self::parse(&text, &path.display().to_string())?;
+        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        let bytes = std::fs::read(path).map_err(unreadable)?;
+        let text = std::str::from_utf8(unmarked(&bytes)).map_err(|_| {
+            let is_utf_16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+            let encoding =
+                if is_utf_16 { "it is written in UTF-16" } else { "it is not UTF-8 text" };
+            unreadable(std::io::Error::other(format!("{encoding}: save it as UTF-8")))
+        })?;
+        let mut config = Self::parse(text, &path.display().to_string())?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let paths = [
             &mut config.model.path,
@@ -183,6 +190,13 @@ impl Config {
         self.evidence.check(faults);
         for (index, rule) in self.watch.iter().enumerate() {
             rule.check(index, faults);
+            if let Some(first) =
+                self.watch[..index].iter().position(|other| other.name == rule.name)
+            {
+                let remedy =
+                    format!("watch[{first}] has this name too: give each a name of its own");
+                faults.add(format!("watch[{index}].name"), format!("{:?}", rule.name), remedy);
+            }
         }
     }
 }

@@ -176,6 +176,11 @@ impl MqttConfig {
             let remedy = "use a name without / + # @: it is part of topics";
             faults.add("mqtt.group", format!("{group:?}"), remedy);
         }
+        if let Some(host) = &self.host
+            && let Some(remedy) = host_remedy(host)
+        {
+            faults.add("mqtt.host", format!("{host:?}"), remedy);
+        }
         if self.host.is_none() {
             self.check_embedded(faults);
         } else if self.listen.is_some() {
@@ -249,4 +254,66 @@ impl MqttConfig {
 /// Whether a name is a valid topic level, and not that of a group.
 fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '+', '#', '@', '\0'])
+}
+/// What to write in place of an address that is more than the name of a host.
+fn host_remedy(host: &str) -> Option<String> {
+    let (scheme, rest) = host.split_once("://").unwrap_or(("", host));
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let place = authority.rsplit_once('@').map_or(authority, |(_, place)| place);
+    // An IPv6 address has colons of its own, in brackets or not.
+    let (name, port) = match place.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
+        _ => (place, None),
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    if host.trim().is_empty() {
+        return Some(
+            "write the name or address of the broker, or leave it out for the embedded one".into(),
+        );
+    }
+    if host == name && !host.contains(char::is_whitespace) {
+        return None;
+    }
+    let mut lines = vec![format!("mqtt.host = {:?}", name.trim())];
+    lines.extend(
+        port.filter(|port| port.parse::<u16>().is_ok()).map(|port| format!("mqtt.port = {port}")),
+    );
+    if matches!(scheme, "ws" | "wss") {
+        lines.push("mqtt.transport = \"ws\"".into());
+    }
+    if matches!(scheme, "mqtts" | "ssl" | "tls" | "wss") {
+        lines.push("mqtt.tls.enabled = true".into());
+    }
+    if authority != place {
+        lines.push("mqtt.username and mqtt.password_file".into());
+    }
+    Some(format!("the name or address alone goes here: write {}", lines.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_nothing_more() {
+        for host in ["broker", "broker.example.org", "192.0.2.1", "::1", "2001:db8::1"] {
+            assert_eq!(host_remedy(host), None, "{host}");
+        }
+        for (host, wanted) in [
+            ("h:1883", "write mqtt.host = \"h\", mqtt.port = 1883"),
+            ("mqtt://h", "write mqtt.host = \"h\""),
+            (
+                "mqtts://h:8883/",
+                "write mqtt.host = \"h\", mqtt.port = 8883, mqtt.tls.enabled = true",
+            ),
+            ("ws://h/mqtt", "mqtt.transport = \"ws\""),
+            ("mqtt://me:secret@h", "mqtt.username"),
+            ("[::1]:1883", "write mqtt.host = \"::1\", mqtt.port = 1883"),
+            (" h", "write mqtt.host = \"h\""),
+            ("", "leave it out"),
+        ] {
+            let remedy = host_remedy(host).unwrap();
+            assert!(remedy.contains(wanted), "{host}: {remedy}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Parses a configuration table by table, so that all faults are found in one run.
 
+use outpost_tools::fault::plainly;
 use serde::de::DeserializeOwned;
 
 use crate::config::Faults;
@@ -23,7 +24,7 @@ impl Sections<'_> {
                 Err(fault) => fault,
             };
             let steps: Vec<String> = fault.path().iter().map(ToString::to_string).collect();
-            let reason = fault.inner().message().trim().to_owned();
+            let reason = plainly(fault.inner().message().trim());
             let removed = remove(&mut value, &steps);
             let shown = removed.as_ref().map_or_else(String::new, ToString::to_string);
             self.faults.add(key(name, &steps), shown, reason);

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use outpost_tools::fault::unmarked;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -134,7 +135,7 @@ fn object(payload: &[u8], faults: &mut Faults) -> Option<Map<String, Value>> {
         faults.add("", "", format!("the document has more than {MAX_DOCUMENT} bytes"));
         return None;
     }
-    match serde_json::from_slice(payload) {
+    match serde_json::from_slice(unmarked(payload)) {
         Ok(object) => Some(object),
         Err(fault) => {
             let example = r#"{"id": "7", "agent": {"max_steps": 2}}"#;

@@ -61,12 +61,12 @@ pub fn open(config: &MicrophoneConfig) -> Result<Option<Box<dyn AudioSource>>, S
     if let Some(name) = config.device.clone() {
         let period = config.period;
         let buffer = config.buffer;
-        let options = PcmOptions { name: name.clone(), period, buffer };
+        let options = PcmOptions { name: name.clone(), period, buffer, channel: config.channel };
         let open = move || Ok(Box::new(Pcm::open(&options)?) as Box<dyn Capture>);
         return Ok(Some(Box::new(Device::new(name, Box::new(open)))));
     }
     let Some(path) = &config.path else { return Ok(None) };
-    let files = FileMicrophone::open(path, config.repeat, config.pace, config.gap)?;
+    let files = FileMicrophone::open(path, config)?;
     Ok(Some(Box::new(files)))
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use alsa::pcm::{Access, Format, HwParams, PCM, State};
 use alsa::{Direction, ValueOr};
+use outpost_runtime::media::{Channel, Mixer};
 
 use crate::microphone::device::{Capture, Lost, Taken};
 use crate::microphone::samples::{Encoding, mix_down};
@@ -35,6 +36,8 @@ pub struct PcmOptions {
     pub period: Duration,
     /// Buffer; the device may round it.
     pub buffer: Duration,
+    /// Which of its channels is heard.
+    pub channel: Channel,
 }
 
 /// An open device.
@@ -43,6 +46,7 @@ pub struct Pcm {
     rate: u32,
     channels: usize,
     encoding: Encoding,
+    mixer: Mixer,
     format: String,
     bytes: Vec<u8>,
 }
@@ -71,12 +75,20 @@ impl Pcm {
         let channels = chosen.get_channels().map_err(failed("ask for its channels"))?;
         let period = chosen.get_period_size().map_err(failed("ask for its period"))?;
         drop(chosen);
+        if let Channel::Only(number) = options.channel
+            && u32::from(number) > channels
+        {
+            return Err(Lost(format!(
+                "it has {channels} channels, and no channel {number}: set microphone.channel to one that it has"
+            )));
+        }
         pcm.start().map_err(failed("start"))?;
         let frame = encoding.bytes() * channels as usize;
         Ok(Self {
             format: format!("{rate} Hz, {channels} channels, {encoding:?}"),
             bytes: vec![0; frame * usize::try_from(period).unwrap_or(0).max(1)],
             channels: channels as usize,
+            mixer: Mixer::new(options.channel),
             handle: pcm,
             rate,
             encoding,
@@ -93,7 +105,11 @@ fn negotiate(pcm: &PCM, options: &PcmOptions) -> alsa::Result<Option<Encoding>> 
     let offered = FORMATS.iter().find(|(format, _)| params.test_format(*format).is_ok());
     let Some((format, encoding)) = offered else { return Ok(None) };
     params.set_format(*format)?;
-    params.set_channels_near(1)?;
+    // A single one where all is mixed; where one is to be heard, those up to it.
+    params.set_channels_near(match options.channel {
+        Channel::Only(number) => number.into(),
+        Channel::Auto | Channel::Mix => 1,
+    })?;
     params.set_rate_near(RATE, ValueOr::Nearest)?;
     params.set_period_time_near(micros(options.period), ValueOr::Nearest)?;
     params.set_buffer_time_near(micros(options.buffer), ValueOr::Nearest)?;
@@ -128,7 +144,8 @@ impl Capture for Pcm {
             Ok(0) => Ok(Taken::Nothing),
             Ok(frames) => {
                 let length = frames * self.channels * self.encoding.bytes();
-                mix_down(&self.bytes[..length], self.encoding, self.channels, mono);
+                let layout = (self.encoding, self.channels);
+                mix_down(&self.bytes[..length], layout, &mut self.mixer, mono);
                 Ok(Taken::Sound)
             }
             Err(fault) if fault.errno() == libc::EAGAIN => Ok(Taken::Nothing),

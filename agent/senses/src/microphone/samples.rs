@@ -1,5 +1,7 @@
 //! Sound card bytes → mono samples in `[-1, 1]`.
 
+use outpost_runtime::media::Mixer;
+
 /// Sample encoding, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
@@ -46,17 +48,26 @@ impl Encoding {
     }
 }
 
-/// Averages the channels to mono. An incomplete frame is dropped.
-pub fn mix_down(bytes: &[u8], encoding: Encoding, channels: usize, mono: &mut Vec<f32>) {
+/// Mixes the channels to mono. An incomplete frame is dropped.
+pub fn mix_down(
+    bytes: &[u8],
+    (encoding, channels): (Encoding, usize),
+    mixer: &mut Mixer,
+    mono: &mut Vec<f32>,
+) {
     let length = encoding.bytes();
+    let mut samples = Vec::with_capacity(channels);
     mono.extend(bytes.chunks_exact(length * channels.max(1)).map(|frame| {
-        let sum: f32 = frame.chunks_exact(length).map(|bytes| encoding.sample(bytes)).sum();
-        sum / channels.max(1) as f32
+        samples.clear();
+        samples.extend(frame.chunks_exact(length).map(|bytes| encoding.sample(bytes)));
+        mixer.mix(&samples)
     }));
 }
 
 #[cfg(test)]
 mod tests {
+    use outpost_runtime::media::Channel;
+
     use super::*;
 
     #[test]
@@ -71,16 +82,18 @@ mod tests {
         ];
         for (encoding, bytes) in minus_half {
             let mut mono = Vec::new();
-            mix_down(&bytes.repeat(6), encoding, 2, &mut mono);
+            mix_down(&bytes.repeat(6), (encoding, 2), &mut Mixer::new(Channel::Auto), &mut mono);
             assert_eq!(mono, [-0.5; 3], "{encoding:?}");
         }
     }
 
     #[test]
-    fn channels_are_averaged_and_a_float_that_is_no_number_is_silence() {
+    fn channels_are_mixed_or_chosen_and_a_float_that_is_no_number_is_silence() {
         let frame = [1.0f32, 0.0, -0.25, f32::NAN].map(f32::to_le_bytes).concat();
         let mut mono = Vec::new();
-        mix_down(&[frame.as_slice(), &[1, 2]].concat(), Encoding::Float, 4, &mut mono);
-        assert_eq!(mono, [0.1875]);
+        let bytes = [frame.as_slice(), &[1, 2]].concat();
+        mix_down(&bytes, (Encoding::Float, 4), &mut Mixer::new(Channel::Mix), &mut mono);
+        mix_down(&bytes, (Encoding::Float, 4), &mut Mixer::new(Channel::Only(3)), &mut mono);
+        assert_eq!(mono, [0.1875, -0.25]);
     }
 }
