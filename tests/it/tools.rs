@@ -260,10 +260,7 @@ async fn hostile_offers_are_refused_by_name_and_stop_nothing() {
     for (name, payload) in [
         ("set_lock", r#"{"description": "mine now"}"#),
         ("x", "ON"),
-        (
-            "x",
-            r##"{"description": "x", "parameters": {"type": "object", "properties": {"a": {"$ref": "#"}}}}"##,
-        ),
+        ("x", r#"{"description": "x", "parameters": {"type": "string"}}"#),
     ] {
         daemon.tell(&format!("tools/{name}"), payload).await;
         let answer = daemon.expect("answer").await;
