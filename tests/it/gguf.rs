@@ -200,7 +200,7 @@ fn a_file_in_parts_is_read_whole_from_any_of_them() {
     std::fs::write(part(1), file(&metadata(), &tensors)).unwrap();
     let whole = dir.path().join("whole.gguf");
     std::fs::write(&whole, file(&metadata(), &[tensors, second.clone()].concat())).unwrap();
-    let options = ImportOptions { quant: Quant::F32, group: 32 };
+    let options = ImportOptions { quant: Quant::F32 };
     let packed = |source: &Path, name: &str| {
         let folder = dir.path().join(name);
         import_with(source, &[], &folder, &options, &mut |_| ())?;
@@ -225,7 +225,7 @@ fn what_may_change_the_arithmetic_is_refused_by_its_key() {
     let path = dir.path().join("model.gguf");
     let scaled = [metadata(), vec![("phi3.logit_scale", Meta::Float(8.0))]].concat();
     std::fs::write(&path, file(&scaled, &tensors())).unwrap();
-    let options = ImportOptions { quant: Quant::F32, group: 32 };
+    let options = ImportOptions { quant: Quant::F32 };
     let packed = dir.path().join("packed");
     let fault = import_with(&path, &[], &packed, &options, &mut |_| ()).unwrap_err().to_string();
     assert!(fault.contains("`phi3.logit_scale`") && fault.contains("--ignore-key"), "{fault}");

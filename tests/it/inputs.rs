@@ -4,12 +4,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use outpost_agent::config::Config;
-use outpost_agent::senses::files::{FileCamera, FileMicrophone};
-use outpost_agent::senses::{AudioSource as _, FrameSource as _, MicrophoneConfig, Pace};
+use outpost_agent_core::config::{Config, MicrophoneConfig, Pace};
 use outpost_runtime::Audio;
 use outpost_runtime::audio::at_16_khz;
 use outpost_runtime::media::{Channel, read_audio, read_image};
+use outpost_senses::files::{FileCamera, FileMicrophone};
+use outpost_senses::{AudioSource as _, FrameSource as _};
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::{silence, tone, write_png, write_wav};
 use outpost_tests::root;

@@ -311,8 +311,7 @@ fn choices(schema: &Map<String, Value>) -> Option<Map<String, Value>> {
     if some.iter().all(|value| value.is_string()) {
         plain.insert("type".into(), "string".into());
     }
-    let named: Vec<String> =
-        some.iter().take(SOME_CHOICES).map(ToString::to_string).collect();
+    let named: Vec<String> = some.iter().take(SOME_CHOICES).map(ToString::to_string).collect();
     let own = schema.get("description").and_then(Value::as_str).unwrap_or_default();
     let text = format!("{own} One of {} values, such as {}", some.len(), named.join(", "));
     plain.insert("description".into(), short(&text, MAX_DESCRIPTION).into());
