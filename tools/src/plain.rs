@@ -387,6 +387,7 @@ mod tests {
         assert_eq!(plain(&json!({"type": "object"})).unwrap(), none);
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers write `json!` in place")]
     fn of(property: Value) -> Value {
         let schema = json!({"type": "object", "properties": {"a": property}});
         plain(&schema).unwrap()["properties"]["a"].clone()
