@@ -4,12 +4,6 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context as Polled, Poll, Waker};
 use std::time::Duration;
 
-use outpost_agent::config::{Config, Faults};
-use outpost_agent::event::Inbound;
-use outpost_agent::live::desired::Desired;
-use outpost_agent::mqtt::inbound::decode;
-use outpost_agent::mqtt::session::Arrival;
-use outpost_agent::mqtt::topics::Topics;
 use outpost_runtime::media::{image_from_bytes, wav_from_bytes};
 use outpost_tools::bus::{Bus, Nowhere, Publication, RemoteCall};
 use outpost_tools::remote::{RemoteConfig, Switchboard};
@@ -18,6 +12,12 @@ use outpost_tools::tool::BoxFuture;
 use outpost_tools::{Context, House, Origin, PolicyRules, Registry, ToolError};
 use serde_json::{Map, Value};
 use tokio::runtime::{Builder, Runtime};
+use outpost_agent_core::config::{Config, Faults};
+use outpost_agent_core::event::Inbound;
+use outpost_agent_core::live::desired::Desired;
+use outpost_mqtt::inbound::decode;
+use outpost_mqtt::session::Arrival;
+use outpost_mqtt::topics::Topics;
 
 /// Calls have time limits.
 static CLOCK: LazyLock<Runtime> =

@@ -5,41 +5,42 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outpost_agent_core::agent::{Agent, Inputs};
+use outpost_agent_core::audit::{Audit, AuditError};
+use outpost_agent_core::camera::Camera;
+use outpost_agent_core::config::{Config, Live, RuleError};
+use outpost_agent_core::confirm::Confirmations;
+use outpost_agent_core::dispatch::{Dispatcher, Reach};
+use outpost_agent_core::event::Inbound;
+use outpost_agent_core::evidence::{Evidence, EvidenceError};
+use outpost_agent_core::heartbeat::{Heartbeats, Pulse};
+use outpost_agent_core::lifetime::Lifetime;
+use outpost_agent_core::live::Settings;
+use outpost_agent_core::memory::MemoryError;
+use outpost_agent_core::metrics::Gauges;
+use outpost_agent_core::microphone::Microphone;
+use outpost_agent_core::model_thread::{EngineModel, Model, ModelError, ModelHandle, ModelThread};
+use outpost_agent_core::report::{Counts, Intent, Sink};
+use outpost_agent_core::sight::Sight;
+use outpost_agent_core::turn::Turns;
+use outpost_agent_core::watch::WatchList;
+use outpost_agent_core::{dispatch, live, memory, metrics, prompting, toolset};
+use outpost_broker::{Broker, BrokerError};
+use outpost_mqtt::client;
+use outpost_mqtt::client::{MqttError, Publisher};
+use outpost_mqtt::session::MAX_PACKET;
+use outpost_senses::camera::watcher::Shared;
+use outpost_senses::microphone::gate::MicGate;
+use outpost_senses::microphone::start_microphone;
+use outpost_senses::{SenseError, camera};
 use outpost_tools::{AddError, Registry};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::agent::{Agent, Inputs};
-use crate::audit::{Audit, AuditError};
-use crate::camera::Camera;
-use crate::config::{Config, Live, RuleError};
-use crate::confirm::Confirmations;
-use crate::dispatch::{self, Dispatcher, Reach};
-use crate::event::Inbound;
-use crate::evidence::{Evidence, EvidenceError};
 use crate::firmware::Firmware;
-use crate::heartbeat::{Heartbeats, Pulse};
-use crate::lifetime::Lifetime;
-use crate::live::{self, Settings};
-use crate::memory::{self, MemoryError};
-use crate::metrics::{self, Gauges};
-use crate::microphone::Microphone;
-use crate::model_thread::{EngineModel, Model, ModelError, ModelHandle, ModelThread};
-use crate::mqtt::broker::{Broker, BrokerError};
-use crate::mqtt::client::{self, MqttError, Publisher};
-use crate::prompting;
-use crate::report::{Counts, Intent, Sink};
-use crate::senses::camera::watcher::Shared;
-use crate::senses::microphone::gate::MicGate;
-use crate::senses::microphone::start_microphone;
-use crate::senses::{SenseError, camera};
-use crate::sight::Sight;
 use crate::toolbox::{Site, ToolboxError};
-use crate::toolset;
-use crate::turn::Turns;
-use crate::watch::WatchList;
 
 /// Requests that wait for the model at most.
 const MODEL_QUEUE: usize = 16;
@@ -126,7 +127,7 @@ impl App {
         let model = ModelThread::start(load_warm, MODEL_QUEUE, parts.part("model")).await?;
         let broker = match config.mqtt.host {
             Some(_) => None,
-            None => Some(Broker::start(config.mqtt.listen.unwrap_or(Broker::ANY))?),
+            None => Some(Broker::start(config.mqtt.listen.unwrap_or(Broker::ANY), MAX_PACKET)?),
         };
         Ok(Self { config, started, parts, model, tools, broker })
     }

@@ -31,7 +31,7 @@ mod tests {
     use std::hint::black_box;
 
     use super::*;
-    use crate::memory;
+    use outpost_agent_core::memory;
 
     const MIB: usize = 1 << 20;
 

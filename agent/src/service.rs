@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
+use outpost_agent_core::heartbeat::Heartbeats;
+use outpost_agent_core::report::Counts;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 use tracing::{debug, error, info};
-
-use crate::heartbeat::Heartbeats;
-use crate::report::Counts;
 
 /// How often more time is asked for while the model is loaded, and how much.
 const LOADING: Duration = Duration::from_secs(5);
@@ -102,8 +101,8 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::event::Origin;
-    use crate::model_thread::{Model, ModelThread};
+    use outpost_agent_core::event::Origin;
+    use outpost_agent_core::model_thread::{Model, ModelThread};
     use outpost_runtime::{Error, Finish, Generation, Request, Role, Stop, Turn, Usage};
 
     #[derive(Debug)]

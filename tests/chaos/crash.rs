@@ -6,12 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use outpost_agent::mqtt::subscriber::{Received, Subscriber};
+use outpost_mqtt::subscriber::{Received, Subscriber};
+use outpost_tests::broker::Broker;
 use serde_json::json;
 
 use crate::daemon::{BURNT, Daemon, SLOW};
 use crate::{judge, say};
-use outpost_tests::broker::Broker;
 
 /// How long something may take that is bound to come.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
-use outpost_agent::mqtt::subscriber::Subscriber;
+use outpost_mqtt::subscriber::Subscriber;
 use outpost_tests::broker::{Broker, Proxy, Wire};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use outpost_agent::config::MqttConfig;
-use outpost_agent::config::Version;
-use outpost_agent::event::{EventId, Inbound, Origin};
-use outpost_agent::heartbeat::Heartbeats;
-use outpost_agent::lifetime::Lifetime;
-use outpost_agent::mqtt::client::{self, LinkStatus, Publisher};
-use outpost_agent::report::{AnswerReport, Body, Outcome, Report, ReportId, ToolReport};
+use outpost_agent_core::config::{MqttConfig, Version};
+use outpost_agent_core::event::{EventId, Inbound, Origin};
+use outpost_agent_core::heartbeat::Heartbeats;
+use outpost_agent_core::lifetime::Lifetime;
+use outpost_agent_core::report::{AnswerReport, Body, Outcome, Report, ReportId, ToolReport};
+use outpost_mqtt::client;
+use outpost_mqtt::client::{LinkStatus, Publisher};
 use serde_json::{Map, json};
 use tokio::sync::mpsc;
 

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use outpost_agent::lifetime::Lifetime;
-use outpost_agent::mqtt::broker::Broker as Embedded;
-use outpost_agent::mqtt::subscriber::Subscriber;
+use outpost_agent_core::lifetime::Lifetime;
+use outpost_broker::Broker as Embedded;
+use outpost_mqtt::session::MAX_PACKET;
+use outpost_mqtt::subscriber::Subscriber;
 use outpost_tests::broker::{Broker, Proxy, Wire};
 
 use crate::device::Device;
@@ -60,7 +61,7 @@ enum Server {
 impl Server {
     fn start(embedded: bool) -> Result<Self> {
         if embedded {
-            return Ok(Self::Embedded(Embedded::start(Embedded::ANY)?.address()));
+            return Ok(Self::Embedded(Embedded::start(Embedded::ANY, MAX_PACKET)?.address()));
         }
         let folder = tempfile::tempdir()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use outpost_agent::mqtt::subscriber::{Received, Subscriber};
+use outpost_mqtt::subscriber::{Received, Subscriber};
 
 use crate::PATIENCE;
 use crate::device::Device;

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use outpost_agent::config::Pace;
 use outpost_agent::model_dir;
-use outpost_agent::senses::files::FileMicrophone;
+use outpost_agent_core::config::Pace;
 use outpost_runtime::import::{ImportOptions, import};
 use outpost_runtime::media::{read_image, read_wav};
 use outpost_runtime::{Engine, EngineOptions, Error};
+use outpost_senses::files::FileMicrophone;
 use outpost_tests::media::{RATE, write_png, write_wav};
 use outpost_tests::root;
 

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use outpost_agent::config::Config;
-use outpost_agent::config::RuleConfig;
-use outpost_agent::config::Vad;
-use outpost_agent::mqtt::subscriber::Received;
+use outpost_agent_core::config::{Config, RuleConfig, Vad};
 use outpost_firmware_bridge::simulator::{Bench, Deed, Seen, Simulator};
 use outpost_firmware_bridge::wire::{AgentState, Cue};
+use outpost_mqtt::subscriber::Received;
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::{silence, tone, write_wav};
 use serde_json::json;

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use outpost_agent::app::App;
-use outpost_agent::config::Config;
-use outpost_agent::model_thread::Model;
-use outpost_agent::mqtt::subscriber::Subscriber;
+use outpost_agent_core::config::Config;
+use outpost_agent_core::model_thread::Model;
+use outpost_mqtt::subscriber::Subscriber;
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::root;
 use serde_json::{Value, json};

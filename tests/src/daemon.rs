@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outpost_agent::app::{App, AppError, Running};
-use outpost_agent::config::Config;
-use outpost_agent::model_thread::Model;
-use outpost_agent::mqtt::message::Message;
-use outpost_agent::mqtt::subscriber::{Received, Subscriber};
+use outpost_agent_core::config::Config;
+use outpost_agent_core::model_thread::Model;
+use outpost_mqtt::message::Message;
+use outpost_mqtt::subscriber::{Received, Subscriber};
 use outpost_runtime::{Error, Finish, Generation, Request, Stop, ToolCall, Usage};
 use outpost_tools::{AddError, Registry};
 use serde_json::Value;

@@ -4,17 +4,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
+use outpost_agent_core::config::{Encoders, Kv, ModelConfig};
+use outpost_agent_core::event::Task;
+use outpost_agent_core::memory::engine_options;
+use outpost_agent_core::model_thread::{EngineModel, Model as _};
+use outpost_agent_core::tasks::{Given, Pair, split_transcript};
+use outpost_agent_core::toolset::bundled_tools;
 use outpost_runtime::frames::read_frames;
 use outpost_runtime::media::{read_image, read_wav};
 use outpost_runtime::{Generation, Image, Request, Stop, Usage};
 use serde_json::{Value, json};
-
-use crate::config::{Encoders, Kv, ModelConfig};
-use crate::event::Task;
-use crate::memory::engine_options;
-use crate::model_thread::{EngineModel, Model as _};
-use crate::tasks::{Given, Pair, split_transcript};
-use crate::toolset::bundled_tools;
 
 /// Ask the model something: text, sound, pictures, or several of them.
 ///

@@ -5,16 +5,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use outpost_agent_core::config::{Config, WatchRule};
+use outpost_mqtt::subscriber::{Received, Subscriber};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::demo_firmware;
 use super::demo_report::{DEVICE, Expected, GAP, describe, sound_length};
 use crate::app::App;
-use crate::config::Config;
-use crate::config::WatchRule;
 use crate::model_dir;
-use crate::mqtt::subscriber::{Received, Subscriber};
 
 /// See it work: a spoken command and a picture become tool calls on MQTT.
 ///

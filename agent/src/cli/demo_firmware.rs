@@ -5,8 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use outpost_agent_core::config::Config;
+use outpost_agent_core::toolset::bundled_tools;
 use outpost_firmware_bridge::simulator::{Bench, Deed, Seen, Simulator};
 use outpost_firmware_bridge::wire::AgentState;
+use outpost_mqtt::subscriber::{Received, Subscriber};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,9 +18,6 @@ use tokio_util::task::TaskTracker;
 use super::demo_report::{DEVICE, Expected, describe, sound_length};
 use super::firmware_sim;
 use crate::app::App;
-use crate::config::Config;
-use crate::mqtt::subscriber::{Received, Subscriber};
-use crate::toolset::bundled_tools;
 
 /// The button is pressed this long after the board is there.
 const PAUSE: Duration = Duration::from_millis(500);

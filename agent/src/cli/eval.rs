@@ -5,17 +5,17 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
+use outpost_agent_core::config::ModelConfig;
+use outpost_agent_core::memory::engine_options;
+use outpost_agent_core::model_thread::{EngineModel, Model as _};
+use outpost_agent_core::prompting;
+use outpost_agent_core::toolset::bundled_tools;
 use outpost_runtime::media::{read_image, read_wav};
 use outpost_runtime::{Generation, Request, Stop, ToolCall, ToolSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::config::ModelConfig;
-use crate::memory::engine_options;
-use crate::model_thread::{EngineModel, Model as _};
-use crate::prompting;
 use crate::score::{ErrorRate, plain_words};
-use crate::toolset::bundled_tools;
 
 /// Measure a model on a manifest: exact tool calls, word and character error rates.
 #[derive(Debug, clap::Args)]

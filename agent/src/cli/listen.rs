@@ -5,19 +5,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
+use outpost_agent_core::config::{Config, MicrophoneConfig, Pace, Vad};
+use outpost_agent_core::microphone::Heard;
+use outpost_agent_core::report::{MicrophoneState, Presence};
 use outpost_runtime::audio::RATE;
+use outpost_senses::AudioSource;
+use outpost_senses::microphone::ear::Ear;
+use outpost_senses::microphone::meter::Meter;
+use outpost_senses::microphone::open;
 use serde_json::{Value, json};
-
-use crate::config::Config;
-use crate::config::MicrophoneConfig;
-use crate::config::Pace;
-use crate::config::Vad;
-use crate::microphone::Heard;
-use crate::report::{MicrophoneState, Presence};
-use crate::senses::AudioSource;
-use crate::senses::microphone::ear::Ear;
-use crate::senses::microphone::meter::Meter;
-use crate::senses::microphone::open;
 
 /// A device that is not there after this many reads without sound is given up.
 const MOST_SILENT_READS: usize = 20;

@@ -5,17 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use image::RgbImage;
+use outpost_agent_core::config::{CameraConfig, Config, PixelFormat};
 use outpost_runtime::Image;
+use outpost_senses::camera::area::{blacken, crop};
+use outpost_senses::camera::negotiate::Wish;
+use outpost_senses::camera::pixels::{FrameError, to_image};
+use outpost_senses::camera::raw::{RawCamera as _, RawStream};
+use outpost_senses::camera::v4l2::V4l2Camera;
 use serde_json::json;
-
-use crate::config::CameraConfig;
-use crate::config::Config;
-use crate::config::PixelFormat;
-use crate::senses::camera::area::{blacken, crop};
-use crate::senses::camera::negotiate::Wish;
-use crate::senses::camera::pixels::{FrameError, to_image};
-use crate::senses::camera::raw::{RawCamera as _, RawStream};
-use crate::senses::camera::v4l2::V4l2Camera;
 
 /// A camera that sends nothing but damaged pictures is given up after so many.
 const MOST_DAMAGED: u32 = 10;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use outpost_agent_core::config::Config;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
-use crate::config::Config;
 use crate::service::{self, Systemd};
 
 /// Run the agent until it is told to end by SIGINT or SIGTERM.

@@ -5,13 +5,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
+use outpost_agent_core::config::{EndpointConfig, Vad};
+use outpost_agent_core::memory::resident;
 use outpost_runtime::audio::at_16_khz;
 use outpost_runtime::media::read_wav;
 
-use crate::config::EndpointConfig;
-use crate::config::Vad;
-use crate::memory::resident;
-use crate::senses::soak::{Day, Tally};
+use crate::soak::{Day, Tally};
 
 /// Run hours of simulated sound through the endpointing: commands missed, false alarms, memory.
 #[derive(Debug, clap::Args)]

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use outpost_agent_core::config::MqttConfig;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config::MqttConfig;
 use crate::doctor::Finding;
 
 const AREA: &str = "mqtt";

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use crate::config::PixelFormat;
+use outpost_agent_core::config::PixelFormat;
+use outpost_senses::camera::negotiate::Mode;
+use outpost_senses::camera::probe::{Probe, probe};
+
 use crate::doctor::{Finding, Verdict};
-use crate::senses::camera::negotiate::Mode;
-use crate::senses::camera::probe::{Probe, probe};
 
 const AREA: &str = "camera";
 

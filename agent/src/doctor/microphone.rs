@@ -1,13 +1,13 @@
 //! The microphone of the configuration: opened, and listened to for a moment.
 
+use outpost_agent_core::config::MicrophoneConfig;
+use outpost_agent_core::report::{MicrophoneState, Presence};
 use outpost_runtime::audio::RATE;
+use outpost_senses::microphone::meter::Meter;
+use outpost_senses::microphone::open;
+use outpost_senses::microphone::pcm::IN_USE;
 
-use crate::config::MicrophoneConfig;
 use crate::doctor::Finding;
-use crate::report::{MicrophoneState, Presence};
-use crate::senses::microphone::meter::Meter;
-use crate::senses::microphone::open;
-use crate::senses::microphone::pcm::IN_USE;
 
 const AREA: &str = "sound";
 /// Sound that is listened to: more than it takes to tell a microphone that is switched off.

@@ -11,9 +11,8 @@ mod sound;
 
 use std::path::Path;
 
+use outpost_agent_core::config::Config;
 use serde::Serialize;
-
-use crate::config::Config;
 
 /// How serious a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

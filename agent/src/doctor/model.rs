@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use outpost_agent_core::config::ModelConfig;
+use outpost_agent_core::memory;
+use outpost_agent_core::memory::gib;
 use outpost_runtime::device;
 use outpost_runtime::import::manifest::Manifest;
 
-use crate::config::ModelConfig;
 use crate::doctor::Finding;
-use crate::memory::{self, gib};
 use crate::model_dir::{self, Found};
 
 const AREA: &str = "model";

@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::microphone::Microphone;
+use outpost_agent_core::event;
+use outpost_agent_core::event::{Consent, Inbound};
+use outpost_agent_core::microphone::Microphone;
+use outpost_agent_core::report::{
+    BoardReport, BoardState, Body, InputReport, ReadingReport, Report, Sink,
+};
 use outpost_firmware_bridge::host::{Board, Status};
 use outpost_firmware_bridge::wire::{Ask, Function, InputKind, Message, Reading, Version};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::event::Consent;
-use crate::event::{self, Inbound};
 use crate::firmware::follower::transaction;
 use crate::firmware::function_name;
-use crate::report::{BoardReport, BoardState, Body, InputReport, ReadingReport, Report, Sink};
 
 /// Readings of one channel are reported this far apart at least.
 const READING_INTERVAL: Duration = Duration::from_secs(1);

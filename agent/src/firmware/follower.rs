@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use outpost_agent_core::report::{
+    AnswerReport, Body, CommandReport, Intent, Report, Sink, State, StateReport,
+};
 use outpost_firmware_bridge::host::Board;
 use outpost_firmware_bridge::wire::{Action, AgentState, Cue};
 use serde_json::Value;
@@ -10,8 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::firmware::hands::{action, is_actuator};
-use crate::report::State;
-use crate::report::{AnswerReport, Body, CommandReport, Intent, Report, Sink, StateReport};
 
 /// Commands of the house that wait for the board at most; beyond that they are dropped, and that is said.
 const ORDERS: usize = 16;

@@ -1,13 +1,12 @@
 //! The board's channels as tools: `read_sensor` and `set_actuator`, with the names that the board gave them.
 
+use outpost_agent_core::toolset::BoardTools;
 use outpost_firmware_bridge::host::{Board, BoardError};
 use outpost_firmware_bridge::wire::{Action, Function};
 use outpost_runtime::ToolSpec;
 use outpost_tools::builtin::add_board;
 use outpost_tools::tool::BoxFuture;
 use outpost_tools::{ErrorKind, PolicyRules, Registry, ToolError};
-
-use crate::toolset::BoardTools;
 
 /// The argument that names the channel, for each of [`BOARD_TOOLS`].
 const ARGUMENTS: [&str; 2] = ["sensor", "actuator"];

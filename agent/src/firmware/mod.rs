@@ -11,20 +11,19 @@ pub mod hands;
 
 use std::sync::Arc;
 
-use crate::config::CheckChoice;
-use crate::config::FirmwareConfig;
-use crate::microphone::Microphone;
-use crate::toolset::BoardTools;
+use outpost_agent_core::config::{CheckChoice, FirmwareConfig};
+use outpost_agent_core::event::Inbound;
+use outpost_agent_core::lifetime::Lifetime;
+use outpost_agent_core::microphone::Microphone;
+use outpost_agent_core::report::Sink;
+use outpost_agent_core::toolset::BoardTools;
 use outpost_firmware_bridge::host::{self, Board, HostConfig, LinkTask};
 use outpost_firmware_bridge::wire::{Check, Function, Message, Quantity};
 use tokio::sync::mpsc;
 
-use crate::event::Inbound;
 use crate::firmware::ears::{Buttons, Ears};
 use crate::firmware::follower::Follower;
 use crate::firmware::hands::Hands;
-use crate::lifetime::Lifetime;
-use crate::report::Sink;
 
 /// A board that is not connected yet.
 #[derive(Debug)]

@@ -1,9 +1,8 @@
 //! MQTT as tools see it.
 
+use outpost_agent_core::report::{Body, Report};
+use outpost_mqtt::client::{LinkStatus, Publisher};
 use outpost_tools::bus::{Bus, Publication, RemoteCall};
-
-use crate::mqtt::client::{LinkStatus, Publisher};
-use crate::report::{Body, Report};
 
 /// The client's outbox and connection.
 #[derive(Debug)]

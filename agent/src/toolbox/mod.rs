@@ -7,8 +7,15 @@ pub mod relay;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::ToolsConfig;
 use jiff::Zoned;
+use outpost_agent_core::config::{Live, ToolsConfig};
+use outpost_agent_core::event::{Ask, Inbound, Origin};
+use outpost_agent_core::lifetime::Lifetime;
+use outpost_agent_core::live::Settings;
+use outpost_agent_core::report::{AnswerReport, Body, Report};
+use outpost_mqtt::client::{LinkStatus, Publisher};
+use outpost_mqtt::ears::Overheard;
+use outpost_mqtt::topics::{ToolTopic, Topics};
 use outpost_runtime::ToolSpec;
 use outpost_tools::agenda::{Agenda, Entry};
 use outpost_tools::builtin::{http_request, memory, publish, run_process, schedule};
@@ -25,15 +32,6 @@ use outpost_tools::{AddError, Registry};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::interval;
 use tracing::{info, warn};
-
-use crate::config::Live;
-use crate::event::{Ask, Inbound, Origin};
-use crate::lifetime::Lifetime;
-use crate::live::Settings;
-use crate::mqtt::client::{LinkStatus, Publisher};
-use crate::mqtt::ears::Overheard;
-use crate::mqtt::topics::{ToolTopic, Topics};
-use crate::report::{AnswerReport, Body, Report};
 
 /// Planned prompts that wait at most.
 const DUE: usize = 16;

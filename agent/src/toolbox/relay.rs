@@ -4,6 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use outpost_agent_core::config::MqttConfig;
+use outpost_mqtt::session::Fault;
+use outpost_mqtt::subscriber::{Received, Subscriber};
+use outpost_mqtt::topics::Topics;
 use outpost_tools::mcp::server::Backend;
 use outpost_tools::tool::BoxFuture;
 use outpost_tools::{ErrorKind, Spec, ToolError, ToolOutcome};
@@ -11,11 +15,6 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
-
-use crate::config::MqttConfig;
-use crate::mqtt::session::Fault;
-use crate::mqtt::subscriber::{Received, Subscriber};
-use crate::mqtt::topics::Topics;
 
 /// How long an answer may take: a turn may wait for others before it.
 const PATIENCE: Duration = Duration::from_secs(150);

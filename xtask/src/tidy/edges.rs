@@ -6,12 +6,27 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Crates that only some may use.
-const ONLY_FOR: [(&str, &[&str]); 5] = [
+const ONLY_FOR: [(&str, &[&str]); 9] = [
     ("tch", &["outpost-runtime"]),
     ("tract-onnx", &["outpost-runtime"]),
-    ("rumqttc", &["outpost-agent"]),
     ("rmcp", &["outpost-tools"]),
-    ("tokio", &["outpost-tools", "outpost-firmware-bridge", "outpost-agent", "outpost-tests"]),
+    ("alsa", &["outpost-senses"]),
+    ("v4l", &["outpost-senses"]),
+    ("rumqttc", &["outpost-mqtt"]),
+    ("redb", &["outpost-mqtt"]),
+    ("rumqttd", &["outpost-broker"]),
+    (
+        "tokio",
+        &[
+            "outpost-tools",
+            "outpost-firmware-bridge",
+            "outpost-agent-core",
+            "outpost-senses",
+            "outpost-mqtt",
+            "outpost-agent",
+            "outpost-tests",
+        ],
+    ),
 ];
 
 /// What each crate of the workspace may use of the others, as the code map of `ARCHITECTURE.md` lists it.

@@ -1,0 +1,429 @@
+//! One turn: an event, what the model makes of it, the tools it calls, and the reports of all that.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use outpost_runtime::{Audio, Request, ToolSpec};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::config::Live;
+use crate::dispatch::{Cause, Dispatcher};
+use crate::event::{Ask, Consent, Event, EventId, Origin, Payload, Utterance};
+use crate::live::Settings;
+use crate::model_thread::ModelHandle;
+use crate::repeats::{Repeat, Repeats};
+use crate::report::{
+    AnswerReport, Body, CameraReport, Report, ReportId, Sink, Unheard, VoiceOutcome, VoiceReport,
+};
+use crate::sight::Sight;
+use crate::transcript::{is_said, is_yes};
+use crate::{asked, prompting};
+
+/// Pieces of an answer that wait to be told; where they are full, the pieces get longer.
+const PIECES: usize = 16;
+
+/// What the agent loop is told while a turn is at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The model called tools.
+    CallsStarted,
+    /// Their results go back to the model.
+    CallsEnded,
+}
+
+/// How a turn ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The event was dealt with.
+    Done,
+    /// It could not be dealt with; the reports say why.
+    Failed,
+    /// The turn made way for somebody who spoke: the event can be dealt with later.
+    GaveWay(Box<Event>),
+}
+
+impl Ended {
+    fn when(done: bool) -> Self {
+        if done { Self::Done } else { Self::Failed }
+    }
+}
+
+/// Deals with events, one at a time.
+#[derive(Debug)]
+pub struct Turns {
+    model: ModelHandle,
+    dispatcher: Dispatcher,
+    sight: Sight,
+    sink: Arc<dyn Sink>,
+    live: watch::Receiver<Live>,
+    repeats: Mutex<Repeats>,
+    max_new_tokens: usize,
+    deadline: Duration,
+    /// The wake word's words, where the model has to hear them too.
+    phrase: Option<String>,
+    /// What a person says to agree to a call.
+    yes: Vec<String>,
+}
+
+/// What the model said and did about a command.
+#[derive(Debug, Default)]
+struct Conversation {
+    text: String,
+    calls: Vec<String>,
+    /// What came of a call that somebody made without the model.
+    result: Option<serde_json::Value>,
+    error: Option<String>,
+    timed_out: bool,
+}
+
+impl Conversation {
+    fn outcome(&self) -> VoiceOutcome {
+        match &self.error {
+            Some(_) if self.timed_out => VoiceOutcome::TimedOut,
+            Some(_) => VoiceOutcome::Failed,
+            None if !self.calls.is_empty() => VoiceOutcome::Called,
+            None if self.text.is_empty() || self.text == prompting::REFUSAL => {
+                VoiceOutcome::NotUnderstood
+            }
+            None => VoiceOutcome::Answered,
+        }
+    }
+}
+
+impl Turns {
+    /// Turns that ask `model` and carry out calls through `dispatcher`. Settings and tools are those in force when a turn begins.
+    pub fn new(
+        model: ModelHandle,
+        dispatcher: Dispatcher,
+        sight: Sight,
+        sink: Arc<dyn Sink>,
+        settings: &Settings<'_>,
+    ) -> Self {
+        let Settings { file: config, live } = settings;
+        Self {
+            model,
+            dispatcher,
+            sight,
+            sink,
+            live: live.clone(),
+            repeats: Mutex::default(),
+            max_new_tokens: config.model.max_new_tokens,
+            deadline: config.model.deadline,
+            phrase: config.microphone.wake.phrase.clone(),
+            yes: config.policy.yes.clone(),
+        }
+    }
+
+    /// An utterance may be this; the model begins with it where it has nothing else to do.
+    pub fn expect(&self, utterance: &Utterance) {
+        let turn = prompting::user(None, Some(utterance.audio.clone()), None);
+        self.model.expect(prompting::command(
+            turn,
+            &self.dispatcher.offered(),
+            self.max_new_tokens,
+        ));
+    }
+
+    /// It was not: the speaker goes on.
+    pub fn expect_nothing(&self) {
+        self.model.expect_nothing();
+    }
+
+    /// The call that waits for a person's yes, where an utterance that ends now may be the answer: it was asked about before.
+    pub fn asked_before(&self, utterance: &Utterance) -> Option<ReportId> {
+        self.dispatcher.confirmations().asked_before(utterance.duration())
+    }
+
+    /// Takes an answer that did not have to be understood first.
+    pub fn answer_call(&self, consent: &Consent) {
+        if !self.dispatcher.confirmations().answer(consent) {
+            debug!(?consent, "no such call waits for an answer");
+        }
+    }
+
+    /// Takes an utterance for the answer of a person to a call that waits: whatever is no clear yes is a no.
+    pub async fn hear_answer(&self, call: ReportId, utterance: Utterance, started: Timestamp) {
+        let transcript = self.transcript(utterance.audio.clone()).await;
+        let yes = transcript.as_ref().is_some_and(|said| is_yes(said, &self.yes));
+        let taken = match &transcript {
+            Some(_) => {
+                let consent = Consent { call: Some(call.to_string()), yes };
+                self.dispatcher.confirmations().answer(&consent)
+            }
+            None => false,
+        };
+        let outcome = match (taken, yes) {
+            (true, true) => VoiceOutcome::Confirmed,
+            (true, false) => VoiceOutcome::Declined,
+            (false, _) if transcript.is_none() => VoiceOutcome::Failed,
+            (false, _) => VoiceOutcome::NotUnderstood,
+        };
+        let duration = utterance.duration();
+        let Utterance { source, start, .. } = utterance;
+        let report = VoiceReport::nothing(Unheard::Noise, source, start, duration);
+        let latency = Event::age(started);
+        let report = VoiceReport { outcome, transcript, latency, ..report };
+        self.sink.send(Report::now(Body::Voice(report)));
+    }
+
+    /// Reports an utterance that mute came before.
+    pub fn leave_unheard(&self, event: Event) {
+        if let Payload::Utterance(utterance) = event.payload {
+            let duration = utterance.duration();
+            let Utterance { source, start, .. } = utterance;
+            let report = VoiceReport::nothing(Unheard::Muted, source, start, duration);
+            self.sink.send(Report::now(Body::Voice(report)));
+        }
+    }
+
+    /// Deals with an event to its end. A picture makes way when it is told to, as long as it was not read.
+    pub async fn handle(
+        &self,
+        event: Event,
+        progress: mpsc::Sender<Progress>,
+        give_way: CancellationToken,
+    ) -> Ended {
+        let (id, started) = (event.id, event.at);
+        match event.payload.clone() {
+            Payload::Utterance(utterance) => {
+                Ended::when(self.voice(id, utterance, started, &progress).await)
+            }
+            Payload::Ask(ask) => Ended::when(self.ask(id, ask, started, &progress).await),
+            Payload::Frame(frame) => {
+                tokio::select! {
+                    biased;
+                    () = give_way.cancelled() => Ended::GaveWay(Box::new(event)),
+                    read = self.sight.read(&frame) => {
+                        let about = (id, started);
+                        Ended::when(self.sight.report(about, &frame, read, &self.dispatcher, &give_way).await)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a question is to be dealt with; one that came before is given the answer of the first, if there is one yet.
+    pub fn is_new(&self, event: EventId, ask: &Ask) -> bool {
+        let repeat = self.repeats().ask(ask, event, Instant::now());
+        match repeat {
+            Repeat::New => return true,
+            Repeat::UnderWay => {}
+            Repeat::Answered(answer) => self.sink.send(Report::now(Body::Answer(*answer))),
+        }
+        info!(transaction = ask.transaction, "a question came again and is not dealt with again");
+        false
+    }
+
+    /// Reports an event for which there is no room. It may be tried again.
+    pub fn refuse(&self, event: Event) {
+        self.repeats().forget(event.id);
+        self.abandon(event, "busy: too many questions wait already");
+    }
+
+    fn repeats(&self) -> MutexGuard<'_, Repeats> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reports an event that is not dealt with, or no further.
+    pub fn abandon(&self, event: Event, reason: &str) {
+        let outcome = Conversation { error: Some(reason.to_owned()), ..Conversation::default() };
+        let (id, latency) = (event.id, Event::age(event.at));
+        match event.payload {
+            Payload::Utterance(utterance) => self.heard(id, utterance, None, outcome, latency),
+            Payload::Ask(ask) => self.answer(id, ask, outcome, latency),
+            Payload::Frame(frame) => {
+                let report = CameraReport::failed(id, frame.source, latency, reason.to_owned());
+                self.sink.send(Report::now(Body::Camera(report)));
+            }
+        }
+    }
+
+    /// Publishes a picture that was kept of an alert, or says why there is none.
+    pub fn show_evidence(&self, name: &str) {
+        if let Err(error) = self.sight.show(name) {
+            let ask = Ask::default();
+            self.abandon(Event::now(Payload::Ask(ask)), &error.to_string());
+        }
+    }
+
+    async fn voice(
+        &self,
+        event: EventId,
+        utterance: Utterance,
+        started: Timestamp,
+        progress: &mpsc::Sender<Progress>,
+    ) -> bool {
+        if let Some(report) = self.unwanted(event, &utterance).await {
+            self.sink.send(Report::now(Body::Voice(report)));
+            return true;
+        }
+        let transcribe = self.live.borrow().transcribe;
+        let audio = utterance.audio.clone();
+        let turn = prompting::user(None, Some(audio.clone()), None);
+        let tools = self.dispatcher.offered();
+        let request = prompting::command(turn, &tools, self.max_new_tokens);
+        let cause = Cause { event, origin: Origin::Voice };
+        let outcome = self.converse(cause, request, &tools, progress, None).await;
+        let latency = Event::age(started);
+        let transcript = if transcribe { self.transcript(audio).await } else { None };
+        let done = outcome.error.is_none();
+        self.heard(event, utterance, transcript, outcome, latency);
+        done
+    }
+
+    fn heard(
+        &self,
+        event: EventId,
+        utterance: Utterance,
+        transcript: Option<String>,
+        outcome: Conversation,
+        latency: Duration,
+    ) {
+        self.sink.send(Report::now(Body::Voice(VoiceReport {
+            event,
+            outcome: outcome.outcome(),
+            duration: utterance.duration(),
+            source: utterance.source,
+            start: utterance.start,
+            transcript,
+            text: outcome.text,
+            calls: outcome.calls,
+            latency,
+            error: outcome.error,
+        })));
+    }
+
+    /// The report of an utterance whose wake word the model does not hear, where it has to.
+    async fn unwanted(&self, event: EventId, utterance: &Utterance) -> Option<VoiceReport> {
+        let (phrase, word) = (self.phrase.as_ref()?, utterance.word.clone()?);
+        let transcript = self.transcript(word).await?;
+        if is_said(phrase, &transcript) {
+            return None;
+        }
+        let (source, start) = (utterance.source.clone(), utterance.start);
+        let report = VoiceReport::nothing(Unheard::Noise, source, start, utterance.duration());
+        Some(VoiceReport { event, transcript: Some(transcript), ..report })
+    }
+
+    async fn transcript(&self, audio: Audio) -> Option<String> {
+        let request = prompting::transcribe(audio, self.max_new_tokens);
+        let generation = self.model.generate(Origin::Voice, request, self.deadline).await.ok()?;
+        Some(generation.text.trim().to_owned())
+    }
+
+    async fn ask(
+        &self,
+        event: EventId,
+        ask: Ask,
+        started: Timestamp,
+        progress: &mpsc::Sender<Progress>,
+    ) -> bool {
+        let cause = Cause { event, origin: ask.origin };
+        let tools = self.dispatcher.offered();
+        if let Some(call) = &ask.call {
+            let calls = vec![call.name.clone()];
+            tell(progress, Progress::CallsStarted).await;
+            let result = Some(self.dispatcher.call(call, cause, &tools).await.for_model);
+            tell(progress, Progress::CallsEnded).await;
+            let outcome = Conversation { calls, result, ..Conversation::default() };
+            self.answer(event, ask, outcome, Event::age(started));
+            return true;
+        }
+        let request = match asked::request(&ask, &tools, self.max_new_tokens).await {
+            Ok(request) => request,
+            Err(fault) => {
+                let error = Some(fault.to_string());
+                let outcome = Conversation { error, ..Conversation::default() };
+                self.repeats().forget(event);
+                self.answer(event, ask, outcome, Event::age(started));
+                // It was dealt with: the fault is the asker's.
+                return true;
+            }
+        };
+        let (words, said) = mpsc::channel(PIECES);
+        let words = ask.stream.then_some(words);
+        let (outcome, ()) = tokio::join!(
+            self.converse(cause, request, &tools, progress, words),
+            asked::tell(&*self.sink, event, &ask, said),
+        );
+        let done = outcome.error.is_none();
+        if !done && outcome.calls.is_empty() {
+            self.repeats().forget(event);
+        }
+        self.answer(event, ask, outcome, Event::age(started));
+        done
+    }
+
+    fn answer(&self, event: EventId, ask: Ask, outcome: Conversation, latency: Duration) {
+        let answer = AnswerReport {
+            event,
+            transaction: ask.transaction,
+            respond_to: ask.respond_to,
+            text: outcome.text,
+            calls: outcome.calls,
+            result: outcome.result,
+            latency,
+            error: outcome.error,
+            repeated: false,
+        };
+        self.repeats().answered(&answer);
+        self.sink.send(Report::now(Body::Answer(answer)));
+    }
+
+    /// Asks the model and carries out what it calls, until it answers without a call or has had its number of rounds.
+    async fn converse(
+        &self,
+        mut cause: Cause,
+        mut request: Request,
+        tools: &[ToolSpec],
+        progress: &mpsc::Sender<Progress>,
+        words: Option<mpsc::Sender<String>>,
+    ) -> Conversation {
+        let mut outcome = Conversation::default();
+        let (origin, max_steps) = (cause.origin, self.live.borrow().max_steps);
+        for step in 0..=max_steps {
+            let asked = request.clone();
+            let words = words.clone();
+            let generation = self.model.generate_aloud(origin, asked, self.deadline, words).await;
+            let generation = match generation {
+                Ok(generation) => generation,
+                Err(error) => {
+                    outcome.timed_out = error.is_deadline();
+                    outcome.error = Some(error.to_string());
+                    return outcome;
+                }
+            };
+            if generation.calls.is_empty() {
+                generation.text.trim().clone_into(&mut outcome.text);
+                return outcome;
+            }
+            if step == max_steps {
+                break;
+            }
+            tell(progress, Progress::CallsStarted).await;
+            outcome.calls.extend(generation.calls.iter().map(|call| call.name.clone()));
+            let results = self.dispatcher.call_all(&generation.calls, cause, tools).await;
+            // The model made these calls before it saw what they brought in.
+            if let Some(origin) = results.iter().find_map(|result| result.taints) {
+                cause.origin = origin;
+            }
+            let results = results.into_iter().map(|result| result.for_model);
+            prompting::respond(&mut request, generation.calls, results);
+            tell(progress, Progress::CallsEnded).await;
+        }
+        outcome.error = Some(format!("stopped after {max_steps} rounds of tool calls"));
+        outcome
+    }
+}
+
+/// Tells the agent loop, and lets it have its say before the turn goes on.
+async fn tell(progress: &mpsc::Sender<Progress>, what: Progress) {
+    // Where the loop is gone, the turn is about to be dropped with it.
+    if progress.send(what).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}

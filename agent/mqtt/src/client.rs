@@ -1,0 +1,494 @@
+//! Keeps a connection to the broker up, moves the outbox over it, and hands over what arrives.
+//!
+//! Rows of the outbox are a few in flight, and deleted when the broker has acknowledged them. After a lost connection all that is
+//! left is sent again. Sessions are clean: a command that waited at the broker for hours must not be carried out late. A
+//! connection on which nothing is heard, or a publish stays unacknowledged, for too long is given up, whatever rumqttc thinks
+//! of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outpost_agent_core::config::MqttConfig;
+use outpost_agent_core::event::{Inbound, RespondTo};
+use outpost_agent_core::heartbeat::Pulse;
+use outpost_agent_core::lifetime::Lifetime;
+use outpost_agent_core::metrics::Backlog;
+use outpost_agent_core::report::{AnswerReport, Body, Intent, Report, Sink};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, interval, sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::connection::{Connection, Filters, WINDOW, jittered};
+use crate::ears::Ears;
+use crate::home_assistant::Discovery;
+use crate::message::Message;
+use crate::outbox::{Condition, Limits, Outbox, OutboxError};
+use crate::session::{Arrival, Fault, FaultKind, Hello, Session, Signal, Verdict};
+use crate::topics::Topics;
+use crate::transport::{Target, TransportError};
+use crate::wishes::Wishes;
+use crate::{home_assistant, inbound, payload};
+
+/// Pauses between attempts to connect.
+const BACK_OFF: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(250)..=Duration::from_mins(1);
+/// How often the outbox and the connection are looked after.
+const TEND: Duration = Duration::from_secs(1);
+/// How long the end waits for what is in flight.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// A connection that is silent for longer is stuck: a living one has pings.
+const STUCK: Duration = Duration::from_mins(1);
+
+/// The client cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum MqttError {
+    /// The broker cannot be reached as configured.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The outbox failed.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+}
+
+/// How the connection to the broker fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkStatus {
+    /// It is being made.
+    Connecting,
+    /// It is up.
+    Up,
+    /// It was lost or could not be made; it is tried again soon.
+    Down(String),
+    /// The broker does not want it; it is tried once in a while, and somebody has to do something.
+    Refused(String),
+}
+
+/// Takes reports to the broker, through the outbox.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    outbox: Arc<Outbox>,
+    topics: Topics,
+    status: watch::Receiver<LinkStatus>,
+    ears: Ears,
+    wishes: Wishes,
+}
+
+impl Publisher {
+    /// Keeps a report for the broker; when this returns, it is in the outbox.
+    pub fn publish(&self, report: &Report) {
+        let (message, response) = payload::encode(report, &self.topics);
+        for message in [Some(message), response].into_iter().flatten() {
+            if !message.fleeting || *self.status.borrow() == LinkStatus::Up {
+                self.outbox.push(&message);
+            }
+        }
+    }
+
+    /// Waits until the broker has everything. False if it did not within `limit`.
+    pub async fn flushed(&self, limit: Duration) -> bool {
+        let empty = async {
+            while !self.outbox.is_empty() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(limit, empty).await.is_ok()
+    }
+
+    /// How the connection fares, now and from now on.
+    pub fn status(&self) -> watch::Receiver<LinkStatus> {
+        self.status.clone()
+    }
+
+    /// The calls that an earlier run began, and whose end it did not tell.
+    pub fn left(&self) -> Vec<Intent> {
+        self.outbox.left()
+    }
+
+    /// How the outbox fares.
+    pub fn condition(&self) -> Condition {
+        self.outbox.condition()
+    }
+
+    /// What is listened to beside what the agent itself is told.
+    pub fn ears(&self) -> &Ears {
+        &self.ears
+    }
+
+    /// What is desired of the device.
+    pub fn wishes(&self) -> &Wishes {
+        &self.wishes
+    }
+
+    /// The device's topics.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+}
+
+impl Sink for Publisher {
+    fn send(&self, report: Report) {
+        self.publish(&report);
+    }
+
+    fn intend(&self, intent: &Intent) {
+        self.outbox.intend(intent);
+    }
+}
+
+impl Backlog for Publisher {
+    fn waiting(&self) -> u64 {
+        self.outbox.condition().waiting as u64
+    }
+}
+
+/// Starts the client; it connects, and connects again, by itself. At the farewell it says `offline` and ends. `pulse` tells that
+/// it goes on.
+///
+/// # Errors
+/// When the outbox, the password or a certificate cannot be read.
+pub fn connect(
+    config: &MqttConfig,
+    embedded: Option<SocketAddr>,
+    inbound: mpsc::Sender<Inbound>,
+    lifetime: &Lifetime,
+    pulse: Pulse,
+) -> Result<Publisher, MqttError> {
+    // Whether it can be done is said at the start; the link does it anew for each connection.
+    Target::new(config, embedded)?;
+    let limits = Limits {
+        rows: config.outbox_limit,
+        bytes: config.outbox_kib.saturating_mul(1024),
+        age: config.outbox_age,
+    };
+    let outbox = Arc::new(Outbox::open(config.outbox.as_deref(), limits)?);
+    let topics = Topics::new(&config.device).in_group(config.group.as_deref());
+    let discovery = &config.home_assistant;
+    let discovery = discovery.enabled.then(|| Discovery::new(discovery, &config.device, &topics));
+    home_assistant::succeed(&outbox, discovery.as_ref());
+    let (status_out, status) = watch::channel(LinkStatus::Connecting);
+    let publisher = Publisher {
+        outbox: Arc::clone(&outbox),
+        topics: topics.clone(),
+        status,
+        ears: Ears::default(),
+        wishes: Wishes::default(),
+    };
+    let hello = Hello {
+        client: format!("outpost-{}", config.device),
+        version: config.version,
+        keep_alive: config.keep_alive,
+        last_will: Some(status_message(&topics, "offline")),
+        // Room for the window, the subscriptions, what is said on each connection and the farewell.
+        capacity: WINDOW + 16,
+    };
+    let link = Link {
+        config: config.clone(),
+        embedded,
+        hello,
+        publisher: publisher.clone(),
+        status: status_out,
+        outbox,
+        topics,
+        discovery,
+        inbound,
+        lifetime: lifetime.clone(),
+        pulse,
+    };
+    lifetime.spawn(link.run());
+    Ok(publisher)
+}
+
+fn status_message(topics: &Topics, status: &str) -> Message {
+    Message { retain: true, ..Message::new(topics.status(), status) }
+}
+
+/// The task that keeps the connection.
+struct Link {
+    config: MqttConfig,
+    embedded: Option<SocketAddr>,
+    hello: Hello,
+    publisher: Publisher,
+    status: watch::Sender<LinkStatus>,
+    outbox: Arc<Outbox>,
+    topics: Topics,
+    discovery: Option<Discovery>,
+    inbound: mpsc::Sender<Inbound>,
+    lifetime: Lifetime,
+    pulse: Pulse,
+}
+
+impl Link {
+    async fn run(self) {
+        let mut pause = *BACK_OFF.start();
+        let mut filters = Filters::new(self.subscriptions());
+        let mut number = 0;
+        while !self.lifetime.farewell.is_cancelled() {
+            number += 1;
+            let Some(fault) = self.connection(&mut filters, number).await else { return };
+            if *self.status.borrow() == LinkStatus::Up {
+                pause = *BACK_OFF.start();
+            }
+            self.pulse.rest();
+            if fault.kind == FaultKind::Refused {
+                pause = *BACK_OFF.end();
+            }
+            self.say_down(&fault, pause);
+            if fault.kind == FaultKind::TooLong {
+                filters.suspect();
+            }
+            if !self.rest(jittered(pause)).await {
+                return;
+            }
+            pause = (pause * 2).min(*BACK_OFF.end());
+        }
+    }
+
+    fn subscriptions(&self) -> Vec<String> {
+        let birth = self.discovery.as_ref().map(|discovery| discovery.birth_topic().to_owned());
+        self.topics.subscriptions().into_iter().chain(birth).collect()
+    }
+
+    fn say_down(&self, fault: &Fault, pause: Duration) {
+        warn!(%fault, retry_in = ?pause, "no connection to the MQTT broker");
+        let reason = fault.reason.clone();
+        self.status.send_replace(match fault.kind {
+            FaultKind::Refused => LinkStatus::Refused(reason),
+            FaultKind::Network | FaultKind::TooLong => LinkStatus::Down(reason),
+        });
+    }
+
+    /// Waits, and looks after the outbox meanwhile. False when the end has come.
+    async fn rest(&self, pause: Duration) -> bool {
+        let mut tend = interval(TEND);
+        let over = sleep(pause);
+        tokio::pin!(over);
+        loop {
+            self.pulse.promise(Instant::now() + STUCK);
+            tokio::select! {
+                () = &mut over => return true,
+                () = self.lifetime.farewell.cancelled() => return false,
+                _ = tend.tick() => self.outbox.tend(),
+            }
+        }
+    }
+
+    /// One connection from beginning to end, and why it ended. None after a farewell.
+    async fn connection(&self, filters: &mut Filters, number: u64) -> Option<Fault> {
+        let refused =
+            |fault: TransportError| Fault { kind: FaultKind::Refused, reason: fault.to_string() };
+        let target = match Target::new(&self.config, self.embedded) {
+            Ok(target) => target,
+            Err(fault) => return Some(refused(fault)),
+        };
+        let spawn = |poll| self.lifetime.tracker.spawn(poll).abort_handle();
+        let session = Session::open(&target, &self.hello, spawn);
+        let mut connection = Connection::new(session, self.hello.keep_alive, number);
+        let mut tend = interval(TEND);
+        let mut wanted = self.publisher.ears.filters();
+        loop {
+            tokio::select! {
+                signal = connection.session.next() => {
+                    if let Err(fault) = self.handle(&mut connection, filters, signal) {
+                        return Some(fault);
+                    }
+                }
+                () = self.outbox.changed(), if connection.up => {}
+                Ok(()) = wanted.changed() => self.listen(&mut connection, filters),
+                _ = tend.tick() => {
+                    self.tend(&mut connection, filters);
+                    if let Some(fault) = connection.overdue() {
+                        return Some(fault);
+                    }
+                }
+                () = self.lifetime.farewell.cancelled() => {
+                    let farewell = timeout(FAREWELL, self.farewell(&mut connection, filters));
+                    if !matches!(farewell.await, Ok(Ok(()))) {
+                        warn!("the MQTT connection ended without a farewell");
+                    }
+                    return None;
+                }
+            }
+            self.fill(&mut connection);
+        }
+    }
+
+    fn handle(
+        &self,
+        connection: &mut Connection,
+        filters: &mut Filters,
+        signal: Signal,
+    ) -> Result<(), Fault> {
+        connection.heard();
+        match signal {
+            Signal::Up { max_packet } => self.greet(connection, filters, max_packet),
+            Signal::Subscribed(taken) => {
+                filters.answered(&taken);
+                connection.subscribed();
+            }
+            Signal::Sent(packet) => connection.sent(packet),
+            Signal::Acknowledged(packet, verdict) => {
+                self.acknowledged(connection, packet, verdict)?;
+            }
+            Signal::Received(arrival) if self.is_birth(&arrival) => connection.announce_soon(),
+            Signal::Received(arrival) => match self.topics.desired(&arrival.topic) {
+                Some(scope) => {
+                    connection.arrived.note(scope);
+                    self.publisher.wishes.hear(scope, &arrival.payload);
+                }
+                None => self.receive(arrival, connection.number),
+            },
+            Signal::Alive => {}
+            Signal::Ended(fault) => {
+                return Err(fault.unwrap_or_else(|| Fault::network("the connection was ended")));
+            }
+        }
+        Ok(())
+    }
+
+    fn greet(&self, connection: &mut Connection, filters: &mut Filters, max: Option<usize>) {
+        info!(broker = ?self.config.host, version = ?self.config.version, "connected to the MQTT broker");
+        self.status.send_replace(LinkStatus::Up);
+        connection.greeted(max);
+        filters.add(&self.publisher.ears.filters().borrow());
+        if !connection.session.subscribe(filters.first()) {
+            error!("cannot subscribe");
+        }
+        connection.send(None, &status_message(&self.topics, "online"));
+        connection.send(None, &payload::info(&self.topics));
+        self.announce(connection);
+    }
+
+    fn announce(&self, connection: &mut Connection) {
+        if let Some(discovery) = &self.discovery {
+            connection.send(None, &discovery.message());
+        }
+    }
+
+    /// Whether Home Assistant says that it came up.
+    fn is_birth(&self, arrival: &Arrival) -> bool {
+        self.discovery.as_ref().is_some_and(|discovery| {
+            arrival.topic == discovery.birth_topic() && arrival.payload == b"online"
+        })
+    }
+
+    /// What is done now and then while a connection lasts.
+    fn tend(&self, connection: &mut Connection, filters: &mut Filters) {
+        self.outbox.tend();
+        if !connection.up {
+            return;
+        }
+        self.listen(connection, filters);
+        if let Some(filter) = filters.next() {
+            connection.session.subscribe(filter);
+        } else if connection.has_settled() {
+            self.publisher.wishes.settle(connection.arrived);
+        }
+        if connection.announcement_is_due() {
+            self.announce(connection);
+        }
+        let condition = self.outbox.condition();
+        if connection.has_news(&condition) {
+            connection.send(None, &payload::outbox(&condition, &self.topics));
+        }
+    }
+
+    /// Subscribes to what else is to be listened to.
+    fn listen(&self, connection: &mut Connection, filters: &mut Filters) {
+        filters.add(&self.publisher.ears.filters().borrow());
+        if connection.up {
+            filters.catch_up(|rest| connection.session.subscribe(rest));
+        }
+    }
+
+    /// Sends rows until the window is full.
+    fn fill(&self, connection: &mut Connection) {
+        while connection.has_room() {
+            let mut cursor = connection.cursor;
+            let Some((row, message)) = self.outbox.next(&mut cursor) else { return };
+            if !message.is_deliverable(connection.max_packet) {
+                let (topic, bytes) = (&message.topic, message.payload.len());
+                error!(topic, bytes, "dropped a message that no broker takes");
+                self.outbox.refuse(row);
+            } else if !connection.send(Some(row), &message) {
+                return;
+            }
+            connection.cursor = cursor;
+        }
+    }
+
+    fn acknowledged(
+        &self,
+        connection: &mut Connection,
+        packet: u16,
+        verdict: Verdict,
+    ) -> Result<(), Fault> {
+        let Some(row) = connection.acknowledged(packet) else { return Ok(()) };
+        match verdict {
+            Verdict::Taken => self.outbox.delivered(row),
+            Verdict::Refused(reason) => {
+                error!(reason, "the broker refused a report, which is dropped");
+                self.outbox.refuse(row);
+            }
+            Verdict::Later(reason) => {
+                return Err(Fault::network(format!("the broker takes no messages now: {reason}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&self, arrival: Arrival, connection: u64) {
+        let topic = arrival.topic.clone();
+        let (transaction, respond_to, refusal) = match inbound::decode(&arrival, &self.topics) {
+            Ok(None) => return self.publisher.ears.hear(arrival, connection),
+            Ok(Some(inbound)) => match self.inbound.try_send(inbound) {
+                Ok(()) => return,
+                Err(refused) => {
+                    let (transaction, respond_to) = asker(refused.into_inner());
+                    (transaction, respond_to, "the agent is busy: try again later".to_owned())
+                }
+            },
+            Err(fault) => (fault.transaction.clone(), fault.respond_to.clone(), fault.to_string()),
+        };
+        warn!(topic, refusal, "refused a message");
+        let refusal = AnswerReport { transaction, respond_to, ..AnswerReport::refusal(refusal) };
+        self.publisher.send(Report::now(Body::Answer(refusal)));
+    }
+
+    /// Sends what is left, says `offline` (a clean disconnect suppresses the last will) and disconnects.
+    async fn farewell(
+        &self,
+        connection: &mut Connection,
+        filters: &mut Filters,
+    ) -> Result<(), Fault> {
+        if !connection.up {
+            return Ok(());
+        }
+        let mut said_offline = false;
+        loop {
+            self.fill(connection);
+            if connection.is_idle() {
+                if said_offline {
+                    break;
+                }
+                said_offline = connection.send(None, &status_message(&self.topics, "offline"));
+            }
+            let signal = connection.session.next().await;
+            self.handle(connection, filters, signal)?;
+        }
+        if connection.session.disconnect() {
+            while !matches!(connection.session.next().await, Signal::Ended(_)) {}
+        }
+        Ok(())
+    }
+}
+
+/// Whom to tell that a message was refused.
+fn asker(inbound: Inbound) -> (Option<String>, Option<RespondTo>) {
+    match inbound {
+        Inbound::Ask(ask) => (ask.transaction, ask.respond_to),
+        Inbound::Set(_) | Inbound::Talk(_) | Inbound::Confirm(_) | Inbound::Evidence(_) => {
+            (None, None)
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A capture device as a [`FrameSource`]: paced, without its first and its damaged pictures, and opened again when it is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outpost_agent_core::camera::Counters;
+use outpost_agent_core::event::Frame;
+use outpost_runtime::Image;
+use tokio::time::Instant;
+
+use crate::camera::pixels::{FrameError, to_image};
+use crate::camera::raw::{CameraError, RawCamera, RawStream};
+use crate::{FrameSource, SenseError};
+
+/// Damaged pictures in a row after which the device is opened anew, which also agrees on a format anew.
+const MAX_DAMAGED: u32 = 10;
+
+/// A device, open or not.
+pub struct LiveCamera {
+    device: Box<dyn RawCamera>,
+    pace: Pace,
+    /// Pictures to let pass after opening: exposure and white balance settle first.
+    warm_up: u32,
+    counters: Arc<Counters>,
+    stream: Option<Stream>,
+    retry: Retry,
+}
+
+struct Stream {
+    raw: Box<dyn RawStream>,
+    /// Warm-up pictures still to come.
+    cold: u32,
+}
+
+impl std::fmt::Debug for LiveCamera {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LiveCamera").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+impl LiveCamera {
+    /// A device that is opened at the first read. Pictures beyond `fps` a second are let pass unseen.
+    pub fn new(
+        device: Box<dyn RawCamera>,
+        fps: f64,
+        warm_up: u32,
+        retry: Retry,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self { device, pace: Pace::new(fps), warm_up, counters, stream: None, retry }
+    }
+
+    /// The next picture that is due and whole; with `seen` false it is not even decoded.
+    fn advance(&mut self, seen: bool) -> Result<Option<Image>, CameraError> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => self.stream.insert(Stream { raw: self.device.open()?, cold: self.warm_up }),
+        };
+        let mut damaged = 0;
+        loop {
+            let raw = stream.raw.next()?;
+            if stream.cold > 0 || !self.pace.is_due(Instant::now()) {
+                stream.cold = stream.cold.saturating_sub(1);
+                self.counters.skipped.add(1);
+                continue;
+            }
+            if !seen {
+                return Ok(None);
+            }
+            let image =
+                if raw.damaged { Err(FrameError::Marked) } else { to_image(raw.bytes, raw.layout) };
+            match image {
+                Ok(image) => return Ok(Some(image)),
+                Err(last) => {
+                    tracing::debug!(%last, "a damaged picture");
+                    self.counters.damaged.add(1);
+                    damaged += 1;
+                    if damaged == MAX_DAMAGED {
+                        let device = self.device.name();
+                        return Err(CameraError::Damaged { device, count: damaged, last });
+                    }
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, seen: bool) -> Result<Option<Image>, SenseError> {
+        if self.stream.is_none() {
+            std::thread::sleep(self.retry.pause());
+        }
+        let result = self.advance(seen);
+        if result.is_ok() {
+            self.retry.succeeded();
+        } else {
+            // Closed at once: an unplugged device frees its name only then.
+            self.stream = None;
+            self.retry.failed();
+        }
+        Ok(result?)
+    }
+}
+
+impl FrameSource for LiveCamera {
+    fn read(&mut self) -> Result<Option<Frame>, SenseError> {
+        loop {
+            if let Some(image) = self.step(true)? {
+                return Ok(Some(Frame::new(image, self.device.name())));
+            }
+        }
+    }
+
+    fn skip(&mut self) -> Result<bool, SenseError> {
+        self.step(false).map(|_| true)
+    }
+
+    fn name(&self) -> String {
+        self.device.name()
+    }
+
+    fn is_live(&self) -> bool {
+        true
+    }
+}
+
+/// How long to wait before a device is opened again: twice as long each time, up to a bound.
+#[derive(Debug, Clone, Copy)]
+pub struct Retry {
+    first: Duration,
+    last: Duration,
+    next: Option<Duration>,
+}
+
+impl Retry {
+    /// From `first` up to `last`; the very first time is without a pause.
+    pub const fn new(first: Duration, last: Duration) -> Self {
+        Self { first, last, next: None }
+    }
+
+    fn pause(&self) -> Duration {
+        self.next.unwrap_or_default()
+    }
+
+    fn failed(&mut self) {
+        self.next = Some(self.next.map_or(self.first, |pause| (pause * 2).min(self.last)));
+    }
+
+    fn succeeded(&mut self) {
+        self.next = None;
+    }
+}
+
+/// Lets at most so many pictures a second through. Pure.
+#[derive(Debug)]
+struct Pace {
+    interval: Duration,
+    due: Option<Instant>,
+}
+
+impl Pace {
+    fn new(fps: f64) -> Self {
+        Self { interval: Duration::from_secs_f64(1.0 / fps.max(0.01)), due: None }
+    }
+
+    /// Keeps to the beat where it can, and begins a new one where it fell behind. A picture may be early by a quarter of the
+    /// interval, since cameras jitter.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.due.unwrap_or(now);
+        if now + self.interval / 4 < due {
+            return false;
+        }
+        let next = due + self.interval;
+        self.due = Some(if next < now { now + self.interval } else { next });
+        true
+    }
+}

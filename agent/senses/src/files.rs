@@ -1,0 +1,198 @@
+//! Files in place of devices: recordings as the microphone, pictures as the camera.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use outpost_agent_core::config::Pace;
+use outpost_agent_core::event::Frame;
+use outpost_runtime::audio::at_16_khz;
+use outpost_runtime::media::{PICTURES, read_image, read_wav};
+use outpost_runtime::{Audio, Image};
+use tokio::time::Instant;
+
+use crate::{AudioSource, FrameSource, SenseError};
+
+/// Sound handed over at a time, as from a sound card.
+const PERIOD: Duration = Duration::from_millis(50);
+
+/// WAV files played one after the other, with a pause after each.
+#[derive(Debug)]
+pub struct FileMicrophone {
+    playlist: Playlist,
+    pace: Pace,
+    gap: Duration,
+    playing: Playing,
+    /// When the next period is due.
+    due: Instant,
+}
+
+#[derive(Debug)]
+struct Playing {
+    name: String,
+    audio: Audio,
+    position: usize,
+    /// The sound and the pause after it.
+    length: usize,
+}
+
+impl FileMicrophone {
+    /// Opens a WAV file or a folder of them. The first is read at once, so that a wrong file is found out at the start.
+    ///
+    /// # Errors
+    /// When there is no such file, the folder has no WAV file, or the first is none that can be played.
+    pub fn open(path: &Path, repeat: bool, pace: Pace, gap: Duration) -> Result<Self, SenseError> {
+        let mut playlist = Playlist::open(path, &["wav"], repeat)?;
+        let first = playlist.next().ok_or_else(|| Playlist::empty(path, &["wav"]))?;
+        let playing = Playing::open(&first, gap)?;
+        Ok(Self { playlist, pace, gap, playing, due: Instant::now() })
+    }
+}
+
+impl Playing {
+    fn open(path: &Path, gap: Duration) -> Result<Self, SenseError> {
+        let audio = at_16_khz(&read_wav(path)?)?;
+        let length = audio.samples.len() + samples(gap, audio.rate);
+        Ok(Self { name: file_name(path), audio, position: 0, length })
+    }
+}
+
+impl AudioSource for FileMicrophone {
+    fn read(&mut self, chunk: &mut Vec<f32>) -> Result<bool, SenseError> {
+        if self.playing.position >= self.playing.length {
+            let Some(path) = self.playlist.next() else { return Ok(false) };
+            self.playing = Playing::open(&path, self.gap)?;
+        }
+        let playing = &mut self.playing;
+        let end =
+            (playing.position + samples(PERIOD, playing.audio.rate).max(1)).min(playing.length);
+        let sound = &playing.audio.samples;
+        chunk.extend_from_slice(&sound[playing.position.min(sound.len())..end.min(sound.len())]);
+        chunk.resize(end - playing.position, 0.0);
+        playing.position = end;
+        if self.pace == Pace::Realtime {
+            self.due += PERIOD;
+            std::thread::sleep(self.due.saturating_duration_since(Instant::now()));
+        }
+        Ok(true)
+    }
+
+    fn skip(&mut self) {
+        std::thread::sleep(PERIOD);
+        self.due = Instant::now();
+    }
+
+    fn name(&self) -> String {
+        self.playing.name.clone()
+    }
+
+    fn is_live(&self) -> bool {
+        self.pace == Pace::Realtime
+    }
+}
+
+/// Picture files shown one after the other.
+#[derive(Debug)]
+pub struct FileCamera {
+    playlist: Playlist,
+    interval: Duration,
+    shown: Option<(PathBuf, Image)>,
+    due: Option<Instant>,
+}
+
+impl FileCamera {
+    /// Opens a picture or a folder of them. The first is read at once, so that a wrong file is found out at the start.
+    ///
+    /// # Errors
+    /// When there is no such file, the folder has no picture, or the first is none that can be shown.
+    pub fn open(path: &Path, repeat: bool, interval: Duration) -> Result<Self, SenseError> {
+        let playlist = Playlist::open(path, &PICTURES, repeat)?;
+        let first = playlist.files.first().ok_or_else(|| Playlist::empty(path, &PICTURES))?;
+        let image = read_image(first)?;
+        Ok(Self { shown: Some((first.clone(), image)), playlist, interval, due: None })
+    }
+}
+
+impl FrameSource for FileCamera {
+    fn read(&mut self) -> Result<Option<Frame>, SenseError> {
+        let now = Instant::now();
+        let due = self.due.unwrap_or(now);
+        std::thread::sleep(due.saturating_duration_since(now));
+        self.due = Some(due.max(now) + self.interval);
+        let Some(path) = self.playlist.next() else { return Ok(None) };
+        // A single picture that repeats is read from its file once.
+        let image = match &self.shown {
+            Some((shown, image)) if *shown == path => image.clone(),
+            _ => read_image(&path)?,
+        };
+        self.shown = Some((path.clone(), image.clone()));
+        Ok(Some(Frame::new(image, file_name(&path))))
+    }
+
+    fn name(&self) -> String {
+        self.shown.as_ref().map_or_else(String::new, |(path, _)| file_name(path))
+    }
+
+    fn is_live(&self) -> bool {
+        self.playlist.repeat
+    }
+}
+
+/// The files of a path in the order of their names.
+#[derive(Debug)]
+struct Playlist {
+    files: Vec<PathBuf>,
+    next: usize,
+    repeat: bool,
+}
+
+impl Playlist {
+    fn open(path: &Path, extensions: &[&str], repeat: bool) -> Result<Self, SenseError> {
+        let fault = |reason: String| SenseError::Path { path: path.to_owned(), reason };
+        let about = std::fs::metadata(path).map_err(|error| fault(error.to_string()))?;
+        if about.is_file() {
+            return Ok(Self { files: vec![path.to_owned()], next: 0, repeat });
+        }
+        let entries = std::fs::read_dir(path).map_err(|error| fault(error.to_string()))?;
+        let has_extension = |file: &PathBuf| {
+            let extension =
+                file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            extensions.iter().any(|known| known.eq_ignore_ascii_case(extension))
+        };
+        let mut files: Vec<PathBuf> = entries
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(has_extension)
+            .collect();
+        files.sort();
+        if files.is_empty() {
+            return Err(Self::empty(path, extensions));
+        }
+        Ok(Self { files, next: 0, repeat })
+    }
+
+    fn empty(path: &Path, extensions: &[&str]) -> SenseError {
+        let reason = format!("the folder has no file that ends in .{}", extensions.join(" or ."));
+        SenseError::Path { path: path.to_owned(), reason }
+    }
+}
+
+impl Iterator for Playlist {
+    type Item = PathBuf;
+
+    fn next(&mut self) -> Option<PathBuf> {
+        if self.next == self.files.len() && self.repeat {
+            self.next = 0;
+        }
+        let file = self.files.get(self.next)?.clone();
+        self.next += 1;
+        Some(file)
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+fn samples(duration: Duration, rate: u32) -> usize {
+    (duration.as_secs_f64() * f64::from(rate)).round() as usize
+}

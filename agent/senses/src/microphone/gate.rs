@@ -1,0 +1,88 @@
+//! Mute, push-to-talk, and how the microphone is: shared by its thread with whoever works it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use outpost_agent_core::microphone::Microphone;
+use outpost_agent_core::report::MicrophoneState;
+
+/// The microphone's switch and state. Clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub struct MicGate(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    push_to_talk: bool,
+    held: AtomicBool,
+    muted: AtomicBool,
+    mutes: AtomicU64,
+    state: Mutex<MicrophoneState>,
+}
+
+impl MicGate {
+    /// Open unless it is muted.
+    pub fn always_open() -> Self {
+        Self::default()
+    }
+
+    /// Open while it is held, and not muted.
+    pub fn push_to_talk() -> Self {
+        Self(Arc::new(Inner { push_to_talk: true, ..Inner::default() }))
+    }
+
+    /// Whether somebody holds it open.
+    pub fn is_held(&self) -> bool {
+        self.0.held.load(Ordering::SeqCst)
+    }
+
+    /// How often mute was set. A thread that looks seldom sees by this that it was set and lifted in between.
+    pub fn mutes(&self) -> u64 {
+        self.0.mutes.load(Ordering::SeqCst)
+    }
+
+    /// Whether sound may pass now.
+    pub fn is_open(&self) -> bool {
+        !self.is_muted() && (!self.0.push_to_talk || self.is_held())
+    }
+
+    /// The microphone's thread says how it is.
+    pub fn set_state(&self, state: MicrophoneState) {
+        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
+
+impl Microphone for MicGate {
+    fn mute(&self, muted: bool) {
+        self.0.mutes.fetch_add(u64::from(muted), Ordering::SeqCst);
+        self.0.muted.store(muted, Ordering::SeqCst);
+    }
+
+    fn is_muted(&self) -> bool {
+        self.0.muted.load(Ordering::SeqCst)
+    }
+
+    fn hold(&self, held: bool) {
+        self.0.held.store(held, Ordering::SeqCst);
+    }
+
+    fn state(&self) -> MicrophoneState {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mute_closes_what_a_button_holds_open() {
+        let gate = MicGate::push_to_talk();
+        assert!(!gate.is_open());
+        gate.hold(true);
+        assert!(gate.is_open());
+        gate.mute(true);
+        assert!(!gate.is_open());
+        gate.mute(false);
+        assert!(gate.is_open());
+    }
+}
