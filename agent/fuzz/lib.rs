@@ -9,7 +9,7 @@ use outpost_tools::bus::{Bus, Nowhere, Publication, RemoteCall};
 use outpost_tools::remote::{RemoteConfig, Switchboard};
 use outpost_tools::requests::{Heard, Requests};
 use outpost_tools::tool::BoxFuture;
-use outpost_tools::{Context, House, Origin, PolicyRules, Registry, ToolError};
+use outpost_tools::{Context, ToolHost, Origin, PolicyRules, Registry, ToolError};
 use serde_json::{Map, Value};
 use tokio::runtime::{Builder, Runtime};
 use outpost_agent_core::config::{Config, Faults};
@@ -71,7 +71,7 @@ pub fn tool_is_called(data: &[u8]) {
     let _clock = CLOCK.enter();
     let (registry, switchboard) = switchboard(Arc::new(There));
     switchboard.define("x", br#"{"description": "x"}"#).expect("a definition");
-    let context = Context { call: "1".into(), house: Arc::new(There) };
+    let context = Context { call: "1".into(), host: Arc::new(There) };
     let limit = Duration::from_secs(1);
     let mut call = Box::pin(registry.call("x", Map::new(), Origin::Voice, &context, limit));
     let mut polled = Polled::from_waker(Waker::noop());
@@ -96,7 +96,7 @@ impl Bus for There {
     fn listen(&self, _: &str) {}
 }
 
-impl House for There {
+impl ToolHost for There {
     fn command(&self, _: &str, _: Value) {}
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
         Box::pin(std::future::ready(Ok(None)))

@@ -1,6 +1,6 @@
-//! How far an answer is from what was expected.
+//! Word and character error rates.
 
-/// Errors against the length of what was expected, summed over a set.
+/// Errors and reference length, summed over a set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ErrorRate {
     errors: usize,
@@ -8,7 +8,7 @@ pub struct ErrorRate {
 }
 
 impl ErrorRate {
-    /// Adds a pair, compared word by word.
+    /// Adds a pair, by words.
     pub fn add_words(&mut self, expected: &str, given: &str) {
         self.add(
             &expected.split_whitespace().collect::<Vec<_>>(),
@@ -16,7 +16,7 @@ impl ErrorRate {
         );
     }
 
-    /// Adds a pair, compared character by character.
+    /// Adds a pair, by characters.
     pub fn add_chars(&mut self, expected: &str, given: &str) {
         self.add(&expected.chars().collect::<Vec<_>>(), &given.chars().collect::<Vec<_>>());
     }
@@ -26,13 +26,13 @@ impl ErrorRate {
         self.length += expected.len();
     }
 
-    /// Errors a unit; 0 for an empty set, and it can exceed 1.
+    /// Error rate; 0 for an empty set, and it can exceed 1.
     pub fn rate(self) -> f64 {
         self.errors as f64 / self.length.max(1) as f64
     }
 }
 
-/// The number of insertions, deletions and substitutions that make `b` of `a`.
+/// Edit distance.
 fn edit_distance<T: PartialEq>(a: &[T], b: &[T]) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
@@ -47,7 +47,7 @@ fn edit_distance<T: PartialEq>(a: &[T], b: &[T]) -> usize {
     row[b.len()]
 }
 
-/// Words in lower case without punctuation, as transcripts are compared.
+/// Normalizes a transcript: lower case, no punctuation.
 pub fn plain_words(text: &str) -> String {
     let letters: String = text
         .chars()

@@ -1,5 +1,5 @@
-//! The service manager: it is told when the daemon is ready and what it does, and the watchdog is fed as long as all parts of
-//! the daemon make progress. Without a service manager nothing is said.
+//! systemd: readiness, status, and a watchdog that is fed while all parts make progress. Does
+//! nothing without a service manager.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 use tracing::{debug, error, info};
 
-/// How often more time is asked for while the model is loaded, and how much.
+/// While the model loads: how often to extend the timeout, and by how much.
 const LOADING: Duration = Duration::from_secs(5);
 const EXTENSION: Duration = Duration::from_secs(30);
-/// A model that takes longer to load gets no more time.
+/// No more extensions after this long.
 const LOADING_LIMIT: Duration = Duration::from_mins(15);
-/// How often the status is told where there is no watchdog.
+/// Interval of the status without a watchdog.
 const STATUS: Duration = Duration::from_secs(10);
 
-/// Something that can be told to the service manager.
+/// A service manager.
 pub trait Manager: Send {
-    /// Tells it, if it is there.
+    /// Notifies it, if present.
     fn tell(&self, states: &[NotifyState<'_>]);
 }
 
-/// The service manager that started this process: the one behind `$NOTIFY_SOCKET`.
+/// systemd, through `$NOTIFY_SOCKET`.
 #[derive(Debug, Clone, Copy)]
 pub struct Systemd;
 
@@ -36,7 +36,7 @@ impl Manager for Systemd {
     }
 }
 
-/// Waits for what takes its time at the start, and asks for more time meanwhile.
+/// Runs `work`, extending the startup timeout meanwhile.
 pub async fn loading<T>(manager: &impl Manager, work: impl Future<Output = T>) -> T {
     let (started, mut due) = (Instant::now(), interval(LOADING));
     let mut work = std::pin::pin!(work);
@@ -62,7 +62,7 @@ pub fn stopping(manager: &impl Manager) {
     manager.tell(&[NotifyState::Stopping, NotifyState::Status("sending what is left")]);
 }
 
-/// Tells the status for ever, and feeds the watchdog, which bites after `watchdog`, while all parts make progress.
+/// Reports status, and feeds the watchdog while all parts make progress.
 pub async fn attend(
     manager: impl Manager,
     watchdog: Option<Duration>,

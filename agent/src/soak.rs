@@ -1,30 +1,30 @@
-//! A day of sound in minutes: does the endpointing miss commands, take other sounds for some, or grow? Pure: the day is made from
-//! a seed, and time is a count of samples.
+//! A simulated day of sound in minutes: does endpointing miss commands, take other sounds for
+//! speech, or leak? Pure: the day comes from a seed, and time is a count of samples.
 
 use outpost_agent_core::config::{EndpointConfig, Vad};
 use outpost_runtime::audio::RATE;
 use outpost_senses::endpoint::{Cut, Endpoint};
-use outpost_senses::vad::judge;
+use outpost_senses::vad::detector;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// Sound made at a time.
+/// Chunk size.
 const CHUNK: usize = RATE as usize / 50;
 
-/// What was heard of a day, or of a part of it.
+/// Tally of a day, or part of one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Commands spoken.
     pub spoken: u64,
-    /// Commands of which less than half is in an utterance.
+    /// Commands less than half of which is in an utterance.
     pub missed: u64,
-    /// Utterances in which nobody spoke.
+    /// Utterances without speech.
     pub false_alarms: u64,
-    /// Loud sounds that were told to be noise.
+    /// Reports of noise.
     pub noises: u64,
 }
 
-/// Something that sounds for a while over the noise of the room.
+/// A sound over the noise of the room.
 enum Scene {
     Nothing,
     Command(usize),
@@ -36,7 +36,7 @@ enum Scene {
     Bang,
 }
 
-/// The sound of a day, and what is heard of it.
+/// A simulated day and its tally.
 #[derive(Debug)]
 pub struct Day {
     rng: StdRng,
@@ -46,14 +46,14 @@ pub struct Day {
     brown: f32,
     endpoint: Endpoint,
     now: u64,
-    /// Commands that were spoken lately, from sample to sample.
+    /// Recent commands, as ranges of samples.
     spoken: Vec<(u64, u64)>,
     utterances: Vec<(u64, u64)>,
     tally: Tally,
 }
 
 impl Day {
-    /// A day in which these clips, at 16 kHz, are spoken as commands.
+    /// A day with these 16 kHz clips as commands.
     pub fn new(clips: Vec<Vec<f32>>, vad: Vad, config: &EndpointConfig, seed: u64) -> Self {
         Self {
             rng: StdRng::seed_from_u64(seed),
@@ -61,7 +61,7 @@ impl Day {
             room: 0.001,
             pink: [0.0; 3],
             brown: 0.0,
-            endpoint: Endpoint::new(config.clone(), judge(vad, config)),
+            endpoint: Endpoint::new(config.clone(), detector(vad, config)),
             now: 0,
             spoken: Vec::new(),
             utterances: Vec::new(),
@@ -69,7 +69,7 @@ impl Day {
         }
     }
 
-    /// Goes on for so many seconds at least; what was heard in them.
+    /// Runs at least this many seconds; returns their tally.
     pub fn go_on(&mut self, seconds: f64) -> Tally {
         let end = self.now + (seconds * f64::from(RATE)) as u64;
         self.room = 10f32.powf(self.rng.random_range(-75.0..-45.0) / 20.0);
@@ -77,7 +77,7 @@ impl Day {
             let scene = self.next_scene();
             self.play(&scene);
         }
-        // All that was under way has ended by then.
+        // Everything has ended by then.
         self.silence(2.0);
         std::mem::take(&mut self.tally)
     }
@@ -95,7 +95,7 @@ impl Day {
         }
     }
 
-    /// Plays a scene, and then the room for a while.
+    /// Plays a sound, then room noise.
     fn play(&mut self, scene: &Scene) {
         let seconds = self.rng.random_range(10.0..60.0);
         match scene {
@@ -148,7 +148,7 @@ impl Day {
         self.sound(seconds, |_| 0.0);
     }
 
-    /// Lets something sound in the room.
+    /// Adds a sound.
     fn sound(&mut self, seconds: f64, mut next: impl FnMut(&mut Self) -> f32) {
         let mut left = (seconds * f64::from(RATE)) as usize;
         let (mut chunk, mut cuts) = (Vec::with_capacity(CHUNK), Vec::new());
@@ -178,7 +178,7 @@ impl Day {
         self.rng.random_range(-1.0..1.0)
     }
 
-    /// Noise that falls by 3 dB an octave, as rooms have it (Paul Kellet's filter of three poles).
+    /// Pink noise (Paul Kellet's three-pole filter).
     fn pink(&mut self) -> f32 {
         let white = self.white();
         let poles = [(0.997_65, 0.099_046), (0.963, 0.296_516_4), (0.57, 1.052_691_3)];
@@ -188,7 +188,7 @@ impl Day {
         0.5 * (self.pink.iter().sum::<f32>() + 0.184_8 * white)
     }
 
-    /// Compares what was spoken with what was heard, once both have ended.
+    /// Compares commands with utterances, once both have ended.
     fn score(&mut self) {
         if self.endpoint.is_speaking() {
             return;

@@ -251,7 +251,7 @@ async fn the_python_example_offers_tools_and_a_lost_connection_takes_them_away()
     assert_eq!(call(&mut daemon, "set_parcels", json!({"count": 3})).await["ok"], true);
     assert_eq!(call(&mut daemon, "count_parcels", json!({})).await["data"], json!({"parcels": 3}));
     assert_eq!(call(&mut daemon, "set_parcels", json!({"count": 1000})).await["ok"], false);
-    // Killed, it says no farewell: the broker does.
+    // Killed, it says no disconnect: the broker does.
     drop(example);
     offers.until(|names| !has(names, "count_parcels") && !has(names, "set_parcels")).await;
     assert!(daemon.end().await);

@@ -46,14 +46,14 @@ impl fmt::Debug for Permit {
 
 /// How long and how often a call is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// An attempt that takes longer has failed, unless the tool has a limit of its own.
     pub limit: Duration,
     /// Further attempts at most, of a tool that may be called twice.
     pub retries: u32,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// A single attempt.
     pub fn once(limit: Duration) -> Self {
         Self { limit, retries: 0 }
@@ -73,11 +73,11 @@ impl Permit {
     pub async fn carry_out(
         self,
         context: &Context,
-        patience: Patience,
+        retry: RetryPolicy,
     ) -> Result<ToolOutcome, ToolError> {
         let Definition { idempotent, limit, .. } = self.definition;
-        let limit = limit.unwrap_or(patience.limit);
-        let retries = if idempotent { patience.retries } else { 0 };
+        let limit = limit.unwrap_or(retry.limit);
+        let retries = if idempotent { retry.retries } else { 0 };
         let mut pause = PAUSE;
         for _ in 0..retries {
             match self.attempt(context, limit).await {
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::policy::{Origin, PolicyRules, ToolRule};
     use crate::registry::Registry;
-    use crate::tool::{BoxFuture, Class, House, Spec};
+    use crate::tool::{BoxFuture, Class, Spec, ToolHost};
 
     /// Fails in these ways, one after the other; none: it never ends. Then it works.
     #[derive(Debug, Clone, Default)]
@@ -135,7 +135,7 @@ mod tests {
     #[derive(Debug)]
     struct Nowhere;
 
-    impl House for Nowhere {
+    impl ToolHost for Nowhere {
         fn command(&self, _path: &str, _payload: Value) {}
         fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
             Box::pin(std::future::ready(Ok(None)))
@@ -145,7 +145,7 @@ mod tests {
     }
 
     fn context() -> Context {
-        Context { call: "1".into(), house: Arc::new(Nowhere) }
+        Context { call: "1".into(), host: Arc::new(Nowhere) }
     }
 
     fn registry(tool: Fickle, idempotent: bool, rule: ToolRule) -> Registry {
@@ -173,8 +173,8 @@ mod tests {
         let judged =
             registry.judge("fickle", Map::new(), Origin::Voice, ("1", crate::Moment::now()));
         let Ok(Judged::Allowed(permit)) = judged else { panic!("{judged:?}") };
-        let patience = Patience { limit: Duration::from_secs(1), retries };
-        let outcome = permit.carry_out(&context(), patience).await.map_err(|error| error.kind);
+        let retry = RetryPolicy { limit: Duration::from_secs(1), retries };
+        let outcome = permit.carry_out(&context(), retry).await.map_err(|error| error.kind);
         let tried = failures.len() - tool.0.lock().unwrap().len();
         (outcome, tried)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::call::{Judged, Patience, Permit, Unconfirmed};
+use crate::call::{Judged, Permit, RetryPolicy, Unconfirmed};
 use crate::policy::{Moment, Origin, Policy, PolicyRules, Verdict};
 use crate::tool::{
     Callable, Class, Context, Definition, ErrorKind, Spec, Tool, ToolError, ToolOutcome,
@@ -185,7 +185,7 @@ impl Registry {
         limit: Duration,
     ) -> Result<ToolOutcome, ToolError> {
         match self.judge(name, arguments, origin, (&context.call, Moment::now()))? {
-            Judged::Allowed(permit) => permit.carry_out(context, Patience::once(limit)).await,
+            Judged::Allowed(permit) => permit.carry_out(context, RetryPolicy::once(limit)).await,
             Judged::Unconfirmed(_) => {
                 let text = format!("{name} needs a person's yes, and nobody can be asked here");
                 Err(ToolError::new(ErrorKind::Refused, text))

@@ -131,7 +131,7 @@ pub struct Spec {
 }
 
 /// What a tool can reach: the house, which the agent stands for.
-pub trait House: Send + Sync + fmt::Debug {
+pub trait ToolHost: Send + Sync + fmt::Debug {
     /// Publishes a command to a device of the house, such as `light/kitchen`.
     fn command(&self, path: &str, payload: Value);
 
@@ -170,7 +170,7 @@ pub struct Context {
     /// Names the call: it is carried out at most once.
     pub call: String,
     /// The house.
-    pub house: Arc<dyn House>,
+    pub host: Arc<dyn ToolHost>,
 }
 
 /// What came of a call. What it brought in is data, never an instruction.

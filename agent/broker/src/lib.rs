@@ -1,4 +1,5 @@
-//! The embedded broker, for a device without one: loopback only, nothing to install, gone with the process.
+//! The embedded broker, for a device without one: loopback only, nothing to install, ends with the
+//! process.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,7 +11,7 @@ use rumqttd::{Config, ConnectionSettings, RouterConfig, ServerSettings};
 /// The broker cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
-    /// The address cannot be listened on.
+    /// It cannot listen.
     #[error(
         "the embedded broker cannot listen on {address}: {source}; choose another with mqtt.listen"
     )]
@@ -20,31 +21,31 @@ pub enum BrokerError {
         /// What the system said.
         source: io::Error,
     },
-    /// It did not come up.
+    /// It did not start.
     #[error("the embedded broker did not come up on {0}")]
     Silent(SocketAddr),
 }
 
-/// A running broker. It has no stop of its own: its threads end with the process.
+/// A running broker. It cannot be stopped: its threads end with the process.
 #[derive(Debug)]
 pub struct Broker {
     address: SocketAddr,
 }
 
 impl Broker {
-    /// A free port of the loopback interface.
+    /// Any free port on the loopback interface.
     pub const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
     const UP_WITHIN: Duration = Duration::from_secs(5);
 
-    /// Starts a broker that takes packets of up to `max_packet` bytes, and waits until it takes connections. Port 0 finds a
-    /// free port.
+    /// Starts a broker for packets of up to `max_packet` bytes, and waits until it accepts
+    /// connections. Port 0 picks a free port.
     ///
     /// # Errors
-    /// When the address is taken or not ours.
+    /// If the address is taken or not local.
     pub fn start(listen: SocketAddr, max_packet: usize) -> Result<Self, BrokerError> {
         let refused = |source| BrokerError::Listen { address: listen, source };
-        // rumqttd binds by itself and only logs when it cannot, so that is found out here.
+        // rumqttd only logs when it cannot bind, so try first.
         let probe = TcpListener::bind(listen).map_err(refused)?;
         let address = probe.local_addr().map_err(refused)?;
         drop(probe);

@@ -1,4 +1,4 @@
-//! The agent loop: one `select!` that waits for what happens, and one dispatch that feeds it to the state machine.
+//! The agent loop: one `select!` waits for events and feeds them to the state machine.
 
 use std::fmt;
 use std::pin::Pin;
@@ -21,9 +21,9 @@ use crate::report::{Body, Counts, Report, Sink, State, StateReport, VoiceReport}
 use crate::state::{Input, Machine};
 use crate::turn::{Ended, Progress, Turns};
 
-/// The loop comes round at least as often.
+/// Longest time between two rounds of the loop.
 const ROUND: Duration = Duration::from_secs(10);
-/// A loop that has not come round by then is stuck.
+/// The loop is stuck if it takes longer than this for a round.
 const STUCK: Duration = Duration::from_secs(40);
 
 /// Where events come from.
@@ -33,7 +33,7 @@ pub struct Inputs {
     pub microphone: Option<Receiver<Heard>>,
     /// Its switch, and how it is.
     pub switch: Arc<dyn Microphone>,
-    /// Pictures that are worth a look, if there is a camera.
+    /// Pictures for the model to look at, if there is a camera.
     pub frames: Option<Receiver<Frame>>,
     /// The camera's switch.
     pub camera: Arc<dyn Camera>,
@@ -41,7 +41,7 @@ pub struct Inputs {
     pub inbound: mpsc::Receiver<Inbound>,
 }
 
-/// The agent: its state, what waits, and what it does about events.
+/// The agent: state, pending events, current turn.
 #[derive(Debug)]
 pub struct Agent {
     inputs: Inputs,
@@ -50,13 +50,13 @@ pub struct Agent {
     counts: watch::Sender<Counts>,
     machine: Machine,
     pending: Pending,
-    /// An utterance that is taken for the answer to a call which waits for a person.
+    /// A spoken answer to a pending confirmation, being transcribed.
     answer: Option<Answer>,
-    /// Whether pictures are looked at.
+    /// Whether the camera is on.
     camera_on: bool,
 }
 
-/// The understanding of a spoken answer.
+/// Transcribes a spoken answer.
 struct Answer(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl fmt::Debug for Answer {
@@ -65,7 +65,7 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// One thing that happened in the loop.
+/// What the loop woke up for.
 enum Next {
     Stop,
     Progress(Progress),
@@ -77,7 +77,7 @@ enum Next {
     Tick,
 }
 
-/// The turn at work.
+/// The turn in progress.
 struct Current {
     event: Event,
     give_way: CancellationToken,
@@ -92,7 +92,7 @@ impl Current {
 }
 
 impl Agent {
-    /// An agent at rest. What happens is counted in `counts`.
+    /// An idle agent. Updates `counts`.
     pub fn new(
         inputs: Inputs,
         turns: Turns,
@@ -112,7 +112,7 @@ impl Agent {
         }
     }
 
-    /// Runs until told to stop; the turn at work then has `grace` to end.
+    /// Runs until `stop`; the turn in progress then has `grace` to finish.
     pub async fn run(mut self, stop: CancellationToken, grace: Duration, pulse: Pulse) {
         let mut current: Option<Current> = None;
         self.report_state();
@@ -134,7 +134,7 @@ impl Agent {
                     if self.step(Input::Tick)
                         && let Some(Current { event, work, .. }) = current.take()
                     {
-                        // What was under way tells its own end first.
+                        // Calls in flight report their end first.
                         drop(work);
                         self.turns.abandon(event, "it took longer than agent.limits allows");
                     }
@@ -184,7 +184,7 @@ impl Agent {
         self.step(input);
     }
 
-    /// Waits for the next thing to happen.
+    /// Waits for the next event.
     async fn next(&mut self, stop: &CancellationToken, current: &mut Option<Current>) -> Next {
         let round = Instant::now() + ROUND;
         let tick = self.machine.deadline().map_or(round, |deadline| deadline.min(round));
@@ -212,7 +212,7 @@ impl Agent {
                 }
             }
             Next::Inbound(Inbound::Set(Setting::Mute(muted))) => {
-                // The microphone is closed before anything is said of it.
+                // Close the microphone before reporting it.
                 self.inputs.switch.mute(muted);
                 if muted {
                     for event in self.pending.forget_voice() {
@@ -230,7 +230,7 @@ impl Agent {
             Next::Answered => self.answer = None,
             Next::Inbound(Inbound::Evidence(name)) => self.turns.show_evidence(&name),
             Next::Inbound(Inbound::Talk(held)) => {
-                // When it comes up, the microphone tells what was heard.
+                // On release, the microphone sends what it heard.
                 if held && !self.machine.muted() {
                     self.step(Input::SpeechStarted);
                 }
@@ -253,15 +253,15 @@ impl Agent {
             Some(_) if self.machine.muted() => {}
             Some(Heard::Started) => drop(self.step(Input::SpeechStarted)),
             Some(Heard::Paused(utterance)) if self.turns.asked_before(&utterance).is_none() => {
-                self.turns.expect(&utterance);
+                self.turns.prefill(&utterance);
             }
             Some(Heard::Paused(_)) => {}
-            Some(Heard::Resumed) => self.turns.expect_nothing(),
+            Some(Heard::Resumed) => self.turns.cancel_prefill(),
             Some(Heard::Utterance(utterance)) => self.hear_utterance(utterance),
         }
     }
 
-    /// What is said while a call waits for a person is the answer to that.
+    /// An utterance during a pending confirmation is the answer to it.
     fn hear_utterance(&mut self, utterance: Utterance) {
         let event = Event::now(Payload::Utterance(utterance.clone()));
         match self.turns.asked_before(&utterance) {
@@ -285,7 +285,7 @@ impl Agent {
         self.wait(Event::now(Payload::Frame(frame)));
     }
 
-    /// Puts an event to those that wait.
+    /// Queues an event.
     fn wait(&mut self, event: Event) {
         if let Some(refused) = self.pending.push(event) {
             self.turns.refuse(refused);
@@ -300,7 +300,7 @@ impl Agent {
         }
     }
 
-    /// Feeds the state machine; true if the turn at work has to be dropped.
+    /// Feeds the state machine. Returns true if the turn in progress has to be dropped.
     fn step(&mut self, input: Input) -> bool {
         let (before, now) = (self.machine.state(), Instant::now());
         let (machine, effects) = self.machine.step(input, now);
@@ -334,7 +334,7 @@ impl Agent {
     }
 }
 
-/// What the turn at work says, and its end, if there is one. What it says comes before the end.
+/// Progress of the turn, then its end.
 async fn follow(current: &mut Option<Current>) -> Next {
     let Some(Current { told, work, .. }) = current else { return std::future::pending().await };
     tokio::select! {
@@ -344,7 +344,7 @@ async fn follow(current: &mut Option<Current>) -> Next {
     }
 }
 
-/// Waits until a spoken answer is understood, if there is one.
+/// Waits until the spoken answer, if any, is handled.
 async fn understand(answer: &mut Option<Answer>) {
     match answer {
         Some(Answer(hear)) => hear.await,
@@ -352,7 +352,7 @@ async fn understand(answer: &mut Option<Answer>) {
     }
 }
 
-/// The next item of a sense, if there is one.
+/// Next item of a source, if there is one.
 async fn receive<T>(sense: &mut Option<Receiver<T>>) -> Option<T> {
     match sense {
         Some(sense) => sense.recv().await,

@@ -1,4 +1,4 @@
-//! A question from outside → a request to the model: its media are decoded, and its task gets its words.
+//! Turns an `ask` into a model request: decodes its media and applies the task's prompt.
 
 use outpost_runtime::{Request, ToolSpec, media};
 use tokio::sync::mpsc;
@@ -7,27 +7,27 @@ use crate::event::{Ask, EventId, Task};
 use crate::report::{Body, DeltaReport, Report, Sink};
 use crate::tasks::{Given, Lacking};
 
-/// A question that cannot be put to the model, through the fault of whoever asked.
+/// An `ask` that is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// A medium cannot be used.
+    /// A medium cannot be decoded.
     #[error(transparent)]
     Media(#[from] outpost_runtime::Error),
     /// Something is missing.
     #[error(transparent)]
     Lacking(#[from] Lacking),
-    /// Text in a picture is data, and must not lead to a call.
+    /// Text in a picture is data and must not trigger a call.
     #[error("task call takes no pictures: what they show must not call tools")]
     PictureForCall,
-    /// The decoding was cut short.
+    /// Decoding was interrupted.
     #[error("the media could not be decoded: {0}")]
     Cut(#[from] tokio::task::JoinError),
 }
 
-/// What the model is asked.
+/// Builds the request.
 ///
 /// # Errors
-/// When a medium is missing, damaged or too large.
+/// If a medium is missing, damaged or too large.
 pub async fn request(
     ask: &Ask,
     tools: &[ToolSpec],
@@ -40,14 +40,14 @@ pub async fn request(
     let given = if ask.audio.is_none() && ask.images.is_empty() {
         given(ask)?
     } else {
-        // A large picture takes a while.
+        // Decoding a large picture takes a while.
         let ask = ask.clone();
         tokio::task::spawn_blocking(move || given(&ask)).await??
     };
     Ok(task.request(given, tools, max_new_tokens)?)
 }
 
-/// What to do where the asker does not say.
+/// Default task for an `ask` without one.
 fn suggested(ask: &Ask) -> Task {
     match (ask.images.is_empty(), ask.prompt.trim().is_empty()) {
         (true, _) => Task::Call,
@@ -68,7 +68,7 @@ fn given(ask: &Ask) -> Result<Given, outpost_runtime::Error> {
     })
 }
 
-/// Tells an answer piece by piece while it is written.
+/// Streams the answer while it is generated.
 pub async fn tell(sink: &dyn Sink, event: EventId, ask: &Ask, mut said: mpsc::Receiver<String>) {
     let mut index = 0;
     while let Some(text) = said.recv().await {

@@ -21,47 +21,47 @@ pub trait Camera: fmt::Debug + Send + Sync {
     fn switch(&self, on: bool);
 }
 
-/// A number that only grows.
+/// A monotonic counter.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Counts `more`.
+    /// Adds `more`.
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// The number so far.
+    /// The current value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// The camera's counters, shared by its thread and those who read what it saw.
+/// Camera counters, shared by its thread and the agent.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Pictures taken.
     pub frames: Counter,
-    /// Pictures of a device let pass unseen: to warm up, or since they came faster than `camera.fps`.
+    /// Device pictures skipped: warm-up, or faster than `camera.fps`.
     pub skipped: Counter,
-    /// Pictures of a device that were damaged.
+    /// Damaged device pictures.
     pub damaged: Counter,
-    /// Pictures taken that the gate held back, since the scene was as before.
+    /// Pictures without motion.
     pub still: Counter,
-    /// Pictures that the gate held back for another reason: blank, a change of light, in motion, too soon.
+    /// Pictures held back for another reason: blank, change of light, still moving, too soon.
     pub held: Counter,
-    /// Pictures that the gate let through to be looked at.
+    /// Pictures that the model looks at.
     pub looks: Counter,
-    /// Times that the device was lost.
+    /// Times the device was lost.
     pub lost: Counter,
     /// Pictures read by the model.
     pub readings: Counter,
-    /// Readings that were thrown away, since others of the same scene did not agree.
+    /// Readings rejected because others of the same scene did not agree.
     pub rejected: Counter,
 }
 
 impl Counters {
-    /// The numbers now.
+    /// A snapshot.
     pub fn snapshot(&self) -> CameraMetrics {
         CameraMetrics {
             frames: self.frames.get(),

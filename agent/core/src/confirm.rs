@@ -1,4 +1,4 @@
-//! Calls that wait for a person's yes. One at a time, so that nobody agrees to something else than what was asked.
+//! Calls awaiting confirmation. One at a time, so that a "yes" is never applied to the wrong call.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,10 +10,11 @@ use tokio::time::Instant;
 use crate::event::{Consent, Origin};
 use crate::report::{Body, ConfirmReport, Report, ReportId, Sink};
 
-/// A yes that names no call counts only for one that waited so long: a button may be pressed twice for the one before.
+/// A yes without a call id counts only after this long: a button may be pressed twice for the
+/// previous call.
 const SETTLE: Duration = Duration::from_millis(700);
 
-/// A call to be agreed to.
+/// A call to confirm.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
     /// Names the call.
@@ -26,7 +27,7 @@ pub struct Question {
     pub arguments: Map<String, Value>,
 }
 
-/// What came of it.
+/// Result of a confirmation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// A person agreed.
@@ -48,15 +49,15 @@ impl Decision {
     }
 }
 
-/// The questions. Clones are the same.
+/// Confirmations. Clones share state.
 #[derive(Debug, Clone)]
 pub struct Confirmations(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     sink: Arc<dyn Sink>,
-    patience: Duration,
-    /// Held by the call that is asked about.
+    timeout: Duration,
+    /// Held by the call being confirmed.
     floor: tokio::sync::Mutex<()>,
     waiting: Mutex<Option<Waiting>>,
 }
@@ -68,7 +69,7 @@ struct Waiting {
     answer: oneshot::Sender<bool>,
 }
 
-/// Takes the question back, also where the turn is dropped.
+/// Withdraws the question, also when the turn is dropped.
 struct Asked<'a>(&'a Confirmations);
 
 impl Drop for Asked<'_> {
@@ -79,44 +80,45 @@ impl Drop for Asked<'_> {
 }
 
 impl Confirmations {
-    /// Questions that wait for an answer as long as `patience`.
-    pub fn new(sink: Arc<dyn Sink>, patience: Duration) -> Self {
+    /// Creates confirmations that time out after `timeout`.
+    pub fn new(sink: Arc<dyn Sink>, timeout: Duration) -> Self {
         let (floor, waiting) = <_>::default();
-        Self(Arc::new(Inner { sink, patience, floor, waiting }))
+        Self(Arc::new(Inner { sink, timeout, floor, waiting }))
     }
 
     fn waiting(&self) -> MutexGuard<'_, Option<Waiting>> {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells what waits now.
+    /// Reports which call is waiting.
     pub fn say(&self, waits: Option<ConfirmReport>) {
         self.0.sink.send(Report::now(Body::Confirm(waits)));
     }
 
-    /// Asks, once the calls before it were answered.
+    /// Asks, after the calls before it.
     pub async fn ask(&self, question: Question) -> Decision {
         let _floor = self.0.floor.lock().await;
         let (answer, answered) = oneshot::channel();
         let Question { call, origin, name, arguments } = question;
         *self.waiting() = Some(Waiting { call, since: Instant::now(), answer });
         let _asked = Asked(self);
-        let patience = self.0.patience;
-        self.say(Some(ConfirmReport { call, origin, name, arguments, patience }));
-        match tokio::time::timeout(patience, answered).await {
+        let timeout = self.0.timeout;
+        self.say(Some(ConfirmReport { call, origin, name, arguments, timeout }));
+        match tokio::time::timeout(timeout, answered).await {
             Ok(Ok(true)) => Decision::Yes,
             Ok(_) => Decision::No,
             Err(_) => Decision::Silence,
         }
     }
 
-    /// The call that waits for an answer to something that was said for `length` until now, if it was asked before.
+    /// The call that an utterance of this `length`, ending now, may answer: one asked before it
+    /// began.
     pub fn asked_before(&self, length: Duration) -> Option<ReportId> {
         let waiting = self.waiting();
         waiting.as_ref().filter(|asked| asked.since.elapsed() >= length).map(|asked| asked.call)
     }
 
-    /// Takes an answer. False where it is to nothing that waits.
+    /// Takes an answer. Returns false if it matches no waiting call.
     pub fn answer(&self, consent: &Consent) -> bool {
         let mut waiting = self.waiting();
         let fits = waiting.as_ref().is_some_and(|asked| match &consent.call {
@@ -124,7 +126,7 @@ impl Confirmations {
             None => !consent.yes || asked.since.elapsed() >= SETTLE,
         });
         match waiting.take_if(|_| fits) {
-            // Where nobody waits for it any more, the time was up.
+            // Fails if the call has timed out.
             Some(asked) => asked.answer.send(consent.yes).is_ok(),
             None => false,
         }

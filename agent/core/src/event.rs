@@ -1,4 +1,4 @@
-//! What comes in: the closed list of things that the agent loop reacts to.
+//! Events: everything the agent loop reacts to. Plain data.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use serde::Deserialize;
 
 pub use crate::id::EventId;
 
-/// Something that happened, with its id and time.
+/// An event with id and time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Names it in every report that it causes.
+    /// Appears in every report that it causes.
     pub id: EventId,
-    /// When it was noticed.
+    /// When it was detected.
     pub at: Timestamp,
     /// What it is.
     pub payload: Payload,
 }
 
 impl Event {
-    /// An event of this moment.
+    /// Creates an event now.
     pub fn now(payload: Payload) -> Self {
         Self { id: EventId::new(), at: Timestamp::now(), payload }
     }
 
-    /// Time since it was noticed.
+    /// Time since then.
     pub fn age(at: Timestamp) -> Duration {
         Timestamp::now().duration_since(at).try_into().unwrap_or_default()
     }
@@ -39,18 +39,18 @@ pub enum Payload {
     Utterance(Utterance),
     /// The camera gave a picture.
     Frame(Frame),
-    /// A question or command in writing, from MQTT.
+    /// An `ask` from MQTT.
     Ask(Ask),
 }
 
-/// One spoken utterance, cut out of the microphone's stream.
+/// An utterance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Utterance {
-    /// The sound, with a little silence before and after.
+    /// The sound, with some silence before and after.
     pub audio: Audio,
-    /// The sound in which the wake word was heard, where one was needed.
+    /// Recording of the wake word, if one is required.
     pub word: Option<Audio>,
-    /// Where it begins in the stream of its source.
+    /// Start in the stream of its source.
     pub start: Duration,
     /// Where it came from: a device or file name.
     pub source: String,
@@ -70,27 +70,27 @@ pub struct Frame {
     pub image: Image,
     /// Where it came from: a device or file name.
     pub source: String,
-    /// Which of the camera's pictures it is; 0 before the eye has seen it.
+    /// Sequence number; 0 before it is published as the latest picture.
     pub number: u64,
-    /// A few pictures from before it, the oldest first.
+    /// The look-back, oldest first.
     pub before: Vec<Image>,
 }
 
 impl Frame {
-    /// A picture that nobody has seen yet.
+    /// A picture without a number.
     pub fn new(image: Image, source: String) -> Self {
         Self { image, source, number: 0, before: Vec::new() }
     }
 }
 
-/// A question or command in writing, or in media that came with a message.
+/// An `ask`: a question or command, or media.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ask {
-    /// Goes back with the answer, so that the asker knows it.
+    /// Returned with the answer.
     pub transaction: Option<String>,
-    /// What is asked; may be empty where media ask.
+    /// The prompt; may be empty with media.
     pub prompt: String,
-    /// What to do with the media; none: what they suggest.
+    /// The task. Default: depends on the media.
     pub task: Option<Task>,
     /// The language to translate into.
     pub language: Option<String>,
@@ -98,13 +98,13 @@ pub struct Ask {
     pub audio: Option<Vec<u8>>,
     /// Picture files.
     pub images: Vec<Vec<u8>>,
-    /// Whether the text is wanted as it is written.
+    /// Whether to stream the answer.
     pub stream: bool,
-    /// Where the answer goes besides the `answer` topic, if the asker wants it elsewhere.
+    /// Where else to send the answer.
     pub respond_to: Option<RespondTo>,
     /// Who asks.
     pub origin: Origin,
-    /// A call to carry out in place of a question, without the model.
+    /// A call to make without the model.
     pub call: Option<Box<ToolCall>>,
 }
 
@@ -138,38 +138,38 @@ pub enum Task {
     Audio,
 }
 
-/// Where an asker wants the answer, as MQTT 5 has it.
+/// Response topic of MQTT 5.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RespondTo {
     /// The response topic.
     pub topic: String,
-    /// The correlation data, which go back as they came.
+    /// Correlation data, returned unchanged.
     pub correlation: Option<Vec<u8>>,
 }
 
-/// A setting that can be changed from outside.
+/// A setting changed at runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
-    /// Whether utterances are ignored.
+    /// Mute.
     Mute(bool),
-    /// Whether the camera is looked at.
+    /// Camera on or off.
     Camera(bool),
-    /// Whether the microphone is held open, as by a button.
+    /// Push-to-talk over MQTT.
     Listen(bool),
 }
 
-/// What arrives from MQTT and from the board for the agent.
+/// Messages for the agent from MQTT and from the board.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Inbound {
-    /// The pictures of an alert are wanted, by its id.
+    /// A request for evidence, by name.
     Evidence(String),
     /// A question or command.
     Ask(Ask),
     /// A setting was changed.
     Set(Setting),
-    /// Somebody agrees to a call that waits for it, or declines.
+    /// A confirmation or refusal.
     Confirm(Consent),
-    /// The push-to-talk button went down (true) or came up.
+    /// The push-to-talk button was pressed (true) or released.
     Talk(bool),
 }
 
@@ -183,7 +183,7 @@ pub enum Origin {
     Ask,
     /// The board behind the firmware link.
     Firmware,
-    /// Something that was planned earlier is due.
+    /// A scheduled prompt.
     Schedule,
     /// Text that the camera read: data, never an instruction.
     Camera,
@@ -208,7 +208,7 @@ impl Origin {
         }
     }
 
-    /// As the rules of tools know it.
+    /// The origin as the tool policy knows it.
     pub fn of_policy(self) -> outpost_tools::Origin {
         match self {
             Self::Voice => outpost_tools::Origin::Voice,
@@ -220,11 +220,11 @@ impl Origin {
     }
 }
 
-/// An answer to a question.
+/// A person's answer to a confirmation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consent {
-    /// The call that is agreed to; none: the one that waits.
+    /// The call; `None` for the one that is waiting.
     pub call: Option<String>,
-    /// Whether it may be carried out.
+    /// Whether it may be made.
     pub yes: bool,
 }

@@ -1,4 +1,4 @@
-//! Pictures kept of alerts: JPEG files under the alert's id, in a folder that never grows beyond its bound.
+//! Evidence: pictures of alerts, as JPEG files named after the alert, in a folder of bounded size.
 
 use std::fs;
 use std::io;
@@ -11,15 +11,15 @@ use outpost_runtime::Image;
 use crate::config::EvidenceConfig;
 use crate::report::ReportId;
 
-/// A longer picture fits no MQTT packet of ours, bytes.
+/// Largest picture in bytes that fits into one MQTT packet.
 const MAX_JPEG: usize = 1_000_000;
-/// JPEG qualities, best first; the first that keeps a picture below [`MAX_JPEG`] is taken.
+/// JPEG qualities to try, best first, until the picture fits.
 const QUALITIES: [u8; 4] = [85, 70, 50, 25];
 
-/// A picture that cannot be kept or shown.
+/// Evidence cannot be stored or loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
-    /// The file system says no.
+    /// A file system error.
     #[error("evidence {}: {source}: see that the folder can be written and has room", path.display())]
     Io {
         /// The file or folder.
@@ -27,18 +27,19 @@ pub enum EvidenceError {
         /// What the system said.
         source: io::Error,
     },
-    /// The picture cannot be compressed.
+    /// JPEG encoding failed.
     #[error("evidence: {0}")]
     Encode(#[from] ImageError),
-    /// There is none of that name.
+    /// Unknown name.
     #[error("no evidence {0:?}: it was never there, or was deleted to make room")]
     Unknown(String),
-    /// None is kept.
+    /// Evidence is not configured.
     #[error("no evidence is kept: set evidence.folder")]
     Off,
 }
 
-/// Whether a text can name a picture: the id of an alert, or that with a suffix. Nothing else reaches the file system.
+/// Whether a text is a valid name: an alert id, perhaps with a suffix. Nothing else reaches the
+/// file system.
 pub fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -52,10 +53,10 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// The folder of a configuration, made where it is not there yet; none where no evidence is to be kept.
+    /// Opens the configured folder, creating it if necessary. `None` if no evidence is kept.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// If it cannot be created.
     pub fn open(config: &EvidenceConfig) -> Result<Option<Self>, EvidenceError> {
         let state =
             || std::env::var_os("STATE_DIRECTORY").map(|state| Path::new(&state).join("evidence"));
@@ -65,11 +66,11 @@ impl Evidence {
         Ok(Some(Self { folder, limit: config.limit_mb * 1_000_000 }))
     }
 
-    /// Keeps the picture of an alert and those from before it, the oldest first, and deletes the oldest of all until they are
-    /// within the bound. Gives their names.
+    /// Stores the picture of an alert and the look-back, oldest first, then deletes the oldest
+    /// files beyond the limit. Returns the names.
     ///
     /// # Errors
-    /// When a picture cannot be compressed or written.
+    /// If a picture cannot be encoded or written.
     pub fn save(
         &self,
         alert: ReportId,
@@ -85,10 +86,10 @@ impl Evidence {
         Ok(names)
     }
 
-    /// A picture by its name.
+    /// Loads a picture.
     ///
     /// # Errors
-    /// When there is none, or it cannot be read.
+    /// If it does not exist or cannot be read.
     pub fn load(&self, name: &str) -> Result<Vec<u8>, EvidenceError> {
         if !is_name(name) {
             return Err(EvidenceError::Unknown(name.to_owned()));
@@ -104,7 +105,7 @@ impl Evidence {
         self.folder.join(name).with_extension("jpg")
     }
 
-    /// Whole or not at all, also when the power goes.
+    /// Atomic and durable.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), EvidenceError> {
         let (path, part) = (self.path(name), self.path(name).with_extension("part"));
         let written = fs::write(&part, bytes).and_then(|()| fs::rename(&part, &path));
@@ -114,7 +115,7 @@ impl Evidence {
         })
     }
 
-    /// Names begin with an id that sorts by time, so the first are the oldest.
+    /// Names start with a time-ordered id, so the first are the oldest.
     fn make_room(&self) -> Result<(), EvidenceError> {
         let fault = |source| EvidenceError::Io { path: self.folder.clone(), source };
         let mut files = Vec::new();

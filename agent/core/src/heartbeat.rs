@@ -1,6 +1,7 @@
-//! Who makes progress: each part of the daemon promises by when it will be heard of again. Pure: time is an argument.
+//! Heartbeats: each part of the daemon promises when it will report next. Pure: time is an
+//! argument.
 //!
-//! A part that waits for work promises nothing. One that lets its time pass is late, and the watchdog is then not fed.
+//! An idle part promises nothing. While a part is overdue, the watchdog is not fed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,29 +10,29 @@ use tokio::time::Instant;
 
 use crate::report::Health;
 
-/// What a part promised last.
+/// Last promise of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Promise {
-    /// Nothing: it waits for work.
+    /// None: it is idle.
     Nothing,
-    /// To be heard of again by then.
+    /// To report by then.
     Word(Instant),
-    /// It panicked, and can keep no promise.
+    /// It panicked.
     Broken,
 }
 
-/// All parts of a daemon; clones are the same list.
+/// All parts of the daemon. Clones share the list.
 #[derive(Debug, Clone, Default)]
 pub struct Heartbeats(Arc<Mutex<BTreeMap<&'static str, Promise>>>);
 
 impl Heartbeats {
-    /// Adds a part, which promises nothing yet. It is listed until its pulse is dropped.
+    /// Adds an idle part. It is listed until its pulse is dropped.
     pub fn part(&self, name: &'static str) -> Pulse {
         self.lock().insert(name, Promise::Nothing);
         Pulse { name, parts: self.clone() }
     }
 
-    /// How each part is, by name.
+    /// Health of each part, by name.
     pub fn health(&self, now: Instant) -> Vec<(&'static str, Health)> {
         let health = |promise: &Promise| match promise {
             Promise::Nothing => Health::Waiting,
@@ -42,7 +43,7 @@ impl Heartbeats {
         self.lock().iter().map(|(name, promise)| (*name, health(promise))).collect()
     }
 
-    /// The names of the parts that are late or dead.
+    /// Names of late and dead parts.
     pub fn stuck(&self, now: Instant) -> Vec<&'static str> {
         let health = self.health(now);
         health.into_iter().filter(|(_, health)| !health.is_well()).map(|(name, _)| name).collect()
@@ -53,7 +54,7 @@ impl Heartbeats {
     }
 }
 
-/// The promises of one part.
+/// Heartbeat of one part.
 #[derive(Debug)]
 pub struct Pulse {
     name: &'static str,
@@ -61,12 +62,12 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// The part is at work, and will be heard of again by then.
+    /// The part is busy and will report by then.
     pub fn promise(&self, by: Instant) {
         self.parts.lock().insert(self.name, Promise::Word(by));
     }
 
-    /// The part waits for work.
+    /// The part is idle.
     pub fn rest(&self) {
         self.parts.lock().insert(self.name, Promise::Nothing);
     }

@@ -1,10 +1,10 @@
-//! Names of what happened and of what was said of it.
+//! Ids of events and reports.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// A type of UUIDs of version 7, which sort by time.
+/// A UUIDv7 type, which sorts by time.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -12,12 +12,12 @@ macro_rules! id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// The id that a text names.
+            /// Parses an id.
             pub fn read(text: &str) -> Option<Self> {
                 Uuid::parse_str(text).ok().map(Self)
             }
 
-            /// A fresh id.
+            /// Creates a new id.
             #[expect(
                 clippy::new_without_default,
                 reason = "each id is different, which `default` would hide"
@@ -36,11 +36,11 @@ macro_rules! id {
 }
 
 id! {
-    /// Names an event; sorts by time.
+    /// Id of an event; sorts by time.
     EventId
 }
 
 id! {
-    /// Names a tool invocation or an alert; sorts by time.
+    /// Id of a tool call or an alert; sorts by time.
     ReportId
 }

@@ -1,12 +1,12 @@
-//! A bounded queue from a device thread to a task. When it is full, a live source drops the oldest item and counts it; a
-//! source that can wait, such as a file, waits.
+//! A bounded queue from a device thread to a task. When full, a live source drops the oldest item
+//! and counts it; a source that can wait, such as a file, blocks.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// The sending half and the receiving half of a queue for `capacity` items.
+/// Creates a queue of `capacity` items.
 pub fn mailbox<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let shared = Arc::new(Shared {
         inner: Mutex::new(Inner { items: VecDeque::new(), dropped: 0, closed: false }),
@@ -44,12 +44,12 @@ impl<T> Shared<T> {
     }
 }
 
-/// The half that a device thread holds; dropping it ends the queue.
+/// Sender; dropping it ends the queue.
 #[derive(Debug)]
 pub struct Sender<T>(Arc<Shared<T>>);
 
 impl<T> Sender<T> {
-    /// Adds an item at once, dropping the oldest if there is no room. False once nobody receives.
+    /// Sends an item, dropping the oldest if full. Returns false once the receiver is gone.
     pub fn push(&self, item: T) -> bool {
         let mut inner = self.0.lock();
         if inner.closed {
@@ -65,7 +65,7 @@ impl<T> Sender<T> {
         true
     }
 
-    /// Adds an item as soon as there is room. False once nobody receives.
+    /// Sends an item, blocking while full. Returns false once the receiver is gone.
     pub fn push_waiting(&self, item: T) -> bool {
         let full = |inner: &mut Inner<T>| !inner.closed && inner.items.len() == self.0.capacity;
         let inner =
@@ -74,7 +74,7 @@ impl<T> Sender<T> {
         self.push(item)
     }
 
-    /// Whether nobody receives any more.
+    /// Whether the receiver is gone.
     pub fn is_closed(&self) -> bool {
         self.0.lock().closed
     }
@@ -86,12 +86,12 @@ impl<T> Drop for Sender<T> {
     }
 }
 
-/// The half that a task holds; dropping it tells the sender to end.
+/// Receiver; dropping it tells the sender to end.
 #[derive(Debug)]
 pub struct Receiver<T>(Arc<Shared<T>>);
 
 impl<T> Receiver<T> {
-    /// The next item; none once the sender is gone and the queue is empty. Cancel-safe.
+    /// Next item. `None` once the sender is gone and the queue is empty. Cancel-safe.
     pub async fn recv(&mut self) -> Option<T> {
         loop {
             {
@@ -108,7 +108,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// How many items were dropped so far.
+    /// Number of items dropped.
     pub fn dropped(&self) -> u64 {
         self.0.lock().dropped
     }

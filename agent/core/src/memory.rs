@@ -1,4 +1,4 @@
-//! What this machine has left of memory, and whether a model fits into it.
+//! Free memory, and whether a model fits into it.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use crate::config::{Encoders, ModelConfig};
 /// A model cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// Its description cannot be read.
+    /// Its manifest or config cannot be read.
     #[error(transparent)]
     Model(#[from] outpost_runtime::Error),
-    /// It needs more than there is: being killed later says less.
+    /// Not enough memory: better to say so than to be killed later.
     #[error(
         "the model needs {:.2} GiB at a context of {context}, and {:.2} are free:{table}\nSet a shorter `model.context` or `model.kv` \
          to int8, or import it with a smaller --quant",
@@ -24,21 +24,21 @@ pub enum MemoryError {
         gib(*free)
     )]
     Full {
-        /// Bytes that the model needs.
+        /// Required bytes.
         needed: u64,
-        /// Bytes that are free.
+        /// Free bytes.
         free: u64,
-        /// Positions of the context.
+        /// Context length.
         context: usize,
-        /// The parts, a line each.
+        /// Breakdown, one line per part.
         table: String,
     },
 }
 
-/// How to load the packed model in `dir`, so that it fits into the free memory.
+/// Engine options with which the packed model in `dir` fits into free memory.
 ///
 /// # Errors
-/// When it does not fit in any way, or is no packed model.
+/// If it does not fit, or `dir` is not a packed model.
 pub fn engine_options(dir: &Path, model: &ModelConfig) -> Result<EngineOptions, MemoryError> {
     let mut options = model.engine_options();
     let Some(free) = available() else { return Ok(options) };
@@ -69,17 +69,18 @@ pub fn gib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 30)
 }
 
-/// Free memory in bytes, with what the kernel would give up for it; none where `/proc/meminfo` does not say.
+/// Available memory in bytes, including reclaimable caches. `None` if `/proc/meminfo` is
+/// unavailable.
 pub fn available() -> Option<u64> {
     kib(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
 }
 
-/// Memory of this process in bytes; none where `/proc/self/status` does not say.
+/// Resident memory of this process in bytes. `None` if `/proc/self/status` is unavailable.
 pub fn resident() -> Option<u64> {
     kib(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// The bytes of a line of `/proc` that gives them in kB.
+/// Parses a `kB` line of `/proc`.
 fn kib(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -1,4 +1,4 @@
-//! What the agent counts, and the report of it that is published from time to time.
+//! Metrics, published periodically.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,22 +10,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::camera::Counters;
-use crate::config::Live;
+use crate::config::LiveSettings;
 use crate::heartbeat::Heartbeats;
 use crate::memory;
 use crate::model_thread::ModelHandle;
 use crate::report::{Body, Counts, MetricsReport, Report, Sink};
 
-/// With more reports than these waiting for the broker, metrics are left out: they would only drive out what matters.
+/// Skip metrics while more reports than this wait for the broker: they would only displace
+/// important ones.
 const OUTBOX_BUSY: u64 = 100;
 
-/// What waits for the broker.
+/// The queue to the broker.
 pub trait Backlog: fmt::Debug + Send + Sync {
-    /// Reports that the broker does not have yet.
+    /// Number of undelivered reports.
     fn waiting(&self) -> u64;
 }
 
-/// Where the numbers of a report come from.
+/// Sources of the numbers.
 #[derive(Debug)]
 pub struct Gauges {
     /// The agent loop.
@@ -43,7 +44,7 @@ pub struct Gauges {
 }
 
 impl Gauges {
-    /// The numbers of this moment.
+    /// Reads them.
     pub fn read(&self, now: Instant) -> MetricsReport {
         MetricsReport {
             uptime: now.saturating_duration_since(self.started),
@@ -57,10 +58,10 @@ impl Gauges {
     }
 }
 
-/// When a report is due.
+/// Timer of the report.
 struct Due {
     every: Duration,
-    /// None where it never is.
+    /// `None` if disabled.
     ticks: Option<Interval>,
 }
 
@@ -82,14 +83,14 @@ impl Due {
     }
 }
 
-/// Publishes the numbers as often as the settings want it, until `stop`.
+/// Publishes metrics at the configured interval until `stop`.
 pub async fn publish(
     gauges: Gauges,
     sink: Arc<dyn Sink>,
-    mut live: watch::Receiver<Live>,
+    mut live: watch::Receiver<LiveSettings>,
     stop: CancellationToken,
 ) {
-    let every = |live: &mut watch::Receiver<Live>| live.borrow_and_update().metrics;
+    let every = |live: &mut watch::Receiver<LiveSettings>| live.borrow_and_update().metrics;
     let mut due = Due::new(every(&mut live));
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! The microphone as the agent sees it: what it hears, and the switch that opens and closes it.
+//! The microphone as seen by the agent: its events and its switch.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use crate::event::Utterance;
 use crate::report::{MicrophoneState, Unheard};
 
-/// What the microphone's thread tells the agent.
+/// Events from the microphone.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Heard {
     /// Speech began.
     Started,
-    /// The speaker paused: if nothing more is said, this is the utterance.
+    /// The speaker paused. Holds the utterance so far.
     Paused(Utterance),
-    /// The speaker went on.
+    /// The speaker continued.
     Resumed,
-    /// Nothing is made of it.
+    /// Nothing usable was heard.
     Nothing {
         /// Why.
         why: Unheard,
@@ -28,21 +28,21 @@ pub enum Heard {
     },
     /// An utterance ended.
     Utterance(Utterance),
-    /// The microphone came, went, is clipping or is dead: see its status.
+    /// The state changed: connected, lost, clipping or dead.
     Changed,
 }
 
-/// Opens and closes the microphone, and tells how it is.
+/// The microphone's switch and state.
 pub trait Microphone: fmt::Debug + Send + Sync {
-    /// Sets or lifts mute. When this returns, no sound gets through any more, whoever holds the microphone open.
+    /// Sets or lifts mute. Once it returns, no sound passes, whoever holds the microphone open.
     fn mute(&self, muted: bool);
 
     /// Whether mute is set.
     fn is_muted(&self) -> bool;
 
-    /// Push-to-talk: somebody begins to hold the microphone open, or lets go.
+    /// Push-to-talk pressed or released.
     fn hold(&self, held: bool);
 
-    /// How it is now.
+    /// Current state.
     fn state(&self) -> MicrophoneState;
 }

@@ -1,7 +1,7 @@
-//! One OS thread owns the model and answers requests one at a time: voice before ask before camera.
+//! One OS thread owns the model and serves requests one at a time: voice before ask before camera.
 //!
-//! This is the one panic boundary of the program: a forward pass that panics becomes [`ModelError::Internal`], the kept
-//! sessions are thrown away, and the thread goes on.
+//! The only panic boundary: a panic in a forward pass becomes [`ModelError::Internal`], cached
+//! sessions are dropped, and the thread continues.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -20,12 +20,12 @@ use crate::event::Origin;
 use crate::heartbeat::Pulse;
 use crate::report::ModelStats;
 
-/// A request that is still at work so long after its deadline is stuck.
+/// A request still running this long after its deadline is stuck.
 const STUCK: Duration = Duration::from_secs(30);
 
-/// What answers requests: the engine, or a script in tests.
+/// The engine, or a script in tests.
 pub trait Model {
-    /// Answers a request, and passes on the text as it is written.
+    /// Answers a request, streaming the text to `say`.
     ///
     /// # Errors
     /// As [`Engine::generate`].
@@ -36,13 +36,14 @@ pub trait Model {
         say: &mut dyn FnMut(&str),
     ) -> outpost_runtime::Result<Generation>;
 
-    /// Computes what the coming requests have in common with this one.
+    /// Prefills the prefix that later requests share.
     ///
     /// # Errors
     /// As [`Engine::warm_up`].
     fn warm_up(&mut self, request: &Request) -> outpost_runtime::Result<()>;
 
-    /// Begins with a request that may come next; where it does, its answer is the same as without. Does nothing where that is no use.
+    /// Speculative prefill for a request that may come next. Does not change its answer. May do
+    /// nothing.
     ///
     /// # Errors
     /// As [`Engine::prepare`].
@@ -50,11 +51,11 @@ pub trait Model {
         Ok(())
     }
 
-    /// Drops everything kept between requests, as after a panic.
+    /// Drops all cached state, as after a panic.
     fn forget(&mut self);
 }
 
-/// The engine and the sessions it keeps.
+/// The engine and its prefix cache.
 #[derive(Debug)]
 pub struct EngineModel {
     engine: Engine,
@@ -96,28 +97,28 @@ impl Model for EngineModel {
     }
 }
 
-/// Why a request has no answer.
+/// A failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The runtime refused it or was stopped.
+    /// The runtime rejected or stopped it.
     #[error(transparent)]
     Runtime(#[from] outpost_runtime::Error),
-    /// Too many requests of the same or a higher priority wait.
+    /// The queue is full of requests of the same or a higher priority.
     #[error("the model is busy: {0} requests wait already")]
     Busy(usize),
-    /// A defect: the forward pass panicked.
+    /// Internal error: the forward pass panicked.
     #[error("internal error in the model: {0}")]
     Internal(String),
-    /// The model thread has ended.
+    /// The thread has ended.
     #[error("the model is no longer running")]
     Gone,
-    /// The model thread could not be started.
+    /// The thread could not be started.
     #[error("starting the model thread: {0}")]
     Thread(#[source] std::io::Error),
 }
 
 impl ModelError {
-    /// Whether the request ran out of time.
+    /// Whether the deadline was exceeded.
     pub fn is_deadline(&self) -> bool {
         matches!(self, Self::Runtime(outpost_runtime::Error::Stopped(StopReason::Deadline)))
     }
@@ -126,12 +127,12 @@ impl ModelError {
 /// A started model thread.
 #[derive(Debug)]
 pub struct ModelThread {
-    /// To ask it.
+    /// Handle for requests.
     pub handle: ModelHandle,
     thread: JoinHandle<()>,
 }
 
-/// Asks the model; clones ask the same one.
+/// Handle for requests. Clones share the thread.
 #[derive(Debug, Clone)]
 pub struct ModelHandle(Arc<Shared>);
 
@@ -140,21 +141,21 @@ struct Shared {
     queue: Mutex<Queue>,
     arrived: Condvar,
     capacity: usize,
-    /// A request promises by when it will have come to its end, from the moment it waits: a thread that hangs before it takes
-    /// the request is late as well.
+    /// Promises an end from the moment a request is queued, so that a thread that hangs before
+    /// taking it is late as well.
     pulse: Pulse,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// By [`rank`]: the first is served first.
+    /// By [`rank`], highest priority first.
     jobs: [VecDeque<Job>; 3],
-    /// Of the job at work.
+    /// Stop handle of the job in progress.
     current: Option<Stop>,
-    /// What may come next, for when there is nothing else to do.
-    expected: Option<(Request, Stop)>,
-    /// Of what was expected last, which may be at work.
-    ahead: Stop,
+    /// Speculative prefill, done when idle.
+    prefill: Option<(Request, Stop)>,
+    /// Stop handle of the latest prefill.
+    prefill_stop: Stop,
     closed: bool,
     stats: ModelStats,
 }
@@ -164,15 +165,15 @@ struct Job {
     request: Request,
     stop: Stop,
     due: Instant,
-    /// Where the text goes as it is written.
+    /// Receives the text while it is generated.
     words: Option<mpsc::Sender<String>>,
     reply: oneshot::Sender<Result<Generation, ModelError>>,
 }
 
-/// What the thread does next.
+/// Next piece of work.
 enum Work {
     Job(Job),
-    Ahead(Request, Stop),
+    Prefill(Request, Stop),
 }
 
 fn rank(origin: Origin) -> usize {
@@ -188,7 +189,8 @@ impl Queue {
         self.jobs.iter().map(VecDeque::len).sum()
     }
 
-    /// Adds a job. When the queue is full, the latest job of a lower priority makes room; without one, the new job is refused.
+    /// Adds a job. When full, the newest job of a lower priority is dropped; if there is none, the
+    /// new job is rejected.
     fn push(&mut self, job: Job, rank: usize, capacity: usize) {
         let waiting = self.len();
         if self.closed {
@@ -208,29 +210,29 @@ impl Queue {
         self.jobs.iter_mut().find_map(VecDeque::pop_front)
     }
 
-    /// What comes next: a job, which leaves no time for what is only expected, or that.
+    /// Takes the next job; prefill only if there is none.
     fn take(&mut self) -> Option<Work> {
-        let expected = self.expected.take();
+        let prefill = self.prefill.take();
         let work = match self.pop() {
             Some(job) => Work::Job(job),
-            None => expected.map(|(request, stop)| Work::Ahead(request, stop))?,
+            None => prefill.map(|(request, stop)| Work::Prefill(request, stop))?,
         };
         self.current = Some(match &work {
             Work::Job(job) => job.stop.clone(),
-            Work::Ahead(_, stop) => stop.clone(),
+            Work::Prefill(_, stop) => stop.clone(),
         });
         Some(work)
     }
 
-    fn expect_nothing(&mut self) {
-        self.expected = None;
-        self.ahead.cancel();
+    fn cancel_prefill(&mut self) {
+        self.prefill = None;
+        self.prefill_stop.cancel();
     }
 }
 
 impl Job {
     fn answer(self, answer: Result<Generation, ModelError>) {
-        // The asker may have gone; then nobody wants to know.
+        // The requester may be gone.
         drop(self.reply.send(answer));
     }
 }
@@ -247,9 +249,9 @@ impl Shared {
 
     fn add(&self, job: Job, origin: Origin) {
         let mut queue = self.lock();
-        // Who spoke asks for what was expected; anybody else need not wait for it.
+        // Voice requests use the prefill; others should not wait for it.
         if origin != Origin::Voice {
-            queue.expect_nothing();
+            queue.cancel_prefill();
         }
         if queue.current.is_none() && queue.len() == 0 {
             self.pulse.promise((job.due + STUCK).into());
@@ -259,15 +261,14 @@ impl Shared {
         self.arrived.notify_one();
     }
 
-    /// Waits for work; none once the queue is closed.
+    /// Waits for work. `None` once the queue is closed.
     fn next(&self) -> Option<Work> {
         let mut queue = self.lock();
         queue.current = None;
         if queue.len() == 0 {
             self.pulse.rest();
         }
-        let idle =
-            |queue: &mut Queue| !queue.closed && queue.len() == 0 && queue.expected.is_none();
+        let idle = |queue: &mut Queue| !queue.closed && queue.len() == 0 && queue.prefill.is_none();
         let mut queue =
             self.arrived.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
         if queue.closed {
@@ -276,7 +277,7 @@ impl Shared {
         let work = queue.take()?;
         let due = match &work {
             Work::Job(job) => job.due,
-            Work::Ahead(..) => Instant::now(),
+            Work::Prefill(..) => Instant::now(),
         };
         self.pulse.promise((due + STUCK).into());
         Some(work)
@@ -284,11 +285,11 @@ impl Shared {
 }
 
 impl ModelThread {
-    /// Starts the thread and loads the model on it; returns once it is loaded. At most `capacity` requests wait; `pulse` tells
-    /// that requests come to an end.
+    /// Starts the thread and loads the model on it; returns once it is loaded. At most `capacity`
+    /// requests are queued. `pulse` reports progress.
     ///
     /// # Errors
-    /// When the model cannot be loaded or the thread not be started.
+    /// If the model cannot be loaded or the thread cannot be started.
     pub async fn start<L>(load: L, capacity: usize, pulse: Pulse) -> Result<Self, ModelError>
     where
         L: FnOnce() -> outpost_runtime::Result<Box<dyn Model>> + Send + 'static,
@@ -311,7 +312,8 @@ impl ModelThread {
         Ok(Self { handle, thread })
     }
 
-    /// Ends the thread: what is at work is cancelled, what waits is answered [`ModelError::Gone`].
+    /// Ends the thread: cancels the current request and fails queued ones with
+    /// [`ModelError::Gone`].
     pub fn join(self) {
         self.handle.close();
         if self.thread.join().is_err() {
@@ -321,10 +323,12 @@ impl ModelThread {
 }
 
 impl ModelHandle {
-    /// Asks the model. The deadline counts from now, the time in the queue included. Dropping the future cancels the request.
+    /// Runs a request. The deadline includes time in the queue. Dropping the future cancels the
+    /// request.
     ///
     /// # Errors
-    /// When the runtime refuses the request, the deadline passes, the queue is full or the model has a defect.
+    /// If the runtime rejects the request, the deadline passes, the queue is full, or the model
+    /// panics.
     pub async fn generate(
         &self,
         origin: Origin,
@@ -334,7 +338,7 @@ impl ModelHandle {
         self.generate_aloud(origin, request, deadline, None).await
     }
 
-    /// As [`Self::generate`], and passes on the text as it is written. Where the receiver is slow, it gets longer pieces.
+    /// As [`Self::generate`], streaming the text to `words`. A slow receiver gets longer pieces.
     ///
     /// # Errors
     /// As [`Self::generate`].
@@ -353,31 +357,31 @@ impl ModelHandle {
         answer.await.unwrap_or(Err(ModelError::Gone))
     }
 
-    /// This request may come next: the model begins with it where it has nothing else to do.
-    pub fn expect(&self, request: Request) {
+    /// Prefills a request that may come next, when idle.
+    pub fn prefill(&self, request: Request) {
         let mut queue = self.0.lock();
-        queue.expect_nothing();
+        queue.cancel_prefill();
         if queue.closed {
             return;
         }
-        queue.ahead = Stop::never();
-        queue.expected = Some((request, queue.ahead.clone()));
+        queue.prefill_stop = Stop::never();
+        queue.prefill = Some((request, queue.prefill_stop.clone()));
         drop(queue);
         self.0.arrived.notify_one();
     }
 
-    /// What was expected does not come.
-    pub fn expect_nothing(&self) {
-        self.0.lock().expect_nothing();
+    /// Cancels the prefill.
+    pub fn cancel_prefill(&self) {
+        self.0.lock().cancel_prefill();
     }
 
-    /// What it was asked so far.
+    /// Statistics.
     pub fn stats(&self) -> ModelStats {
         let queue = self.0.lock();
         ModelStats { waiting: queue.len(), ..queue.stats.clone() }
     }
 
-    /// Ends the thread after the job at work, which is cancelled.
+    /// Closes the queue and cancels the current request.
     pub fn close(&self) {
         let mut queue = self.0.lock();
         queue.closed = true;
@@ -404,12 +408,12 @@ fn serve(shared: &Shared, mut model: Box<dyn Model>) {
     while let Some(work) = shared.next() {
         let job = match work {
             Work::Job(job) => job,
-            Work::Ahead(request, stop) => {
+            Work::Prefill(request, stop) => {
                 prepare(model.as_mut(), &request, &stop);
                 continue;
             }
         };
-        // A job whose deadline passed in the queue costs nothing.
+        // An expired job costs nothing.
         let answer = match job.stop.check() {
             Ok(()) => {
                 let mut say = aloud(job.words.clone());
@@ -437,7 +441,7 @@ fn count(stats: &mut ModelStats, answer: &Result<Generation, ModelError>) {
     }
 }
 
-/// Passes on text without waiting; what finds no room goes with the next piece.
+/// Streams without blocking; text that finds no room is sent with the next piece.
 fn aloud(words: Option<mpsc::Sender<String>>) -> impl FnMut(&str) {
     let mut unsaid = String::new();
     move |text| {
@@ -449,7 +453,7 @@ fn aloud(words: Option<mpsc::Sender<String>>) -> impl FnMut(&str) {
     }
 }
 
-/// Begins with what is expected. That it cannot be done is told when it is asked for, if it ever is.
+/// Prefills speculatively. Errors surface only when the result is requested.
 fn prepare(model: &mut dyn Model, request: &Request, stop: &Stop) {
     let prepared = guarded(|| {
         stop.check()?;
@@ -460,7 +464,7 @@ fn prepare(model: &mut dyn Model, request: &Request, stop: &Stop) {
     }
 }
 
-/// Runs a part of the runtime; a panic in it is an error like others.
+/// Runs a call into the runtime; turns a panic into an error.
 fn guarded<T>(run: impl FnOnce() -> outpost_runtime::Result<T>) -> Result<T, ModelError> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(result) => Ok(result?),

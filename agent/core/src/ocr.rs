@@ -1,4 +1,4 @@
-//! Reads the text in a picture.
+//! Reads text in pictures.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use crate::event::{Frame, Origin};
 use crate::model_thread::{ModelError, ModelHandle};
 use crate::prompting;
 
-/// The text in a picture; none where there is none.
+/// Reads the text in a picture; `None` if there is none.
 ///
 /// # Errors
-/// When the model does not answer.
+/// If the model fails.
 pub async fn read_text(
     model: &ModelHandle,
     origin: Origin,

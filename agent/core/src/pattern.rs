@@ -1,11 +1,11 @@
-//! How a text fits a rule. Pure.
+//! Text patterns of the watch list. Pure.
 
 use regex::{Regex, RegexBuilder};
 
-/// Most memory that a regular expression may take, bytes.
+/// Memory limit of a regular expression, bytes.
 const REGEX_SIZE: usize = 1 << 20;
 
-/// A text to look for.
+/// A pattern.
 #[derive(Debug, Clone)]
 pub(crate) enum Pattern {
     Exact(String),
@@ -38,7 +38,7 @@ impl Pattern {
         Self::Fuzzy { text: normal(text), distance }
     }
 
-    /// Whether a text that was read fits.
+    /// Whether a text matches.
     pub(crate) fn matches(&self, text: &str) -> bool {
         let text = normal(text);
         match self {
@@ -51,12 +51,13 @@ impl Pattern {
     }
 }
 
-/// Upper case, words separated by one space.
+/// Normalizes: upper case, single spaces.
 pub(crate) fn normal(text: &str) -> String {
     text.split_whitespace().map(str::to_uppercase).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether the text, or a run of as many of its words as the pattern has, is the pattern but for a few letters.
+/// Whether the text, or a run of as many words as the pattern has, is within `distance` edits of
+/// it.
 fn fuzzy(pattern: &str, distance: usize, text: &str) -> bool {
     let near = |text: &str| strsim::levenshtein(pattern, text) <= distance;
     let words: Vec<&str> = text.split(' ').collect();
@@ -64,7 +65,7 @@ fn fuzzy(pattern: &str, distance: usize, text: &str) -> bool {
     near(text) || words.windows(length).any(|run| near(&run.join(" ")))
 }
 
-/// Whether `text` fits `pattern`, with `*` for any characters and `?` for one. Linear memory, quadratic time at worst.
+/// Whether `text` matches a `*`/`?` pattern. Linear memory, quadratic time at worst.
 fn wildcard(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) =
         (pattern.chars().collect(), text.chars().collect());

@@ -1,26 +1,26 @@
-//! Events that wait for their turn: voice before ask before camera. Pure and bounded.
+//! Pending events: voice before ask before camera. Pure and bounded.
 
 use std::collections::VecDeque;
 
 use crate::event::{Event, Payload};
 
-/// Utterances that wait at most; then the oldest is dropped.
+/// Maximum pending utterances; then the oldest is dropped.
 const VOICE_CAPACITY: usize = 8;
-/// Questions that wait at most; then new ones are refused.
+/// Maximum pending asks; then new ones are rejected.
 const ASK_CAPACITY: usize = 16;
 
-/// The waiting events.
+/// The pending events.
 #[derive(Debug, Default)]
 pub struct Pending {
     voice: VecDeque<Event>,
     ask: VecDeque<Event>,
-    /// Only the latest picture is of interest.
+    /// Only the latest picture matters.
     frame: Option<Event>,
     dropped: u64,
 }
 
 impl Pending {
-    /// Adds an event. Gives back a question for which there is no room, so that its asker can be told.
+    /// Adds an event. Returns an ask if its queue is full, so that it can be rejected.
     pub fn push(&mut self, event: Event) -> Option<Event> {
         match event.payload {
             Payload::Utterance(_) => {
@@ -41,38 +41,38 @@ impl Pending {
         None
     }
 
-    /// The next event to deal with. While someone speaks, pictures wait.
+    /// Next event. Pictures wait while someone speaks.
     pub fn pop(&mut self, listening: bool) -> Option<Event> {
         let frame = if listening { &mut None } else { &mut self.frame };
         self.voice.pop_front().or_else(|| self.ask.pop_front()).or_else(|| frame.take())
     }
 
-    /// Gives back the picture of a turn that made way, unless a newer one waits.
+    /// Requeues the picture of an interrupted turn, unless a newer one waits.
     pub fn put_back(&mut self, event: Event) {
         self.frame.get_or_insert(event);
     }
 
-    /// Whether somebody who spoke waits.
+    /// Whether an utterance is pending.
     pub fn has_voice(&self) -> bool {
         !self.voice.is_empty()
     }
 
-    /// Whether another utterance can wait without one being dropped.
+    /// Whether there is room for an utterance.
     pub fn has_room_for_voice(&self) -> bool {
         self.voice.len() < VOICE_CAPACITY
     }
 
-    /// Whether no picture waits.
+    /// Whether there is room for a picture.
     pub fn has_room_for_frame(&self) -> bool {
         self.frame.is_none()
     }
 
-    /// Gives up the utterances, as when the agent is muted.
+    /// Drops pending utterances, as after mute.
     pub fn forget_voice(&mut self) -> Vec<Event> {
         self.voice.drain(..).collect()
     }
 
-    /// Utterances and pictures dropped since the start.
+    /// Number of dropped utterances and pictures.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }

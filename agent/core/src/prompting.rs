@@ -1,21 +1,22 @@
-//! From what happened to what the model is asked: the exact forms in which the bundled model was trained.
+//! Prompts, exactly as the bundled model was trained on them.
 //!
-//! Text that the camera read is data. It enters a prompt only inside the JSON of a tool's result, never as a turn of its own.
+//! Text that the camera read is data. It enters a prompt only inside the JSON of a tool result,
+//! never as a turn.
 
 use outpost_runtime::{Audio, Image, Part, Request, Role, ToolCall, ToolSpec, Turn};
 use serde_json::Value;
 
-/// Asks for the words of a sound.
+/// Transcription.
 pub const TRANSCRIBE: &str = "Transcribe the audio clip into text.";
-/// Asks for the text in a picture.
+/// Reading a picture.
 pub const READ_IMAGE: &str = "Read the text in the image.";
-/// What the bundled model answers to [`READ_IMAGE`] where there is no text.
+/// Answer of the bundled model to [`READ_IMAGE`] without text.
 pub const NO_TEXT: &str = "NO TEXT";
 
-/// What the bundled model answers to what is none of its commands.
+/// Answer of the bundled model to anything that is not a command.
 pub const REFUSAL: &str = "Sorry, I can't help with that.";
 
-/// A user's turn: pictures first, then sound, then text, as far as there are any.
+/// A user turn: pictures, sound, text, in this order.
 pub fn user(
     images: impl IntoIterator<Item = Image>,
     audio: Option<Audio>,
@@ -27,28 +28,28 @@ pub fn user(
     Turn { role: Role::User, parts: images.chain(audio).chain(text).collect() }
 }
 
-/// A command, spoken or written, with the tools that may be called. The runtime writes the system turn.
+/// A spoken or written command with tools. The runtime writes the system turn.
 pub fn command(turn: Turn, tools: &[ToolSpec], max_new_tokens: usize) -> Request {
     Request { tools: tools.to_vec(), max_new_tokens, ..Request::new(vec![turn]) }
 }
 
-/// Asks for the words of a sound.
+/// Transcription.
 pub fn transcribe(audio: Audio, max_new_tokens: usize) -> Request {
     Request { max_new_tokens, ..Request::new(vec![user(None, Some(audio), Some(TRANSCRIBE))]) }
 }
 
-/// Asks for the text in a picture.
+/// Reading a picture.
 pub fn read_image(image: Image, max_new_tokens: usize) -> Request {
     Request { max_new_tokens, ..Request::new(vec![user(Some(image), None, Some(READ_IMAGE))]) }
 }
 
-/// Asks a question about a picture that yes or no answers.
+/// A yes-or-no question about a picture.
 pub fn yes_or_no(image: Image, question: &str, max_new_tokens: usize) -> Request {
     let question = format!("{} Answer yes or no.", question.trim());
     Request { max_new_tokens, ..Request::new(vec![user(Some(image), None, Some(&question))]) }
 }
 
-/// Adds the calls that the model made and what came of them, one response for each.
+/// Appends the model's calls and their results.
 pub fn respond(
     request: &mut Request,
     calls: Vec<ToolCall>,
@@ -62,7 +63,7 @@ pub fn respond(
     }
 }
 
-/// The text of a picture, out of the answer to [`read_image`]; none where there is no text.
+/// Extracts the text from an answer to [`read_image`]; `None` if there is none.
 pub fn text_read(answer: &str) -> Option<&str> {
     let text = answer.trim();
     (!text.is_empty() && text != NO_TEXT).then_some(text)

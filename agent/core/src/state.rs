@@ -1,26 +1,26 @@
-//! The agent's state machine. Pure: time is an argument, and what is to be done comes back as [`Effects`].
+//! The agent's state machine. Pure: time is an argument, effects are returned.
 
 use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::report::State;
 
-/// What the state machine is told.
+/// An input of the state machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     /// Speech began.
     SpeechStarted,
-    /// What had begun was no speech, or too short to be any.
+    /// It was not speech, or too short.
     SpeechDropped,
-    /// An event was handed to the model.
+    /// The model started on an event.
     TurnStarted,
     /// The model called tools.
     CallsStarted,
     /// The tools' results were handed to the model.
     CallsEnded,
-    /// The event was dealt with.
+    /// The turn ended.
     TurnEnded,
-    /// The event could not be dealt with.
+    /// The turn failed.
     TurnFailed,
     /// Mute was set or lifted.
     Mute(bool),
@@ -28,16 +28,16 @@ pub enum Input {
     Tick,
 }
 
-/// What the caller has to do after a step.
+/// Effects for the caller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// The state or the mute changed: report it.
+    /// State or mute changed: report it.
     pub changed: bool,
-    /// The turn at work took too long: drop it.
+    /// The turn timed out: drop it.
     pub cancel_turn: bool,
 }
 
-/// The state, since when, and whether speech is ignored.
+/// The machine: state, since when, mute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Machine {
     state: State,
@@ -47,7 +47,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine at rest.
+    /// An idle machine.
     pub fn new(limits: Limits, now: Instant) -> Self {
         Self { state: State::Idle, muted: false, since: now, limits }
     }
@@ -62,12 +62,12 @@ impl Machine {
         self.muted
     }
 
-    /// Whether a new event may be handed to the model.
+    /// Whether a new turn may start.
     pub fn at_rest(&self) -> bool {
         !matches!(self.state, State::Thinking | State::Acting)
     }
 
-    /// When to call [`Machine::step`] with [`Input::Tick`] at the latest; none at rest.
+    /// Deadline for [`Input::Tick`]; `None` at rest.
     pub fn deadline(&self) -> Option<Instant> {
         let limit = match self.state {
             State::Idle | State::Muted => return None,
@@ -79,7 +79,7 @@ impl Machine {
         Some(self.since + limit)
     }
 
-    /// The next state, and what is to be done.
+    /// Returns the next state and its effects.
     pub fn step(self, input: Input, now: Instant) -> (Self, Effects) {
         let muted = if let Input::Mute(muted) = input { muted } else { self.muted };
         let rest = if muted { State::Muted } else { State::Idle };

@@ -1,4 +1,4 @@
-//! The tools that every agent has, and a board's tools as the agent sees them.
+//! The tools that every agent has, and those of a board.
 
 use std::fmt;
 
@@ -7,34 +7,33 @@ use outpost_tools::builtin::{add_board, profile};
 use outpost_tools::devices::Devices;
 use outpost_tools::{AddError, PolicyRules, Registry};
 
-/// The tools of a board, whichever it is.
+/// The board's tools.
 pub const BOARD_TOOLS: [&str; 2] = ["read_sensor", "set_actuator"];
 
-/// The board's sensors and actuators, as tools reach them.
+/// A board's channels as tools.
 pub trait BoardTools: outpost_tools::Board + fmt::Debug {
-    /// The tools that the board as it is now has a channel for, with the names of these channels.
+    /// The tools that the board has channels for, with the names of the channels.
     fn offered(&self) -> Vec<ToolSpec>;
 }
 
-/// The tools of the bundled profile, as the model is told of them.
+/// The bundled tools, as shown to the model.
 pub fn bundled_tools() -> Vec<ToolSpec> {
     profile(PolicyRules::default(), &Devices::default())
         .map(|registry| specs(&registry))
         .unwrap_or_default()
 }
 
-/// The tools that every agent has: the bundled profile and those for a board, under these rules.
+/// The tools that every agent has, and those of a board.
 ///
 /// # Errors
-/// When two tools have one name.
+/// If two tools have the same name.
 pub fn registry(rules: PolicyRules) -> Result<Registry, AddError> {
     let registry = profile(rules, &Devices::default())?;
     add_board(&registry)?;
     Ok(registry)
 }
 
-/// The tools of a registry, as the model is told of them, as far as the configuration offers them. Those for a board depend on
-/// the board and are not among them.
+/// The tools of a registry to offer, without those of a board.
 pub fn offered(registry: &Registry, allowed: Option<&[String]>) -> Vec<ToolSpec> {
     let may = |spec: &ToolSpec| {
         !BOARD_TOOLS.contains(&spec.name.as_str())

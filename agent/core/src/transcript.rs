@@ -1,6 +1,6 @@
-//! What a transcript says: whether it is a yes, whether it has the wake phrase in it.
+//! Matching transcripts: is it a yes, does it contain the wake phrase.
 
-/// Whether somebody who spoke said one of these, and nothing else.
+/// Whether a transcript is one of these phrases, and nothing else.
 pub fn is_yes(said: &str, yes: &[String]) -> bool {
     let said = plain(said);
     !said.is_empty() && yes.iter().any(|words| plain(words) == said)
@@ -12,13 +12,13 @@ fn plain(text: &str) -> String {
     words.join(" ")
 }
 
-/// Whether a phrase is in a transcript, give or take a letter in three, which a model that hears well may still get wrong.
+/// Whether a transcript contains a phrase, allowing one wrong letter in three.
 pub fn is_said(phrase: &str, transcript: &str) -> bool {
     let letters = |text: &str| -> Vec<char> {
         text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
     };
     let (phrase, transcript) = (letters(phrase), letters(transcript));
-    // The cheapest way to turn the phrase into any part of the transcript, by the columns of the edit distance.
+    // Edit distance of the phrase to any substring of the transcript, by columns.
     let mut costs: Vec<usize> = (0..=phrase.len()).collect();
     let mut least = costs[phrase.len()];
     for heard in transcript {

@@ -1,4 +1,4 @@
-//! One turn: an event, what the model makes of it, the tools it calls, and the reports of all that.
+//! A turn: one event, what the model makes of it, tool calls, reports.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::config::Live;
+use crate::config::LiveSettings;
 use crate::dispatch::{Cause, Dispatcher};
 use crate::event::{Ask, Consent, Event, EventId, Origin, Payload, Utterance};
 use crate::live::Settings;
@@ -19,30 +19,30 @@ use crate::repeats::{Repeat, Repeats};
 use crate::report::{
     AnswerReport, Body, CameraReport, Report, ReportId, Sink, Unheard, VoiceOutcome, VoiceReport,
 };
-use crate::sight::Sight;
+use crate::scene_reader::SceneReader;
 use crate::transcript::{is_said, is_yes};
 use crate::{asked, prompting};
 
-/// Pieces of an answer that wait to be told; where they are full, the pieces get longer.
+/// Streamed pieces in flight; when full, pieces get longer.
 const PIECES: usize = 16;
 
-/// What the agent loop is told while a turn is at work.
+/// Progress of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// The model called tools.
     CallsStarted,
-    /// Their results go back to the model.
+    /// The results go back to the model.
     CallsEnded,
 }
 
 /// How a turn ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// The event was dealt with.
+    /// Done.
     Done,
-    /// It could not be dealt with; the reports say why.
+    /// Failed; the reports say why.
     Failed,
-    /// The turn made way for somebody who spoke: the event can be dealt with later.
+    /// Interrupted by speech: the event can be handled later.
     GaveWay(Box<Event>),
 }
 
@@ -52,29 +52,29 @@ impl Ended {
     }
 }
 
-/// Deals with events, one at a time.
+/// Handles events one at a time.
 #[derive(Debug)]
 pub struct Turns {
     model: ModelHandle,
     dispatcher: Dispatcher,
-    sight: Sight,
+    scene_reader: SceneReader,
     sink: Arc<dyn Sink>,
-    live: watch::Receiver<Live>,
+    live: watch::Receiver<LiveSettings>,
     repeats: Mutex<Repeats>,
     max_new_tokens: usize,
     deadline: Duration,
-    /// The wake word's words, where the model has to hear them too.
+    /// The wake phrase, if the model verifies it.
     phrase: Option<String>,
-    /// What a person says to agree to a call.
+    /// Phrases that confirm a call.
     yes: Vec<String>,
 }
 
-/// What the model said and did about a command.
+/// Outcome of a conversation.
 #[derive(Debug, Default)]
 struct Conversation {
     text: String,
     calls: Vec<String>,
-    /// What came of a call that somebody made without the model.
+    /// Result of a call made without the model.
     result: Option<serde_json::Value>,
     error: Option<String>,
     timed_out: bool,
@@ -95,11 +95,11 @@ impl Conversation {
 }
 
 impl Turns {
-    /// Turns that ask `model` and carry out calls through `dispatcher`. Settings and tools are those in force when a turn begins.
+    /// Creates turns. Live settings and tools are read when a turn starts.
     pub fn new(
         model: ModelHandle,
         dispatcher: Dispatcher,
-        sight: Sight,
+        scene_reader: SceneReader,
         sink: Arc<dyn Sink>,
         settings: &Settings<'_>,
     ) -> Self {
@@ -107,7 +107,7 @@ impl Turns {
         Self {
             model,
             dispatcher,
-            sight,
+            scene_reader,
             sink,
             live: live.clone(),
             repeats: Mutex::default(),
@@ -118,34 +118,34 @@ impl Turns {
         }
     }
 
-    /// An utterance may be this; the model begins with it where it has nothing else to do.
-    pub fn expect(&self, utterance: &Utterance) {
+    /// Prefills an utterance that may be complete.
+    pub fn prefill(&self, utterance: &Utterance) {
         let turn = prompting::user(None, Some(utterance.audio.clone()), None);
-        self.model.expect(prompting::command(
+        self.model.prefill(prompting::command(
             turn,
             &self.dispatcher.offered(),
             self.max_new_tokens,
         ));
     }
 
-    /// It was not: the speaker goes on.
-    pub fn expect_nothing(&self) {
-        self.model.expect_nothing();
+    /// Cancels the prefill: the speaker continued.
+    pub fn cancel_prefill(&self) {
+        self.model.cancel_prefill();
     }
 
-    /// The call that waits for a person's yes, where an utterance that ends now may be the answer: it was asked about before.
+    /// The pending confirmation that an utterance ending now may answer.
     pub fn asked_before(&self, utterance: &Utterance) -> Option<ReportId> {
         self.dispatcher.confirmations().asked_before(utterance.duration())
     }
 
-    /// Takes an answer that did not have to be understood first.
+    /// Handles an answer by button or MQTT.
     pub fn answer_call(&self, consent: &Consent) {
         if !self.dispatcher.confirmations().answer(consent) {
-            debug!(?consent, "no such call waits for an answer");
+            debug!(call = consent.call, yes = consent.yes, "no call waits for this answer");
         }
     }
 
-    /// Takes an utterance for the answer of a person to a call that waits: whatever is no clear yes is a no.
+    /// Handles a spoken answer: anything but a clear yes is a no.
     pub async fn hear_answer(&self, call: ReportId, utterance: Utterance, started: Timestamp) {
         let transcript = self.transcript(utterance.audio.clone()).await;
         let yes = transcript.as_ref().is_some_and(|said| is_yes(said, &self.yes));
@@ -170,7 +170,7 @@ impl Turns {
         self.sink.send(Report::now(Body::Voice(report)));
     }
 
-    /// Reports an utterance that mute came before.
+    /// Reports an utterance dropped by mute.
     pub fn leave_unheard(&self, event: Event) {
         if let Payload::Utterance(utterance) = event.payload {
             let duration = utterance.duration();
@@ -180,7 +180,7 @@ impl Turns {
         }
     }
 
-    /// Deals with an event to its end. A picture makes way when it is told to, as long as it was not read.
+    /// Handles an event. A picture can be interrupted until it is read.
     pub async fn handle(
         &self,
         event: Event,
@@ -197,16 +197,16 @@ impl Turns {
                 tokio::select! {
                     biased;
                     () = give_way.cancelled() => Ended::GaveWay(Box::new(event)),
-                    read = self.sight.read(&frame) => {
+                    read = self.scene_reader.read(&frame) => {
                         let about = (id, started);
-                        Ended::when(self.sight.report(about, &frame, read, &self.dispatcher, &give_way).await)
+                        Ended::when(self.scene_reader.report(about, &frame, read, &self.dispatcher, &give_way).await)
                     }
                 }
             }
         }
     }
 
-    /// Whether a question is to be dealt with; one that came before is given the answer of the first, if there is one yet.
+    /// Whether an ask is new. A repeated one gets the first answer again, if there is one yet.
     pub fn is_new(&self, event: EventId, ask: &Ask) -> bool {
         let repeat = self.repeats().ask(ask, event, Instant::now());
         match repeat {
@@ -218,7 +218,7 @@ impl Turns {
         false
     }
 
-    /// Reports an event for which there is no room. It may be tried again.
+    /// Rejects an event because a queue is full. It may be retried.
     pub fn refuse(&self, event: Event) {
         self.repeats().forget(event.id);
         self.abandon(event, "busy: too many questions wait already");
@@ -228,7 +228,7 @@ impl Turns {
         self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reports an event that is not dealt with, or no further.
+    /// Reports an event that is dropped.
     pub fn abandon(&self, event: Event, reason: &str) {
         let outcome = Conversation { error: Some(reason.to_owned()), ..Conversation::default() };
         let (id, latency) = (event.id, Event::age(event.at));
@@ -242,9 +242,9 @@ impl Turns {
         }
     }
 
-    /// Publishes a picture that was kept of an alert, or says why there is none.
+    /// Publishes evidence, or reports why it cannot.
     pub fn show_evidence(&self, name: &str) {
-        if let Err(error) = self.sight.show(name) {
+        if let Err(error) = self.scene_reader.show(name) {
             let ask = Ask::default();
             self.abandon(Event::now(Payload::Ask(ask)), &error.to_string());
         }
@@ -297,7 +297,7 @@ impl Turns {
         })));
     }
 
-    /// The report of an utterance whose wake word the model does not hear, where it has to.
+    /// The report of an utterance if the model does not hear the wake phrase in it.
     async fn unwanted(&self, event: EventId, utterance: &Utterance) -> Option<VoiceReport> {
         let (phrase, word) = (self.phrase.as_ref()?, utterance.word.clone()?);
         let transcript = self.transcript(word).await?;
@@ -340,7 +340,7 @@ impl Turns {
                 let outcome = Conversation { error, ..Conversation::default() };
                 self.repeats().forget(event);
                 self.answer(event, ask, outcome, Event::age(started));
-                // It was dealt with: the fault is the asker's.
+                // The turn is done: the fault is the requester's.
                 return true;
             }
         };
@@ -374,7 +374,7 @@ impl Turns {
         self.sink.send(Report::now(Body::Answer(answer)));
     }
 
-    /// Asks the model and carries out what it calls, until it answers without a call or has had its number of rounds.
+    /// Runs the model and its calls until it answers without a call or reaches the limit of rounds.
     async fn converse(
         &self,
         mut cause: Cause,
@@ -407,7 +407,7 @@ impl Turns {
             tell(progress, Progress::CallsStarted).await;
             outcome.calls.extend(generation.calls.iter().map(|call| call.name.clone()));
             let results = self.dispatcher.call_all(&generation.calls, cause, tools).await;
-            // The model made these calls before it saw what they brought in.
+            // The model made these calls before it saw the results.
             if let Some(origin) = results.iter().find_map(|result| result.taints) {
                 cause.origin = origin;
             }
@@ -420,9 +420,9 @@ impl Turns {
     }
 }
 
-/// Tells the agent loop, and lets it have its say before the turn goes on.
+/// Sends progress, and yields to the loop.
 async fn tell(progress: &mpsc::Sender<Progress>, what: Progress) {
-    // Where the loop is gone, the turn is about to be dropped with it.
+    // Fails only during shutdown.
     if progress.send(what).await.is_ok() {
         tokio::task::yield_now().await;
     }

@@ -1,9 +1,10 @@
-//! Keeps a connection to the broker up, moves the outbox over it, and hands over what arrives.
+//! The client: keeps a connection to the broker, delivers the outbox over it, dispatches what
+//! arrives.
 //!
-//! Rows of the outbox are a few in flight, and deleted when the broker has acknowledged them. After a lost connection all that is
-//! left is sent again. Sessions are clean: a command that waited at the broker for hours must not be carried out late. A
-//! connection on which nothing is heard, or a publish stays unacknowledged, for too long is given up, whatever rumqttc thinks
-//! of it.
+//! A few rows of the outbox are in flight, and deleted once acknowledged. After a lost connection
+//! the rest is sent again. Sessions are clean: a command that waited at the broker for hours must
+//! not be carried out late. A connection that is silent, or leaves a publish unacknowledged, for
+//! too long is dropped, whatever rumqttc thinks of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,38 +13,38 @@ use std::time::Duration;
 use outpost_agent_core::config::MqttConfig;
 use outpost_agent_core::event::{Inbound, RespondTo};
 use outpost_agent_core::heartbeat::Pulse;
-use outpost_agent_core::lifetime::Lifetime;
 use outpost_agent_core::metrics::Backlog;
 use outpost_agent_core::report::{AnswerReport, Body, Intent, Report, Sink};
+use outpost_agent_core::task_group::TaskGroup;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::connection::{Connection, Filters, WINDOW, jittered};
-use crate::ears::Ears;
+use crate::desired_config::DesiredConfig;
 use crate::home_assistant::Discovery;
 use crate::message::Message;
 use crate::outbox::{Condition, Limits, Outbox, OutboxError};
-use crate::session::{Arrival, Fault, FaultKind, Hello, Session, Signal, Verdict};
+use crate::session::{Arrival, ConnectOptions, Fault, FaultKind, Session, Signal, Verdict};
+use crate::subscriptions::Subscriptions;
 use crate::topics::Topics;
 use crate::transport::{Target, TransportError};
-use crate::wishes::Wishes;
 use crate::{home_assistant, inbound, payload};
 
-/// Pauses between attempts to connect.
+/// Back-off between connection attempts.
 const BACK_OFF: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(250)..=Duration::from_mins(1);
-/// How often the outbox and the connection are looked after.
+/// Interval of housekeeping.
 const TEND: Duration = Duration::from_secs(1);
-/// How long the end waits for what is in flight.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// A connection that is silent for longer is stuck: a living one has pings.
+/// Time to deliver what is in flight at shutdown.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection silent for longer is stuck: a live one has pings.
 const STUCK: Duration = Duration::from_mins(1);
 
 /// The client cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum MqttError {
-    /// The broker cannot be reached as configured.
+    /// Invalid connection settings.
     #[error(transparent)]
     Transport(#[from] TransportError),
     /// The outbox failed.
@@ -51,31 +52,31 @@ pub enum MqttError {
     Outbox(#[from] OutboxError),
 }
 
-/// How the connection to the broker fares.
+/// State of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkStatus {
-    /// It is being made.
+    /// Connecting.
     Connecting,
-    /// It is up.
+    /// Connected.
     Up,
-    /// It was lost or could not be made; it is tried again soon.
+    /// Lost or failed; retried with back-off.
     Down(String),
-    /// The broker does not want it; it is tried once in a while, and somebody has to do something.
+    /// Rejected by the broker; retried rarely, since somebody has to fix it.
     Refused(String),
 }
 
-/// Takes reports to the broker, through the outbox.
+/// Publishes reports through the outbox.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     outbox: Arc<Outbox>,
     topics: Topics,
     status: watch::Receiver<LinkStatus>,
-    ears: Ears,
-    wishes: Wishes,
+    subscriptions: Subscriptions,
+    desired_config: DesiredConfig,
 }
 
 impl Publisher {
-    /// Keeps a report for the broker; when this returns, it is in the outbox.
+    /// Queues a report. When it returns, the report is in the outbox.
     pub fn publish(&self, report: &Report) {
         let (message, response) = payload::encode(report, &self.topics);
         for message in [Some(message), response].into_iter().flatten() {
@@ -85,7 +86,7 @@ impl Publisher {
         }
     }
 
-    /// Waits until the broker has everything. False if it did not within `limit`.
+    /// Waits until the outbox is empty. Returns false after `limit`.
     pub async fn flushed(&self, limit: Duration) -> bool {
         let empty = async {
             while !self.outbox.is_empty() {
@@ -95,29 +96,29 @@ impl Publisher {
         timeout(limit, empty).await.is_ok()
     }
 
-    /// How the connection fares, now and from now on.
+    /// Watches the connection state.
     pub fn status(&self) -> watch::Receiver<LinkStatus> {
         self.status.clone()
     }
 
-    /// The calls that an earlier run began, and whose end it did not tell.
+    /// Calls in flight when the previous run ended.
     pub fn left(&self) -> Vec<Intent> {
         self.outbox.left()
     }
 
-    /// How the outbox fares.
+    /// State of the outbox.
     pub fn condition(&self) -> Condition {
         self.outbox.condition()
     }
 
-    /// What is listened to beside what the agent itself is told.
-    pub fn ears(&self) -> &Ears {
-        &self.ears
+    /// Further subscriptions, for tools.
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
     }
 
-    /// What is desired of the device.
-    pub fn wishes(&self) -> &Wishes {
-        &self.wishes
+    /// The desired configuration.
+    pub fn desired_config(&self) -> &DesiredConfig {
+        &self.desired_config
     }
 
     /// The device's topics.
@@ -142,19 +143,19 @@ impl Backlog for Publisher {
     }
 }
 
-/// Starts the client; it connects, and connects again, by itself. At the farewell it says `offline` and ends. `pulse` tells that
-/// it goes on.
+/// Starts the client, which connects and reconnects by itself. On [`TaskGroup::disconnect`] it
+/// publishes `offline` and ends. `pulse` reports progress.
 ///
 /// # Errors
-/// When the outbox, the password or a certificate cannot be read.
+/// If the outbox, the password or a certificate cannot be read.
 pub fn connect(
     config: &MqttConfig,
     embedded: Option<SocketAddr>,
     inbound: mpsc::Sender<Inbound>,
-    lifetime: &Lifetime,
+    task_group: &TaskGroup,
     pulse: Pulse,
 ) -> Result<Publisher, MqttError> {
-    // Whether it can be done is said at the start; the link does it anew for each connection.
+    // Fail at startup; the task does it again for each connection.
     Target::new(config, embedded)?;
     let limits = Limits {
         rows: config.outbox_limit,
@@ -171,31 +172,31 @@ pub fn connect(
         outbox: Arc::clone(&outbox),
         topics: topics.clone(),
         status,
-        ears: Ears::default(),
-        wishes: Wishes::default(),
+        subscriptions: Subscriptions::default(),
+        desired_config: DesiredConfig::default(),
     };
-    let hello = Hello {
+    let options = ConnectOptions {
         client: format!("outpost-{}", config.device),
         version: config.version,
         keep_alive: config.keep_alive,
         last_will: Some(status_message(&topics, "offline")),
-        // Room for the window, the subscriptions, what is said on each connection and the farewell.
+        // Room for the window, the subscriptions and the messages of each connection.
         capacity: WINDOW + 16,
     };
     let link = Link {
         config: config.clone(),
         embedded,
-        hello,
+        options,
         publisher: publisher.clone(),
         status: status_out,
         outbox,
         topics,
         discovery,
         inbound,
-        lifetime: lifetime.clone(),
+        task_group: task_group.clone(),
         pulse,
     };
-    lifetime.spawn(link.run());
+    task_group.spawn(link.run());
     Ok(publisher)
 }
 
@@ -203,18 +204,18 @@ fn status_message(topics: &Topics, status: &str) -> Message {
     Message { retain: true, ..Message::new(topics.status(), status) }
 }
 
-/// The task that keeps the connection.
+/// The connection task.
 struct Link {
     config: MqttConfig,
     embedded: Option<SocketAddr>,
-    hello: Hello,
+    options: ConnectOptions,
     publisher: Publisher,
     status: watch::Sender<LinkStatus>,
     outbox: Arc<Outbox>,
     topics: Topics,
     discovery: Option<Discovery>,
     inbound: mpsc::Sender<Inbound>,
-    lifetime: Lifetime,
+    task_group: TaskGroup,
     pulse: Pulse,
 }
 
@@ -223,7 +224,7 @@ impl Link {
         let mut pause = *BACK_OFF.start();
         let mut filters = Filters::new(self.subscriptions());
         let mut number = 0;
-        while !self.lifetime.farewell.is_cancelled() {
+        while !self.task_group.disconnect.is_cancelled() {
             number += 1;
             let Some(fault) = self.connection(&mut filters, number).await else { return };
             if *self.status.borrow() == LinkStatus::Up {
@@ -258,7 +259,7 @@ impl Link {
         });
     }
 
-    /// Waits, and looks after the outbox meanwhile. False when the end has come.
+    /// Waits for `pause`, tending the outbox. Returns false on shutdown.
     async fn rest(&self, pause: Duration) -> bool {
         let mut tend = interval(TEND);
         let over = sleep(pause);
@@ -267,13 +268,13 @@ impl Link {
             self.pulse.promise(Instant::now() + STUCK);
             tokio::select! {
                 () = &mut over => return true,
-                () = self.lifetime.farewell.cancelled() => return false,
+                () = self.task_group.disconnect.cancelled() => return false,
                 _ = tend.tick() => self.outbox.tend(),
             }
         }
     }
 
-    /// One connection from beginning to end, and why it ended. None after a farewell.
+    /// Runs one connection; returns why it ended, `None` after shutdown.
     async fn connection(&self, filters: &mut Filters, number: u64) -> Option<Fault> {
         let refused =
             |fault: TransportError| Fault { kind: FaultKind::Refused, reason: fault.to_string() };
@@ -281,11 +282,11 @@ impl Link {
             Ok(target) => target,
             Err(fault) => return Some(refused(fault)),
         };
-        let spawn = |poll| self.lifetime.tracker.spawn(poll).abort_handle();
-        let session = Session::open(&target, &self.hello, spawn);
-        let mut connection = Connection::new(session, self.hello.keep_alive, number);
+        let spawn = |poll| self.task_group.tracker.spawn(poll).abort_handle();
+        let session = Session::open(&target, &self.options, spawn);
+        let mut connection = Connection::new(session, self.options.keep_alive, number);
         let mut tend = interval(TEND);
-        let mut wanted = self.publisher.ears.filters();
+        let mut wanted = self.publisher.subscriptions.filters();
         loop {
             tokio::select! {
                 signal = connection.session.next() => {
@@ -301,10 +302,10 @@ impl Link {
                         return Some(fault);
                     }
                 }
-                () = self.lifetime.farewell.cancelled() => {
-                    let farewell = timeout(FAREWELL, self.farewell(&mut connection, filters));
-                    if !matches!(farewell.await, Ok(Ok(()))) {
-                        warn!("the MQTT connection ended without a farewell");
+                () = self.task_group.disconnect.cancelled() => {
+                    let disconnected = timeout(DISCONNECT_TIMEOUT, self.disconnect(&mut connection, filters));
+                    if !matches!(disconnected.await, Ok(Ok(()))) {
+                        warn!("the MQTT connection was dropped before `offline` was delivered");
                     }
                     return None;
                 }
@@ -334,7 +335,7 @@ impl Link {
             Signal::Received(arrival) => match self.topics.desired(&arrival.topic) {
                 Some(scope) => {
                     connection.arrived.note(scope);
-                    self.publisher.wishes.hear(scope, &arrival.payload);
+                    self.publisher.desired_config.set(scope, &arrival.payload);
                 }
                 None => self.receive(arrival, connection.number),
             },
@@ -347,10 +348,10 @@ impl Link {
     }
 
     fn greet(&self, connection: &mut Connection, filters: &mut Filters, max: Option<usize>) {
-        info!(broker = ?self.config.host, version = ?self.config.version, "connected to the MQTT broker");
+        info!(broker = %self.broker(), version = %self.config.version, "connected to the MQTT broker");
         self.status.send_replace(LinkStatus::Up);
         connection.greeted(max);
-        filters.add(&self.publisher.ears.filters().borrow());
+        filters.add(&self.publisher.subscriptions.filters().borrow());
         if !connection.session.subscribe(filters.first()) {
             error!("cannot subscribe");
         }
@@ -359,20 +360,30 @@ impl Link {
         self.announce(connection);
     }
 
+    /// Host and port, for the log.
+    fn broker(&self) -> String {
+        let MqttConfig { host, port, .. } = &self.config;
+        match (host, self.embedded) {
+            (Some(host), _) => format!("{host}:{port}"),
+            (None, Some(embedded)) => embedded.to_string(),
+            (None, None) => "none".to_owned(),
+        }
+    }
+
     fn announce(&self, connection: &mut Connection) {
         if let Some(discovery) = &self.discovery {
             connection.send(None, &discovery.message());
         }
     }
 
-    /// Whether Home Assistant says that it came up.
+    /// Whether it is Home Assistant's birth message.
     fn is_birth(&self, arrival: &Arrival) -> bool {
         self.discovery.as_ref().is_some_and(|discovery| {
             arrival.topic == discovery.birth_topic() && arrival.payload == b"online"
         })
     }
 
-    /// What is done now and then while a connection lasts.
+    /// Housekeeping.
     fn tend(&self, connection: &mut Connection, filters: &mut Filters) {
         self.outbox.tend();
         if !connection.up {
@@ -382,7 +393,7 @@ impl Link {
         if let Some(filter) = filters.next() {
             connection.session.subscribe(filter);
         } else if connection.has_settled() {
-            self.publisher.wishes.settle(connection.arrived);
+            self.publisher.desired_config.settle(connection.arrived);
         }
         if connection.announcement_is_due() {
             self.announce(connection);
@@ -393,15 +404,15 @@ impl Link {
         }
     }
 
-    /// Subscribes to what else is to be listened to.
+    /// Subscribes to new filters.
     fn listen(&self, connection: &mut Connection, filters: &mut Filters) {
-        filters.add(&self.publisher.ears.filters().borrow());
+        filters.add(&self.publisher.subscriptions.filters().borrow());
         if connection.up {
             filters.catch_up(|rest| connection.session.subscribe(rest));
         }
     }
 
-    /// Sends rows until the window is full.
+    /// Fills the window.
     fn fill(&self, connection: &mut Connection) {
         while connection.has_room() {
             let mut cursor = connection.cursor;
@@ -440,7 +451,7 @@ impl Link {
     fn receive(&self, arrival: Arrival, connection: u64) {
         let topic = arrival.topic.clone();
         let (transaction, respond_to, refusal) = match inbound::decode(&arrival, &self.topics) {
-            Ok(None) => return self.publisher.ears.hear(arrival, connection),
+            Ok(None) => return self.publisher.subscriptions.deliver(arrival, connection),
             Ok(Some(inbound)) => match self.inbound.try_send(inbound) {
                 Ok(()) => return,
                 Err(refused) => {
@@ -455,8 +466,9 @@ impl Link {
         self.publisher.send(Report::now(Body::Answer(refusal)));
     }
 
-    /// Sends what is left, says `offline` (a clean disconnect suppresses the last will) and disconnects.
-    async fn farewell(
+    /// Delivers the rest, publishes `offline` (a clean disconnect suppresses the last will) and
+    /// disconnects.
+    async fn disconnect(
         &self,
         connection: &mut Connection,
         filters: &mut Filters,
@@ -483,7 +495,7 @@ impl Link {
     }
 }
 
-/// Whom to tell that a message was refused.
+/// Where to send a rejection.
 fn asker(inbound: Inbound) -> (Option<String>, Option<RespondTo>) {
     match inbound {
         Inbound::Ask(ask) => (ask.transaction, ask.respond_to),

@@ -1,4 +1,4 @@
-//! What the client remembers of one connection: what is in flight, when the other side was heard, what was subscribed to.
+//! State of one connection: messages in flight, last sign of life, subscriptions.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,23 +6,23 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::error;
 
+use crate::desired_config::Arrived;
 use crate::message::Message;
 use crate::outbox::{Condition, Cursor};
 use crate::session::{Fault, MAX_PACKET, Session};
-use crate::wishes::Arrived;
 
-/// Messages under way at most; far below the packet ids that rumqttc has, so that they never collide.
+/// Maximum messages in flight; far below rumqttc's range of packet ids, so that ids never collide.
 pub(super) const WINDOW: usize = 16;
-/// The state of the outbox is told at most this often.
+/// Minimum interval between outbox reports.
 const NEWS: Duration = Duration::from_secs(10);
 
-/// A broker sends what it retains right after it answered the subscription; a slow line may need this long for it.
+/// Time in which a broker delivers retained messages after a subscription, even over a slow line.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// Home Assistant that came up is told of the device within this time.
+/// Discovery is sent within this time after Home Assistant's birth message.
 const BIRTH: Duration = Duration::from_secs(4);
 
-/// A message on its way. Those without a row, such as `online`, are made anew on each connection.
+/// A message in flight. Those without a row, such as `online`, are sent once per connection.
 #[derive(Debug)]
 struct InFlight {
     row: Option<u64>,
@@ -34,25 +34,25 @@ struct InFlight {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) session: Session,
-    /// Whether the broker took it.
+    /// Whether the broker accepted it.
     pub(super) up: bool,
-    /// Up to where the outbox was sent.
+    /// Position in the outbox.
     pub(super) cursor: Cursor,
-    /// The longest packet that the broker takes.
+    /// Largest packet the broker accepts.
     pub(super) max_packet: usize,
-    /// Which connection it is.
+    /// Number of the connection.
     pub(super) number: u64,
     in_flight: VecDeque<InFlight>,
     heard: Instant,
-    /// The longest time without a sign of life, and for an acknowledgement.
-    patience: Duration,
-    /// What arrived of what is desired.
+    /// Timeout for a sign of life and for an acknowledgement.
+    timeout: Duration,
+    /// Which desired documents arrived.
     pub(super) arrived: Arrived,
-    /// When the broker last answered a subscription, until it had the time to say what it retains.
+    /// When the broker last answered a subscription, until it has had time to send what it retains.
     subscribed: Option<Instant>,
-    /// What was told of the outbox, and when.
+    /// The last outbox report, and when.
     told: Option<(Condition, Instant)>,
-    /// When Home Assistant is to be told of the device again.
+    /// When to send discovery again.
     announcement: Option<Instant>,
 }
 
@@ -66,8 +66,8 @@ impl Connection {
             number,
             in_flight: VecDeque::new(),
             heard: Instant::now(),
-            // A ping goes out after one keep-alive, and has another for its answer.
-            patience: keep_alive.mul_f64(2.5),
+            // A ping is sent after one keep-alive and has another one to be answered.
+            timeout: keep_alive.mul_f64(2.5),
             arrived: Arrived::default(),
             subscribed: None,
             told: None,
@@ -75,7 +75,7 @@ impl Connection {
         }
     }
 
-    /// The broker took it.
+    /// The broker accepted the connection.
     pub(super) fn greeted(&mut self, max_packet: Option<usize>) {
         self.up = true;
         self.max_packet = max_packet.map_or(MAX_PACKET, |max| max.min(MAX_PACKET));
@@ -86,29 +86,29 @@ impl Connection {
         self.subscribed = Some(Instant::now());
     }
 
-    /// Whether what was retained should have arrived by now; true once after each subscription.
+    /// Whether retained messages should have arrived; true once per subscription.
     pub(super) fn has_settled(&mut self) -> bool {
         self.subscribed.take_if(|since| since.elapsed() > SETTLED).is_some()
     }
 
-    /// The other side gave a sign of life.
+    /// The broker gave a sign of life.
     pub(super) fn heard(&mut self) {
         self.heard = Instant::now();
     }
 
-    /// Why the connection is dead although it seems to be there, if it is: half open, or wedged.
+    /// Why the connection counts as dead, if it does: half open, or wedged.
     pub(super) fn overdue(&self) -> Option<Fault> {
         let unacknowledged = self.in_flight.front().map(|first| first.since);
-        if self.heard.elapsed() > self.patience {
+        if self.heard.elapsed() > self.timeout {
             Some(Fault::network("the broker was silent for too long"))
-        } else if unacknowledged.is_some_and(|since| since.elapsed() > self.patience) {
+        } else if unacknowledged.is_some_and(|since| since.elapsed() > self.timeout) {
             Some(Fault::network("the broker acknowledged nothing for too long"))
         } else {
             None
         }
     }
 
-    /// Whether another row may be sent.
+    /// Whether the window has room.
     pub(super) fn has_room(&self) -> bool {
         self.up && self.in_flight.len() < WINDOW
     }
@@ -118,7 +118,7 @@ impl Connection {
         self.in_flight.is_empty()
     }
 
-    /// Sends a message; false where the client takes no more for now.
+    /// Sends a message. Returns false if the client is full.
     pub(super) fn send(&mut self, row: Option<u64>, message: &Message) -> bool {
         let sent = self.session.publish(message);
         if sent {
@@ -127,30 +127,30 @@ impl Connection {
         sent
     }
 
-    /// A message got its packet id; they are told in the order of the messages.
+    /// A packet id was assigned, in order of sending.
     pub(super) fn sent(&mut self, packet: u16) {
         if let Some(first) = self.in_flight.iter_mut().find(|sent| sent.packet.is_none()) {
             first.packet = Some(packet);
         }
     }
 
-    /// A message is no longer in flight; its row, if it has one.
+    /// Takes a message out of flight; returns its row.
     pub(super) fn acknowledged(&mut self, packet: u16) -> Option<u64> {
         let at = self.in_flight.iter().position(|sent| sent.packet == Some(packet))?;
         self.in_flight.remove(at)?.row
     }
 
-    /// Home Assistant came up: it is told again, though not by all devices at once.
+    /// Schedules discovery, with jitter so that devices do not answer all at once.
     pub(super) fn announce_soon(&mut self) {
         self.announcement = Some(Instant::now() + jittered(BIRTH));
     }
 
-    /// Whether that is due; then it counts as done.
+    /// Whether it is due; resets it.
     pub(super) fn announcement_is_due(&mut self) -> bool {
         self.announcement.take_if(|at| *at <= Instant::now()).is_some()
     }
 
-    /// Whether there is something new to tell of the outbox; then it counts as told.
+    /// Whether the outbox has news to report; marks it as reported.
     pub(super) fn has_news(&mut self, condition: &Condition) -> bool {
         let same = |told: &Condition| {
             (told.dropped, told.durable, &told.fault)
@@ -165,12 +165,12 @@ impl Connection {
     }
 }
 
-/// What to subscribe to. A retained message that is longer than a packet may be ends each connection on which it arrives, so
-/// after such an end the filters are tried one by one, and the one that brings it is left out.
+/// Topic filters. A retained message larger than a packet ends every connection that receives it;
+/// after that, filters are subscribed one at a time, and the offending one is left out.
 #[derive(Debug)]
 pub(super) struct Filters {
     all: Vec<String>,
-    /// How many were subscribed to on this connection.
+    /// Number subscribed on this connection.
     asked: usize,
     one_by_one: bool,
     left_out: Vec<String>,
@@ -181,16 +181,16 @@ impl Filters {
         Self { all, asked: 0, one_by_one: false, left_out: Vec::new() }
     }
 
-    /// What to subscribe to at the beginning of a connection.
+    /// Filters for a new connection.
     pub(super) fn first(&mut self) -> &[String] {
         self.asked = if self.one_by_one { self.all.len().min(1) } else { self.all.len() };
         &self.all[..self.asked]
     }
 
-    /// What to subscribe to next.
+    /// Next filter.
     pub(super) fn next(&mut self) -> Option<&[String]> {
         if self.asked == self.all.len() {
-            // All of them do no harm.
+            // None is suspect.
             self.one_by_one = false;
             return None;
         }
@@ -198,7 +198,7 @@ impl Filters {
         Some(&self.all[self.asked - 1..self.asked])
     }
 
-    /// Adds those that are not there yet.
+    /// Adds new filters.
     pub(super) fn add(&mut self, filters: &[String]) {
         for filter in filters {
             if !self.all.contains(filter) && !self.left_out.contains(filter) {
@@ -207,7 +207,7 @@ impl Filters {
         }
     }
 
-    /// What was not subscribed to on this connection, where all can be at once; `subscribe` says whether it was.
+    /// Subscribes to the rest if all can be at once; `subscribe` returns whether it did.
     pub(super) fn catch_up(&mut self, subscribe: impl FnOnce(&[String]) -> bool) {
         let rest = &self.all[self.asked..];
         if !self.one_by_one && !rest.is_empty() && subscribe(rest) {
@@ -215,7 +215,7 @@ impl Filters {
         }
     }
 
-    /// The connection ended at a packet that was too long.
+    /// The connection ended at an oversized packet.
     pub(super) fn suspect(&mut self) {
         if self.one_by_one && self.asked > 0 {
             let filter = self.all.remove(self.asked - 1);
@@ -229,7 +229,7 @@ impl Filters {
         self.one_by_one = true;
     }
 
-    /// The broker answered the latest subscriptions.
+    /// The broker answered.
     pub(super) fn answered(&self, taken: &[bool]) {
         let latest = &self.all[self.asked.saturating_sub(taken.len())..self.asked];
         for (filter, _) in latest.iter().zip(taken).filter(|(_, taken)| !**taken) {
@@ -238,7 +238,7 @@ impl Filters {
     }
 }
 
-/// Half to all of a pause, so that many devices do not return at the same moment.
+/// Adds jitter: half to all of a pause, so that devices do not reconnect at the same moment.
 pub(super) fn jittered(pause: Duration) -> Duration {
     let random = uuid::Uuid::now_v7().as_bytes()[15];
     pause.mul_f64(0.5 + f64::from(random) / 512.0)

@@ -1,7 +1,7 @@
-//! Home Assistant finds the device by itself: one retained message that describes all of its entities.
+//! Home Assistant discovery: one retained message that describes all entities.
 //!
-//! The form is the device discovery of <https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload>. Entities read
-//! the topics of the contract as they are; nothing is published for Home Assistant alone but this description.
+//! Format: <https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload>. Entities
+//! read the topics of the contract; nothing else is published for Home Assistant.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use crate::message::Message;
 use crate::outbox::Outbox;
 use crate::topics::Topics;
 
-/// Under this name the outbox remembers what is known.
+/// Key of the outbox note with the published discovery.
 const NOTE: &str = "home_assistant";
 
-/// The entities, their topics below the device's. A key that was given away once is never used for something else: Home
-/// Assistant remembers it. A state has at most 255 characters there; its attributes have all of it.
+/// The entities, with topics below the device's. Keys must never be reused: Home Assistant
+/// remembers them. A state has at most 255 characters; its attributes hold the whole.
 const ENTITIES: &str = include_str!("home_assistant.json");
 
-/// What was made known, kept over restarts so that what is gone can be taken back.
+/// What was published, kept across restarts so that removed entities can be retracted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
     topic: String,
@@ -28,7 +28,7 @@ pub(super) struct Known {
     components: BTreeMap<String, String>,
 }
 
-/// A device's description.
+/// A discovery message.
 #[derive(Debug, Clone)]
 pub(super) struct Discovery {
     topic: String,
@@ -38,7 +38,7 @@ pub(super) struct Discovery {
 }
 
 impl Discovery {
-    /// The description of a device.
+    /// Creates the message for a device.
     pub(super) fn new(config: &HomeAssistantConfig, device: &str, topics: &Topics) -> Self {
         let id = object_id(device);
         let origin = json!({ "name": "Outpost", "sw_version": env!("CARGO_PKG_VERSION") });
@@ -66,12 +66,12 @@ impl Discovery {
         Self { topic, birth_topic, root: object(root), components }
     }
 
-    /// Where Home Assistant says `online` when it came up.
+    /// Topic of Home Assistant's birth message.
     pub(super) fn birth_topic(&self) -> &str {
         &self.birth_topic
     }
 
-    /// The message that makes the device known.
+    /// The discovery message.
     pub(super) fn message(&self) -> Message {
         self.with(self.components.clone())
     }
@@ -82,7 +82,7 @@ impl Discovery {
         Message { retain: true, ..Message::new(&self.topic, Value::from(payload).to_string()) }
     }
 
-    /// What is to be remembered of it.
+    /// What to remember of it.
     pub(super) fn known(&self) -> Known {
         let platform = |entity: &Value| entity["platform"].as_str().unwrap_or_default().to_owned();
         let components =
@@ -91,7 +91,7 @@ impl Discovery {
     }
 }
 
-/// Remembers what is made known from now on, and takes back what was before and is no more.
+/// Remembers what is published from now on, and retracts what is gone.
 pub(super) fn succeed(outbox: &Outbox, discovery: Option<&Discovery>) {
     let before: Option<Known> = outbox.note(NOTE).and_then(|text| serde_json::from_str(&text).ok());
     if let Some(message) = before.and_then(|before| retraction(&before, discovery)) {
@@ -101,8 +101,8 @@ pub(super) fn succeed(outbox: &Outbox, discovery: Option<&Discovery>) {
     outbox.set_note(NOTE, known.as_deref());
 }
 
-/// The message that takes back what was made known before and is no more: the whole device where its topic changed or it shall not
-/// be known any longer, else its entities that are gone.
+/// The retraction: of the whole device if its topic changed or discovery was disabled, else of
+/// removed entities.
 pub(super) fn retraction(before: &Known, now: Option<&Discovery>) -> Option<Message> {
     let Some(now) = now.filter(|now| now.topic == before.topic) else {
         return Some(Message { retain: true, ..Message::new(&before.topic, "") });
@@ -112,7 +112,7 @@ pub(super) fn retraction(before: &Known, now: Option<&Discovery>) -> Option<Mess
     if gone.is_empty() {
         return None;
     }
-    // An entity that is described by its platform alone is removed.
+    // An entity with nothing but a platform is removed.
     let gone =
         gone.into_iter().map(|(key, platform)| (key.clone(), json!({ "platform": platform })));
     Some(now.with(now.components.clone().into_iter().chain(gone).collect()))
@@ -130,7 +130,7 @@ fn entity(id: &str, key: &str, table: &Value, topics: &Topics) -> Map<String, Va
     entity
 }
 
-/// A name as discovery topics take it: letters, digits, `_` and `-`.
+/// A name valid in discovery topics: letters, digits, `_` and `-`.
 fn object_id(device: &str) -> String {
     let plain = |letter: char| {
         if letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-') { letter } else { '_' }

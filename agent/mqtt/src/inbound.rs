@@ -1,4 +1,5 @@
-//! What arrives: bytes of strangers → [`Inbound`], or an error that says what is expected. Every length is bounded.
+//! Decodes incoming messages: untrusted bytes → [`Inbound`], or an error that says what is
+//! expected. All lengths are bounded.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -10,19 +11,19 @@ use serde_json::{Map, Value};
 use crate::session::Arrival;
 use crate::topics::{AskForm, Incoming, Topics};
 
-/// A longer text message is refused before it is parsed, bytes; one with media may be as long as a packet.
+/// Maximum size of a text message in bytes; one with media may be as large as a packet.
 pub const MAX_TEXT: usize = 64 * 1024;
-/// Media in a message have at most this many bytes, together and before base64.
+/// Maximum total size of media in a message, before base64.
 pub const MAX_MEDIA: usize = 640 * 1024;
 
-/// A longer question is refused, characters.
+/// Maximum length of a prompt in characters.
 const MAX_PROMPT: usize = 4000;
-/// A longer transaction or language is refused, characters.
+/// Maximum length of a transaction or language in characters.
 const MAX_WORD: usize = 256;
-/// More pictures are refused.
+/// Maximum number of pictures.
 const MAX_IMAGES: usize = 8;
 
-/// A message that arrived and cannot be used.
+/// An invalid message.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[error("{topic}: {reason}")]
 pub struct PayloadError {
@@ -30,7 +31,7 @@ pub struct PayloadError {
     pub topic: String,
     /// What is wrong, and what is expected.
     pub reason: String,
-    /// For the answer, where it could be read.
+    /// For the answer, if it could be read.
     pub transaction: Option<String>,
     /// For the answer.
     pub respond_to: Option<RespondTo>,
@@ -50,7 +51,7 @@ struct AskPayload {
     call: Option<CallPayload>,
 }
 
-/// A call in place of a question.
+/// A call instead of a prompt.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CallPayload {
@@ -79,7 +80,7 @@ impl Default for Images {
     }
 }
 
-/// Reads a message that arrived; none where the topic is nothing of ours.
+/// Decodes a message. `None` for foreign topics.
 ///
 /// # Errors
 /// [`PayloadError`] naming the topic and what is expected there.
@@ -164,14 +165,14 @@ fn ask(arrival: &Arrival, form: AskForm, topics: &Topics) -> Result<Ask, Payload
         Err(reason) => return Err(refusal(arrival, reason, None, respond_to)),
     };
     let fault = if arrival.retained {
-        // It would be carried out again on every connection.
+        // It would be repeated on every connection.
         Some("a question must not be retained".to_owned())
     } else {
         fault(&ask)
     };
     match fault {
         None => Ok(ask),
-        // One that is too long does not come back.
+        // Oversized ones are not echoed.
         Some(reason) => {
             let transaction = ask.transaction.filter(|word| word.chars().count() <= MAX_WORD);
             Err(refusal(arrival, reason, transaction, ask.respond_to))
@@ -179,7 +180,7 @@ fn ask(arrival: &Arrival, form: AskForm, topics: &Topics) -> Result<Ask, Payload
     }
 }
 
-/// What is wrong with a question that could be read.
+/// Error in an ask that could be parsed.
 fn fault(ask: &Ask) -> Option<String> {
     let too_long = |text: &str, limit: usize| text.chars().count() > limit;
     let words = [("transaction", &ask.transaction), ("language", &ask.language)];
@@ -244,7 +245,7 @@ fn text(payload: &[u8]) -> Result<&str, String> {
     Ok(text.trim())
 }
 
-/// The spellings that brokers, Home Assistant and people use.
+/// Spellings used by brokers, Home Assistant and people.
 fn switch(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "on" | "true" | "1" => Some(true),

@@ -5,7 +5,7 @@
 
 pub mod client;
 mod connection;
-pub mod ears;
+pub mod desired_config;
 pub mod home_assistant;
 pub mod inbound;
 pub mod message;
@@ -13,9 +13,9 @@ pub mod outbox;
 pub mod payload;
 pub mod session;
 pub mod subscriber;
+pub mod subscriptions;
 pub mod topics;
 pub mod transport;
-pub mod wishes;
 
 #[cfg(test)]
 mod tests;

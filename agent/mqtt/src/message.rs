@@ -1,33 +1,33 @@
 //! An MQTT message to send.
 
-/// A message that is ready to go.
+/// A message to publish.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
-    /// Where to.
+    /// The topic.
     pub topic: String,
     /// JSON text, or `online` and `offline`.
     pub payload: Vec<u8>,
-    /// Whether the broker keeps it for later subscribers.
+    /// Retained.
     pub retain: bool,
-    /// Whether it overtakes others that wait for the broker.
+    /// Whether it overtakes others in the outbox.
     pub urgent: bool,
-    /// Whether it is of no use later: it is not kept over a restart.
+    /// Whether it is useless later: not stored across restarts.
     pub fleeting: bool,
-    /// What an MQTT 5 asker knows its answer by.
+    /// Correlation data (MQTT 5).
     pub correlation: Option<Vec<u8>>,
-    /// MQTT 5: where an answer to it is wanted.
+    /// Response topic (MQTT 5).
     pub response_topic: Option<String>,
-    /// The call whose end it tells: once it is kept, the call is known to have ended.
+    /// The call that it settles: once stored, the call is no longer in flight.
     pub settles: Option<String>,
 }
 
 impl Message {
-    /// A message that is kept until the broker has it, and not after.
+    /// A message that is kept until delivered.
     pub fn new(topic: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
         Self { topic: topic.into(), payload: payload.into(), ..Self::default() }
     }
 
-    /// Whether a broker that takes packets of `max_packet` bytes can take it at all: its topic names one topic, and it fits.
+    /// Whether it can be delivered at all: valid topic, and within `max_packet` bytes.
     pub fn is_deliverable(&self, max_packet: usize) -> bool {
         const HEADERS: usize = 32;
         let correlation = self.correlation.as_ref().map_or(0, Vec::len);

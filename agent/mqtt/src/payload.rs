@@ -1,6 +1,7 @@
-//! The JSON of the MQTT contract, version 1: what reports look like on the wire. A change here is a change of the contract.
+//! The JSON of the MQTT contract, version 1. A change here changes the contract.
 //!
-//! Every message carries `ts` (RFC 3339, UTC), `schema` (the version) and `id` (a message delivered twice has the same).
+//! Every message has `ts` (RFC 3339, UTC), `schema` (the version) and `id` (the same if delivered
+//! twice).
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::topics::Topics;
 /// The version of the contract.
 pub const SCHEMA: u32 = 1;
 
-/// A report as a message, and for an answer a second one to where its asker wants it.
+/// Encodes a report; an answer may have a second message, for its response topic.
 pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
     let (path, retain, body) = body(&report.body);
     match &report.body {
@@ -34,7 +35,7 @@ pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
     }
     let message = Message {
         urgent: matches!(report.body, Body::Alert(_)),
-        // Nobody waits for an old call, and no piece of an answer is of use later.
+        // Stale calls and pieces of answers are useless.
         fleeting: matches!(report.body, Body::Delta(_) | Body::RemoteCall(_)),
         settles: match &report.body {
             Body::Tool(tool) => Some(tool.call.to_string()),
@@ -55,7 +56,7 @@ pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
     (message, response)
 }
 
-/// How the outbox fares: sent on each connection and when it changes.
+/// State of the outbox; sent on each connection and on change.
 pub fn outbox(condition: &Condition, topics: &Topics) -> Message {
     let dropped = json!({ "full": condition.dropped.full, "old": condition.dropped.old,
         "refused": condition.dropped.refused });
@@ -64,7 +65,7 @@ pub fn outbox(condition: &Condition, topics: &Topics) -> Message {
     message(topics.outbox(), true, (Timestamp::now(), ReportId::new()), present(body))
 }
 
-/// What the device is: sent on each connection.
+/// Device information; sent on each connection.
 pub fn info(topics: &Topics) -> Message {
     let body = json!({ "version": env!("CARGO_PKG_VERSION") });
     message(topics.info(), true, (Timestamp::now(), ReportId::new()), body)
@@ -105,11 +106,11 @@ fn body(body: &Body) -> (String, bool, Value) {
                 "latency_ms": millis(voice.latency), "error": voice.error })),
         ),
         Body::Camera(camera) => camera_body(camera),
-        Body::Sight(sight) => (
+        Body::CameraStatus(status) => (
             "camera".into(),
             true,
             present(
-                json!({ "state": sight.state.as_str(), "source": sight.source, "reason": sight.reason }),
+                json!({ "state": status.state.as_str(), "source": status.source, "reason": status.reason }),
             ),
         ),
         Body::Evidence(evidence) => (format!("evidence/{}", evidence.name), false, Value::Null),
@@ -152,11 +153,11 @@ fn confirm_body(waits: Option<&ConfirmReport>) -> Value {
         None => json!({ "waiting": false }),
         Some(waits) => json!({ "waiting": true, "call": waits.call.to_string(),
             "origin": waits.origin.as_str(), "name": waits.name, "arguments": waits.arguments,
-            "timeout_s": waits.patience.as_secs() }),
+            "timeout_s": waits.timeout.as_secs() }),
     }
 }
 
-/// A message that a tool sends as it is.
+/// A raw message of a tool.
 fn bare(sent: &Publication) -> Message {
     let Publication { topic, payload, retain, fleeting, response_topic, correlation } =
         sent.clone();
@@ -176,7 +177,7 @@ fn offered_body(tools: &[ToolSpec]) -> (String, bool, Value) {
     ("tools".into(), true, json!({ "tools": tools.iter().map(tool).collect::<Vec<_>>() }))
 }
 
-/// The settings, in the form of a document that would desire them.
+/// The settings, in the form of a desired document.
 fn config_body(config: &ConfigReport) -> (String, bool, Value) {
     let ConfigReport { live, group, device } = config;
     let agent = json!({ "tools": live.tools, "max_steps": live.max_steps,
@@ -281,7 +282,7 @@ fn microphone(microphone: &MicrophoneState) -> Value {
         "overruns": microphone.overruns, "reopened": microphone.reopened }))
 }
 
-/// No finer than a level can be told.
+/// Rounded.
 fn tenths(decibels: f32) -> f64 {
     f64::from((decibels * 10.0).round()) / 10.0
 }
@@ -305,12 +306,12 @@ fn outcome(outcome: &Outcome) -> Value {
     }
 }
 
-/// A list, or nothing where it is empty.
+/// A list; `null` if empty.
 fn filled(list: &[String]) -> Option<&[String]> {
     (!list.is_empty()).then_some(list)
 }
 
-/// Questions of the watch list with their answers, by rule.
+/// Questions and answers, by rule.
 fn answers(answers: &[(String, String)]) -> Option<Map<String, Value>> {
     let fields = answers.iter().map(|(rule, answer)| (rule.clone(), answer.clone().into()));
     (!answers.is_empty()).then(|| fields.collect())
@@ -320,7 +321,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Without the fields that have nothing to say.
+/// Drops `null` fields.
 fn present(mut value: Value) -> Value {
     if let Value::Object(fields) = &mut value {
         fields.retain(|_, field| !field.is_null());

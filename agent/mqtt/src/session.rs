@@ -1,7 +1,9 @@
-//! One connection to a broker, whichever version of MQTT it speaks: the only place that knows rumqttc's two clients apart.
+//! One connection by either version of MQTT: the only place that tells rumqttc's two clients apart.
 //!
-//! A task of its own does nothing but poll, since `poll` is not cancel-safe and a client that publishes from it waits for itself.
-//! Each connection has a client and an event loop of its own, so nothing depends on rumqttc's queue, which forgets on a new
+//! A task of its own does nothing but poll, since `poll` is not cancel-safe and a client that
+//! publishes from it waits for itself.
+//! Each connection has a client and an event loop of its own, so nothing depends on rumqttc's
+//! queue, which forgets on a new
 //! session, and what wedges an event loop ends with it. Sessions are clean.
 
 use std::pin::Pin;
@@ -15,55 +17,55 @@ use tokio::task::AbortHandle;
 use crate::message::Message;
 use crate::transport::Target;
 
-/// The longest packet in either direction, bytes. The default of rumqttc is 10 KiB.
+/// Maximum packet size in bytes. rumqttc's default is 10 KiB.
 pub const MAX_PACKET: usize = 1 << 20;
 
-/// Signals that wait for the session's owner; each may hold a packet.
+/// Queued signals; each may hold a packet.
 const SIGNALS: usize = 16;
-/// Messages that the broker may have under way to us, where the protocol lets us say so.
+/// Receive maximum (MQTT 5).
 const RECEIVE_MAXIMUM: u16 = 16;
 /// rumqttc's packet ids wrap here; far more than are ever in flight.
 const PACKET_IDS: u16 = 100;
 
-/// How to introduce oneself.
+/// Connect options.
 #[derive(Debug, Clone)]
-pub(super) struct Hello {
+pub(super) struct ConnectOptions {
     pub(super) client: String,
     pub(super) version: Version,
     pub(super) keep_alive: Duration,
-    /// What the broker says when the connection is lost.
+    /// The last will.
     pub(super) last_will: Option<Message>,
-    /// Requests that may wait to be sent.
+    /// Queued requests.
     pub(super) capacity: usize,
 }
 
-/// What a session tells its owner.
+/// A signal from the session.
 #[derive(Debug)]
 pub(super) enum Signal {
-    /// The broker took the connection; the longest packet that it takes, where it says so.
+    /// Connected; with the broker's maximum packet size, if known.
     Up { max_packet: Option<usize> },
-    /// A publish got its packet id; they come in the order of the publishes.
+    /// A publish was assigned a packet id, in order.
     Sent(u16),
-    /// The broker has dealt with a publish.
+    /// A publish was acknowledged.
     Acknowledged(u16, Verdict),
-    /// The broker answered the subscriptions; whether it takes each.
+    /// The subscriptions were answered: whether each was granted.
     Subscribed(Vec<bool>),
     /// A message arrived.
     Received(Arrival),
-    /// Something that shows that the other side lives.
+    /// A sign of life.
     Alive,
-    /// The connection ended; none when it was asked for.
+    /// The connection ended; `None` if requested.
     Ended(Option<Fault>),
 }
 
-/// What became of a publish at the broker.
+/// Result of a publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The broker has it.
+    /// Accepted.
     Taken,
-    /// The broker never will take it, and why.
+    /// Rejected for good, with the reason.
     Refused(String),
-    /// The broker does not take it now, and why.
+    /// Rejected for now, with the reason.
     Later(String),
 }
 
@@ -74,36 +76,36 @@ pub struct Arrival {
     pub topic: String,
     /// What.
     pub payload: Vec<u8>,
-    /// Whether it had been waiting at the broker.
+    /// Whether it was retained.
     pub retained: bool,
-    /// MQTT 5: where the sender wants an answer.
+    /// Response topic (MQTT 5).
     pub response_topic: Option<String>,
-    /// MQTT 5: what the answer has to carry.
+    /// Correlation data (MQTT 5).
     pub correlation: Option<Vec<u8>>,
 }
 
-/// Why a connection ended or did not come up.
+/// Why a connection failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{reason}")]
 pub struct Fault {
-    /// What it calls for.
+    /// Kind of fault.
     pub kind: FaultKind,
     /// For a person.
     pub reason: String,
 }
 
-/// What a fault calls for.
+/// How to react to a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
-    /// Trying again.
+    /// Retry.
     Network,
-    /// A person: the broker does not want us as we are. Trying again is worth little.
+    /// Rejected by the broker: somebody has to fix it.
     Refused,
-    /// Not subscribing to what brought a packet longer than [`MAX_PACKET`].
+    /// Leave out the filter that brought a packet longer than [`MAX_PACKET`].
     TooLong,
 }
 
-/// A connection; dropping it cuts it.
+/// A connection, closed on drop.
 #[derive(Debug)]
 pub(super) struct Session {
     client: Client,
@@ -120,37 +122,37 @@ enum Client {
 }
 
 impl Session {
-    /// Begins to connect; `spawn` starts the task that polls.
+    /// Connects. `spawn` starts the polling task.
     pub(super) fn open(
         target: &Target,
-        hello: &Hello,
+        connect: &ConnectOptions,
         spawn: impl FnOnce(Task) -> AbortHandle,
     ) -> Self {
         let (out, signals) = mpsc::channel(SIGNALS);
-        let (client, poll): (Client, Task) = match hello.version {
+        let (client, poll): (Client, Task) = match connect.version {
             Version::V311 => {
-                let options = options_v311(target, hello);
-                let (client, mut events) = rumqttc::AsyncClient::new(options, hello.capacity);
+                let options = options_v311(target, connect);
+                let (client, mut events) = rumqttc::AsyncClient::new(options, connect.capacity);
                 events.network_options.set_tcp_nodelay(true);
                 (Client::V311(client), Box::pin(poll_v311(events, out)))
             }
             Version::V5 => {
-                let options = options_v5(target, hello);
-                let (client, events) = v5::AsyncClient::new(options, hello.capacity);
+                let options = options_v5(target, connect);
+                let (client, events) = v5::AsyncClient::new(options, connect.capacity);
                 (Client::V5(client), Box::pin(poll_v5(events, out)))
             }
         };
         Self { client, signals, _poll: AbortOnDrop(spawn(poll)) }
     }
 
-    /// The next signal; after [`Signal::Ended`] there is none.
+    /// Next signal. None follows [`Signal::Ended`].
     pub(super) async fn next(&mut self) -> Signal {
         let lost =
             || Fault { kind: FaultKind::Network, reason: "the connection's task ended".into() };
         self.signals.recv().await.unwrap_or_else(|| Signal::Ended(Some(lost())))
     }
 
-    /// Hands over a message; false where the client takes no more for now.
+    /// Publishes a message. Returns false if the client is full.
     pub(super) fn publish(&self, message: &Message) -> bool {
         let (topic, payload) = (message.topic.clone(), message.payload.clone());
         let qos = QoS::AtLeastOnce;
@@ -175,7 +177,7 @@ impl Session {
         }
     }
 
-    /// Subscribes; false where the client takes no more for now.
+    /// Subscribes. Returns false if the client is full.
     pub(super) fn subscribe(&self, filters: &[String]) -> bool {
         let filters = filters.iter().cloned();
         match &self.client {
@@ -192,7 +194,7 @@ impl Session {
         }
     }
 
-    /// Asks for the end; [`Signal::Ended`] comes when the broker was told.
+    /// Disconnects. [`Signal::Ended`] follows once the broker was told.
     pub(super) fn disconnect(&self) -> bool {
         match &self.client {
             Client::V311(client) => client.try_disconnect().is_ok(),
@@ -201,7 +203,7 @@ impl Session {
     }
 }
 
-/// Ends the polling with its session, also where the broker is silent.
+/// Stops polling when the session is dropped, even if the broker is silent.
 #[derive(Debug)]
 struct AbortOnDrop(AbortHandle);
 
@@ -211,15 +213,15 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn options_v311(target: &Target, hello: &Hello) -> rumqttc::MqttOptions {
-    let mut options = rumqttc::MqttOptions::new(&hello.client, &target.address, target.port);
+fn options_v311(target: &Target, connect: &ConnectOptions) -> rumqttc::MqttOptions {
+    let mut options = rumqttc::MqttOptions::new(&connect.client, &target.address, target.port);
     options
         .set_transport(target.transport.clone())
-        .set_keep_alive(hello.keep_alive)
+        .set_keep_alive(connect.keep_alive)
         .set_clean_session(true)
         .set_inflight(PACKET_IDS)
         .set_max_packet_size(MAX_PACKET, MAX_PACKET);
-    if let Some(will) = hello.last_will.clone() {
+    if let Some(will) = connect.last_will.clone() {
         let qos = QoS::AtLeastOnce;
         options.set_last_will(rumqttc::LastWill::new(will.topic, will.payload, qos, will.retain));
     }
@@ -229,20 +231,20 @@ fn options_v311(target: &Target, hello: &Hello) -> rumqttc::MqttOptions {
     options
 }
 
-fn options_v5(target: &Target, hello: &Hello) -> v5::MqttOptions {
-    let mut options = v5::MqttOptions::new(&hello.client, &target.address, target.port);
+fn options_v5(target: &Target, connect: &ConnectOptions) -> v5::MqttOptions {
+    let mut options = v5::MqttOptions::new(&connect.client, &target.address, target.port);
     let mut network = rumqttc::NetworkOptions::new();
     network.set_tcp_nodelay(true);
     options
         .set_transport(target.transport.clone())
         .set_network_options(network)
-        .set_keep_alive(hello.keep_alive)
+        .set_keep_alive(connect.keep_alive)
         .set_clean_start(true)
         .set_outgoing_inflight_upper_limit(PACKET_IDS)
         .set_receive_maximum(Some(RECEIVE_MAXIMUM))
         // The broker keeps longer ones back.
         .set_max_packet_size(u32::try_from(MAX_PACKET).ok());
-    if let Some(will) = hello.last_will.clone() {
+    if let Some(will) = connect.last_will.clone() {
         let qos = v5_qos(QoS::AtLeastOnce);
         let will =
             v5::mqttbytes::v5::LastWill::new(will.topic, will.payload, qos, will.retain, None);
@@ -262,7 +264,7 @@ fn v5_qos(qos: QoS) -> v5::mqttbytes::QoS {
     }
 }
 
-/// Polls until the connection ends. Nothing here waits for anything that waits for this task.
+/// Polls until the connection ends. Must not wait for anything that waits for this task.
 async fn poll_v311(mut events: rumqttc::EventLoop, out: mpsc::Sender<Signal>) {
     loop {
         let signal = events.poll().await.map_or_else(|fault| fault_v311(&fault), signal_v311);
@@ -391,7 +393,7 @@ fn fault_v5(fault: &v5::ConnectionError) -> Signal {
             | Code::ConnectionRateExceeded => FaultKind::Network,
             _ => FaultKind::Refused,
         },
-        // Two devices of one name would throw each other out for ever.
+        // Two devices with the same name would disconnect each other forever.
         ConnectionError::MqttState(StateError::ServerDisconnect {
             reason_code: Left::SessionTakenOver | Left::NotAuthorized | Left::AdministrativeAction,
             ..
@@ -407,7 +409,7 @@ fn fault_v5(fault: &v5::ConnectionError) -> Signal {
     Signal::Ended(Some(Fault { kind, reason: reason(fault) }))
 }
 
-/// A certificate that is not trusted stays so until somebody does something about it.
+/// An untrusted certificate stays untrusted until somebody fixes it.
 fn tls_kind(fault: &rumqttc::TlsError) -> FaultKind {
     match fault {
         rumqttc::TlsError::Io(fault)
@@ -419,7 +421,7 @@ fn tls_kind(fault: &rumqttc::TlsError) -> FaultKind {
     }
 }
 
-/// Whether TLS is behind an error: the one that speaks TLS below a WebSocket says so within an error of the system.
+/// Whether an error comes from TLS; below a WebSocket it is wrapped in an I/O error.
 fn is_distrust(fault: &(dyn std::error::Error + 'static)) -> bool {
     match fault.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
         Some(inner) => inner.is::<rustls::Error>(),
@@ -427,7 +429,7 @@ fn is_distrust(fault: &(dyn std::error::Error + 'static)) -> bool {
     }
 }
 
-/// An error with all that caused it.
+/// An error with its sources.
 fn reason(fault: &dyn std::error::Error) -> String {
     let mut reason = fault.to_string();
     let mut cause = fault.source();
@@ -442,7 +444,7 @@ fn reason(fault: &dyn std::error::Error) -> String {
 }
 
 impl Fault {
-    /// One after which it is tried again.
+    /// A fault to retry.
     pub(super) fn network(reason: impl Into<String>) -> Self {
         Self { kind: FaultKind::Network, reason: reason.into() }
     }

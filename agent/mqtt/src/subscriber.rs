@@ -1,4 +1,4 @@
-//! A client that listens: for `outpost demo`, and for tests that look at what really arrives.
+//! A subscriber, for `outpost demo` and for tests.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::message::Message;
-use crate::session::{Fault, Hello, Session, Signal};
+use crate::session::{ConnectOptions, Fault, Session, Signal};
 use crate::transport::Target;
 
-/// Messages to be published that wait at most.
+/// Queued messages.
 const CAPACITY: usize = 64;
 
 /// A message that arrived.
@@ -21,11 +21,11 @@ const CAPACITY: usize = 64;
 pub struct Received {
     /// Where.
     pub topic: String,
-    /// Its JSON; text that is no JSON as a string.
+    /// The JSON; other text as a string.
     pub payload: Value,
-    /// Whether it had been waiting at the broker.
+    /// Whether it was retained.
     pub retained: bool,
-    /// MQTT 5: what the sender was given to send back.
+    /// Correlation data (MQTT 5).
     pub correlation: Option<Vec<u8>>,
 }
 
@@ -38,15 +38,15 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// Connects by MQTT 3.1.1 and subscribes; returns once the broker has confirmed.
+    /// Connects with MQTT 3.1.1 and subscribes; returns once the broker has confirmed.
     ///
     /// # Errors
-    /// When the broker cannot be reached within five seconds or refuses.
+    /// If the broker is unreachable for five seconds, or refuses.
     pub async fn connect(broker: SocketAddr, name: &str, filter: &str) -> Result<Self, Fault> {
         Self::open(&Target::plain(broker), Version::V311, name, filter).await
     }
 
-    /// As [`Self::connect`], to the broker of a configuration.
+    /// As [`Self::connect`], to a configured broker.
     ///
     /// # Errors
     /// As there, and when a file of the configuration cannot be used.
@@ -62,14 +62,14 @@ impl Subscriber {
         name: &str,
         filter: &str,
     ) -> Result<Self, Fault> {
-        let hello = Hello {
+        let options = ConnectOptions {
             client: name.into(),
             version,
             keep_alive: Duration::from_mins(1),
             last_will: None,
             capacity: CAPACITY,
         };
-        let mut session = Session::open(target, &hello, |poll| spawn(poll).abort_handle());
+        let mut session = Session::open(target, &options, |poll| spawn(poll).abort_handle());
         let confirmed = async {
             loop {
                 match session.next().await {
@@ -94,12 +94,12 @@ impl Subscriber {
         Ok(Self { publish, messages, task })
     }
 
-    /// The next message; none when none arrived within `limit`.
+    /// Next message; `None` after `limit`.
     pub async fn next(&mut self, limit: Duration) -> Option<Received> {
         timeout(limit, self.messages.recv()).await.ok().flatten()
     }
 
-    /// The next message, however long it takes; none when the connection is gone.
+    /// Next message; `None` once disconnected.
     pub async fn received(&mut self) -> Option<Received> {
         self.messages.recv().await
     }

@@ -16,8 +16,8 @@ use std::time::Duration;
 use outpost_agent_core::config::MqttConfig;
 use outpost_agent_core::event::{Ask, EventId, Inbound};
 use outpost_agent_core::heartbeat::Heartbeats;
-use outpost_agent_core::lifetime::Lifetime;
 use outpost_agent_core::report::{Body, CommandReport, Report};
+use outpost_agent_core::task_group::TaskGroup;
 use outpost_broker::Broker;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -34,7 +34,7 @@ const SOON: Duration = Duration::from_secs(10);
 struct Device {
     publisher: Publisher,
     inbound: mpsc::Receiver<Inbound>,
-    lifetime: Lifetime,
+    task_group: TaskGroup,
 }
 
 impl Device {
@@ -49,9 +49,9 @@ impl Device {
 
     fn try_with(config: &MqttConfig, embedded: Option<SocketAddr>) -> Result<Self, MqttError> {
         let (inbound_out, inbound) = mpsc::channel(2);
-        let (lifetime, pulse) = (Lifetime::default(), Heartbeats::default().part("mqtt"));
-        let publisher = connect(config, embedded, inbound_out, &lifetime, pulse)?;
-        Ok(Self { publisher, inbound, lifetime })
+        let (task_group, pulse) = (TaskGroup::default(), Heartbeats::default().part("mqtt"));
+        let publisher = connect(config, embedded, inbound_out, &task_group, pulse)?;
+        Ok(Self { publisher, inbound, task_group })
     }
 
     /// Commands of these numbers, one after the other.
@@ -67,8 +67,8 @@ impl Device {
     }
 
     async fn stop(self) {
-        let Lifetime { tracker, farewell, .. } = self.lifetime;
-        farewell.cancel();
+        let TaskGroup { tracker, disconnect, .. } = self.task_group;
+        disconnect.cancel();
         tracker.close();
         tokio::time::timeout(SOON, tracker.wait()).await.expect("all tasks end");
     }
@@ -126,7 +126,7 @@ async fn the_broker_says_offline_for_a_device_that_vanished() {
 }
 
 #[tokio::test]
-async fn what_was_said_is_delivered_before_the_farewell() {
+async fn reports_are_delivered_before_disconnecting() {
     let broker = broker();
     let wire = Wire::to(broker.address()).await;
     let mut watcher = listen(&broker, "outpost/desk/#").await;

@@ -1,16 +1,16 @@
-//! The topics of the MQTT contract (`docs/mqtt.md`): the only place where one is spelt.
+//! Topics of the MQTT contract (`docs/mqtt.md`); spelled out nowhere else.
 
 use outpost_agent_core::event::Setting;
 
-use crate::wishes::Scope;
+use crate::desired_config::Scope;
 
-/// A longer topic for answers is refused, bytes.
+/// Maximum length of a response topic in bytes.
 const MAX_RESPONSE_TOPIC: usize = 256;
 
-/// Where it is said what is desired of a device, or of all of a group.
+/// Topic of desired configurations.
 const DESIRED: &str = "config/desired";
 
-/// Topics of one device, below `outpost/<device>`, and of its group, below `outpost/@<group>`.
+/// Topics of a device, below `outpost/<device>`, and of its group, below `outpost/@<group>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     base: String,
@@ -18,29 +18,29 @@ pub struct Topics {
     group: Option<(String, String)>,
 }
 
-/// What a message that arrived is about.
+/// Meaning of an incoming topic.
 #[derive(Debug, Clone, Copy)]
 pub enum Incoming {
     /// A question or command.
     Ask(AskForm),
-    /// A setting: builds it from on or off.
+    /// A setting; builds it from on or off.
     Set(fn(bool) -> Setting),
-    /// A picture that was kept is wanted.
+    /// A request for evidence.
     Evidence,
-    /// A call may be carried out, or may not.
+    /// A confirmation.
     Confirm,
 }
 
-/// What a program that offers a tool says, with the tool's name.
+/// A message from a program that offers a tool, with the tool's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToolTopic<'a> {
-    /// What the tool is; empty: it is no longer offered.
+    /// The definition; empty to withdraw it.
     Definition(&'a str),
-    /// What came of a call.
+    /// The result of a call.
     Result(&'a str),
 }
 
-/// What the payload of a question is.
+/// Payload of an ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AskForm {
     /// JSON or the bare prompt.
@@ -84,7 +84,8 @@ impl Topics {
         self.below("outbox")
     }
 
-    /// What the agent subscribes to. A question to the group goes to one of its devices, a setting to all.
+    /// Subscriptions of the agent. An ask to the group goes to one device (shared subscription), a
+    /// setting to all.
     pub fn subscriptions(&self) -> Vec<String> {
         let own = ["ask", "ask/+", "set/+", "get/evidence", DESIRED].map(|path| self.below(path));
         let group = self.group.iter().flat_map(|(group, base)| {
@@ -95,11 +96,11 @@ impl Topics {
         own.into_iter().chain(group).collect()
     }
 
-    /// What a topic that arrived is for; none where it is nothing of ours.
+    /// Maps an incoming topic; `None` for foreign topics.
     pub fn incoming(&self, topic: &str) -> Option<Incoming> {
         let group = self.group.as_ref().map(|(_, base)| base.as_str());
         let below = |base: &str| topic.strip_prefix(base)?.strip_prefix('/');
-        // A group agrees to nothing: each call is of one device.
+        // A group cannot confirm: each call belongs to one device.
         if below(&self.base) == Some("set/confirm") {
             return Some(Incoming::Confirm);
         }
@@ -115,7 +116,7 @@ impl Topics {
         }
     }
 
-    /// Whom a topic says what is desired of; none where it does not.
+    /// Scope of a desired configuration; `None` for other topics.
     pub fn desired(&self, topic: &str) -> Option<Scope> {
         let is_below = |base: &str| {
             topic.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')) == Some(DESIRED)
@@ -127,12 +128,12 @@ impl Topics {
         }
     }
 
-    /// What programs that offer tools are listened to on.
+    /// Filters for programs that offer tools.
     pub fn of_tools(&self) -> [String; 2] {
         ["tools/+", "tools/+/result"].map(|path| self.below(path))
     }
 
-    /// What a program that offers a tool says on a topic; none where it is no topic of tools.
+    /// Parses a tool topic; `None` for others.
     pub fn tool<'a>(&self, topic: &'a str) -> Option<ToolTopic<'a>> {
         let rest = topic.strip_prefix(&self.base)?.strip_prefix("/tools/")?;
         match rest.split_once('/') {
@@ -142,8 +143,8 @@ impl Topics {
         }
     }
 
-    /// Whether an answer may go to a topic that an asker chose: to none through which this or another device would be told what
-    /// to do, and to none of the broker's own.
+    /// Whether an answer may be sent to this topic: not to one that controls a device, and not to
+    /// the broker's own.
     pub fn may_respond(&self, topic: &str) -> bool {
         !topic.is_empty()
             && topic.len() <= MAX_RESPONSE_TOPIC

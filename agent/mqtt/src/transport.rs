@@ -1,5 +1,5 @@
-//! How the broker is reached: address, TLS and credentials, made anew for each connection, so that a password or certificate
-//! that was renewed is taken up.
+//! Address, TLS and credentials. Read again for each connection, so that a renewed password or
+//! certificate is picked up.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-/// The connection cannot be prepared.
+/// Invalid connection settings.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// The password cannot be read.
@@ -22,7 +22,7 @@ pub enum TransportError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A PEM file is no such.
+    /// A PEM file is invalid.
     #[error("{key} {}: {source}; a PEM file is expected", path.display())]
     Pem {
         /// The key of the configuration.
@@ -37,12 +37,12 @@ pub enum TransportError {
         "no certificate authority is trusted: name one with mqtt.tls.ca, or install the package ca-certificates"
     )]
     NoAuthority,
-    /// The certificates do not fit.
+    /// The certificates do not match.
     #[error("mqtt.tls: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// A broker and how it is spoken to.
+/// Where and how to connect.
 #[derive(Clone)]
 pub(super) struct Target {
     /// A host name, or a URL for a WebSocket.
@@ -54,10 +54,10 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// What the configuration says; `embedded` is where the embedded broker listens.
+    /// From the configuration; `embedded` is the address of the embedded broker.
     ///
     /// # Errors
-    /// When a file that it names cannot be used.
+    /// If a file cannot be used.
     pub(super) fn new(
         config: &MqttConfig,
         embedded: Option<SocketAddr>,
@@ -109,7 +109,7 @@ fn tls_config(config: &TlsConfig) -> Result<Arc<ClientConfig>, TransportError> {
     let mut roots = RootCertStore::empty();
     let authorities = match &config.ca {
         Some(path) => certificates("mqtt.tls.ca", path)?,
-        // What the system has and cannot be read is left out; the others may do.
+        // Skip unreadable system certificates; the others may do.
         None => rustls_native_certs::load_native_certs().certs,
     };
     roots.add_parsable_certificates(authorities);

@@ -1,8 +1,9 @@
-//! Cuts a stream of sound into utterances.
+//! Endpointing: cuts a stream of sound into utterances.
 //!
-//! Pure and chunk-invariant: time is a count of samples, and the same samples give the same utterances however they are cut into
-//! chunks. A [`Judge`] says of each frame whether it is speech. At the first short pause the utterance so far is handed out, so
-//! that work on it can begin; if nothing more is said, the very same samples are the utterance.
+//! Pure and independent of chunk size: time is a count of samples, and the same samples give the
+//! same utterances however they are chunked. A [`VoiceActivityDetector`] classifies each frame. The
+//! first short pause emits the utterance so far, so that prefill can start early; if nothing more
+//! is said, the final utterance has exactly the same samples.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,12 +11,13 @@ use std::time::Duration;
 use outpost_agent_core::config::EndpointConfig;
 use outpost_runtime::audio::RATE;
 
-use crate::vad::{Judge, NoiseFloor, lasting};
+use crate::vad::{NoiseFloor, VoiceActivityDetector, lasting};
 
-/// So much speech in the latest [`ONSET_WINDOW`] begins an utterance.
+/// Onset: this much speech within [`ONSET_WINDOW`] starts an utterance.
 const ONSET: Duration = Duration::from_millis(60);
 const ONSET_WINDOW: Duration = Duration::from_millis(100);
-/// Loud sound without speech is noise worth a word from this length on, once it has been quiet for a while.
+/// Loud sound without speech is reported as noise if it lasts this long, once it has been quiet for
+/// [`NOISE_END`].
 const NOISE: Duration = Duration::from_millis(500);
 const NOISE_END: Duration = Duration::from_millis(500);
 
@@ -28,42 +30,42 @@ pub struct Piece {
     pub start: Duration,
 }
 
-/// What the endpointing found.
+/// An endpointing event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cut {
     /// Speech began.
     Started,
-    /// The speaker paused: the utterance so far, from the pre-roll to a part of the pause.
+    /// The speaker paused. Holds the utterance so far, from the pre-roll into the pause.
     Paused(Piece),
-    /// The speaker went on after a pause.
+    /// The speaker continued after a pause.
     Resumed,
-    /// It was too short to be an utterance.
+    /// Too short for an utterance.
     TooShort {
-        /// Where in the stream it began, the pre-roll included.
+        /// Where it began, including the pre-roll.
         start: Duration,
-        /// The speech in it.
+        /// How much of it was speech.
         speech: Duration,
     },
-    /// Something was loud, and no speech.
+    /// Loud sound without speech.
     Noise {
         /// Where in the stream it ended.
         end: Duration,
-        /// How long it was loud.
+        /// Returns how long it was loud, once it is over. Speech resets it.
         loud: Duration,
     },
-    /// An utterance ended: where there was a pause before, it is the same as was told then.
+    /// An utterance ended. After a pause it equals what [`Cut::Paused`] held.
     Utterance(Piece),
 }
 
-/// The state of the cutting: feed it the stream at 16 kHz with [`Endpoint::push`].
+/// The endpointer. Feed it a 16 kHz stream with [`Endpoint::push`].
 #[derive(Debug)]
 pub struct Endpoint {
     config: EndpointConfig,
-    judge: Box<dyn Judge>,
+    vad: Box<dyn VoiceActivityDetector>,
     noise: NoiseWatch,
-    /// Samples of a frame that is not yet full.
+    /// Samples of an incomplete frame.
     partial: Vec<f32>,
-    /// Whole frames: the pre-roll while it is quiet, the utterance while someone speaks.
+    /// Complete frames: the pre-roll in silence, the utterance during speech.
     kept: VecDeque<f32>,
     /// Index in the stream of the first kept sample.
     kept_from: u64,
@@ -75,17 +77,17 @@ pub struct Endpoint {
 struct Speech {
     spoken_frames: usize,
     quiet_frames: usize,
-    /// Where in the kept sound the pause that goes on would end the utterance.
+    /// Index in `kept` at which the current pause would end the utterance.
     paused_at: Option<usize>,
 }
 
 impl Endpoint {
-    /// At the start of a stream, whose frames `judge` judges.
-    pub fn new(config: EndpointConfig, judge: Box<dyn Judge>) -> Self {
+    /// Starts a stream whose frames `vad` classifies.
+    pub fn new(config: EndpointConfig, vad: Box<dyn VoiceActivityDetector>) -> Self {
         Self {
             noise: NoiseWatch::new(&config),
             config,
-            judge,
+            vad,
             partial: Vec::new(),
             kept: VecDeque::new(),
             kept_from: 0,
@@ -94,19 +96,19 @@ impl Endpoint {
         }
     }
 
-    /// Whether an utterance is under way.
+    /// Whether an utterance is in progress.
     pub fn is_speaking(&self) -> bool {
         self.speech.is_some()
     }
 
-    /// How much of the stream it has taken.
+    /// Position in the stream.
     pub fn now(&self) -> Duration {
         self.at(self.kept.len() + self.partial.len())
     }
 
-    /// Takes the next samples; appends what they bring to `cuts`.
+    /// Takes the next samples and appends events to `cuts`.
     pub fn push(&mut self, chunk: &[f32], cuts: &mut Vec<Cut>) {
-        let length = self.judge.frame();
+        let length = self.vad.frame();
         let mut rest = chunk;
         while !rest.is_empty() {
             let take = (length - self.partial.len()).min(rest.len());
@@ -119,7 +121,7 @@ impl Endpoint {
         }
     }
 
-    /// The stream ended: what is under way is an utterance now.
+    /// The stream ended: emits the utterance in progress.
     pub fn finish(&mut self, cuts: &mut Vec<Cut>) {
         self.kept.extend(self.partial.drain(..));
         if self.speech.is_some() {
@@ -127,7 +129,7 @@ impl Endpoint {
         }
     }
 
-    /// Drops what is under way, the pre-roll too; the stream goes on. Whether an utterance was under way.
+    /// Drops the utterance in progress and the pre-roll. Returns whether there was an utterance.
     pub fn forget(&mut self) -> bool {
         self.kept_from += (self.kept.len() + self.partial.len()) as u64;
         self.kept.clear();
@@ -136,15 +138,15 @@ impl Endpoint {
         self.speech.take().is_some()
     }
 
-    /// So many samples of the stream are not listened to.
+    /// Skips this many samples of the stream.
     pub fn skip(&mut self, samples: usize) {
         self.forget();
         self.kept_from += samples as u64;
     }
 
     fn frame(&mut self, cuts: &mut Vec<Cut>) {
-        let length = self.judge.frame();
-        let is_speech = self.judge.is_speech(&self.partial, self.speech.is_some());
+        let length = self.vad.frame();
+        let is_speech = self.vad.is_speech(&self.partial, self.speech.is_some());
         let end = self.at(self.kept.len() + length);
         let noise = self.noise.frame(&self.partial, is_speech || self.speech.is_some());
         let end = end.saturating_sub(NOISE_END);
@@ -157,7 +159,7 @@ impl Endpoint {
     }
 
     fn await_onset(&mut self, is_speech: bool, cuts: &mut Vec<Cut>) {
-        let length = self.judge.frame();
+        let length = self.vad.frame();
         self.recent.push_back(is_speech);
         if self.recent.len() > frames(ONSET_WINDOW, length) {
             self.recent.pop_front();
@@ -173,7 +175,7 @@ impl Endpoint {
     }
 
     fn follow(&mut self, mut speech: Speech, is_speech: bool, cuts: &mut Vec<Cut>) {
-        let length = self.judge.frame();
+        let length = self.vad.frame();
         if is_speech {
             speech.spoken_frames += 1;
             speech.quiet_frames = 0;
@@ -200,7 +202,7 @@ impl Endpoint {
     }
 
     fn is_long_enough(&self, speech: Speech) -> bool {
-        lasting(speech.spoken_frames, self.judge.frame()) >= self.config.min_speech
+        lasting(speech.spoken_frames, self.vad.frame()) >= self.config.min_speech
     }
 
     fn end(&mut self, cuts: &mut Vec<Cut>) {
@@ -212,7 +214,7 @@ impl Endpoint {
         cuts.push(if self.is_long_enough(speech) {
             Cut::Utterance(Piece { samples, start })
         } else {
-            let speech = lasting(speech.spoken_frames, self.judge.frame());
+            let speech = lasting(speech.spoken_frames, self.vad.frame());
             Cut::TooShort { start, speech }
         });
     }
@@ -237,7 +239,7 @@ fn frames(duration: Duration, length: usize) -> usize {
     samples(duration).div_ceil(length)
 }
 
-/// Notices sound that is loud and no speech.
+/// Detects loud sound that is not speech.
 #[derive(Debug)]
 struct NoiseWatch {
     floor: NoiseFloor,
@@ -250,7 +252,7 @@ impl NoiseWatch {
         Self { floor: NoiseFloor::new(config.margin_db), loud: 0, quiet: 0 }
     }
 
-    /// How long it was loud, once it is over. Speech makes it no noise.
+    /// Returns how long it was loud, once it is over. Speech resets it.
     fn frame(&mut self, frame: &[f32], is_speech: bool) -> Option<Duration> {
         let is_loud = self.floor.is_exceeded(frame);
         if is_speech {

@@ -1,4 +1,4 @@
-//! Files in place of devices: recordings as the microphone, pictures as the camera.
+//! Files instead of devices: recordings as microphone, pictures as camera.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use crate::{AudioSource, FrameSource, SenseError};
 
-/// Sound handed over at a time, as from a sound card.
+/// Sound per read, like a sound card's period.
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// WAV files played one after the other, with a pause after each.
+/// WAV files played in order, with a pause after each.
 #[derive(Debug)]
 pub struct FileMicrophone {
     playlist: Playlist,
@@ -36,10 +36,11 @@ struct Playing {
 }
 
 impl FileMicrophone {
-    /// Opens a WAV file or a folder of them. The first is read at once, so that a wrong file is found out at the start.
+    /// Opens a WAV file or a folder of them. Reads the first right away, so that a bad file fails
+    /// at startup.
     ///
     /// # Errors
-    /// When there is no such file, the folder has no WAV file, or the first is none that can be played.
+    /// If the file does not exist, the folder has no WAV file, or the first cannot be played.
     pub fn open(path: &Path, repeat: bool, pace: Pace, gap: Duration) -> Result<Self, SenseError> {
         let mut playlist = Playlist::open(path, &["wav"], repeat)?;
         let first = playlist.next().ok_or_else(|| Playlist::empty(path, &["wav"]))?;
@@ -100,10 +101,11 @@ pub struct FileCamera {
 }
 
 impl FileCamera {
-    /// Opens a picture or a folder of them. The first is read at once, so that a wrong file is found out at the start.
+    /// Opens a picture or a folder of them. Reads the first right away, so that a bad file fails at
+    /// startup.
     ///
     /// # Errors
-    /// When there is no such file, the folder has no picture, or the first is none that can be shown.
+    /// If the file does not exist, the folder has no picture, or the first cannot be decoded.
     pub fn open(path: &Path, repeat: bool, interval: Duration) -> Result<Self, SenseError> {
         let playlist = Playlist::open(path, &PICTURES, repeat)?;
         let first = playlist.files.first().ok_or_else(|| Playlist::empty(path, &PICTURES))?;
@@ -119,7 +121,7 @@ impl FrameSource for FileCamera {
         std::thread::sleep(due.saturating_duration_since(now));
         self.due = Some(due.max(now) + self.interval);
         let Some(path) = self.playlist.next() else { return Ok(None) };
-        // A single picture that repeats is read from its file once.
+        // A single repeated picture is decoded once.
         let image = match &self.shown {
             Some((shown, image)) if *shown == path => image.clone(),
             _ => read_image(&path)?,
@@ -137,7 +139,7 @@ impl FrameSource for FileCamera {
     }
 }
 
-/// The files of a path in the order of their names.
+/// Files at a path, sorted by name.
 #[derive(Debug)]
 struct Playlist {
     files: Vec<PathBuf>,

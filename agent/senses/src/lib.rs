@@ -1,7 +1,8 @@
-//! What the device hears and sees. Each source has one OS thread, which blocks on it and hands over through a bounded queue.
+//! Microphone and camera. Each source has one OS thread that blocks on it and hands over through a
+//! bounded queue.
 //!
-//! [`AudioSource`] and [`FrameSource`] are what a back end implements: [`microphone`] a sound card, [`camera`] a capture device,
-//! [`files`] both.
+//! Back ends implement [`AudioSource`] and [`FrameSource`]: [`microphone`] a sound card, [`camera`]
+//! a capture device, [`files`] both.
 
 pub mod camera;
 pub mod endpoint;
@@ -17,27 +18,28 @@ use outpost_agent_core::event::Frame;
 use outpost_agent_core::mailbox::Receiver;
 use outpost_agent_core::report::{MicrophoneState, Presence};
 
-/// A live source that gives nothing, not even an error, for so long is stuck.
+/// A live source is stuck if it returns nothing, not even an error, for this long.
 const STUCK: Duration = Duration::from_mins(1);
 
 /// A source of sound, read by a thread of its own.
 pub trait AudioSource: Send {
-    /// Waits for the next sound and appends it to `chunk` at 16 kHz, nothing where there is none yet; false at the end of the source.
+    /// Waits for the next samples and appends them to `chunk` at 16 kHz, possibly none. Returns
+    /// false at the end of the source.
     ///
     /// # Errors
-    /// When the source failed. It may be read again: a device can come back.
+    /// When the source failed. Reading may be retried: a device can come back.
     fn read(&mut self, chunk: &mut Vec<f32>) -> Result<bool, SenseError>;
 
-    /// Lets a while pass unheard, since nobody may be heard now. A recording waits in the meantime.
+    /// Discards sound for a moment while the microphone is closed. A recording pauses instead.
     fn skip(&mut self);
 
-    /// What is being read: a device or file name.
+    /// Name of the device or file.
     fn name(&self) -> String;
 
     /// Whether sound is lost when it is not read in time.
     fn is_live(&self) -> bool;
 
-    /// How it is, but for its level.
+    /// Its state, without the level.
     fn state(&self) -> MicrophoneState {
         let condition = Presence::Open;
         MicrophoneState { source: self.name(), condition, ..MicrophoneState::default() }
@@ -46,13 +48,13 @@ pub trait AudioSource: Send {
 
 /// A source of pictures, read by a thread of its own.
 pub trait FrameSource: Send {
-    /// Waits for the next picture; none at the end of the source.
+    /// Waits for the next picture. `None` at the end of the source.
     ///
     /// # Errors
-    /// When the source failed. It may be read again: a device can come back.
+    /// When the source failed. Reading may be retried: a device can come back.
     fn read(&mut self) -> Result<Option<Frame>, SenseError>;
 
-    /// Lets a picture pass unseen, since nobody may look now; false at the end of the source.
+    /// Discards a picture while the camera is off. Returns false at the end of the source.
     ///
     /// # Errors
     /// As [`FrameSource::read`].
@@ -60,7 +62,7 @@ pub trait FrameSource: Send {
         self.read().map(|frame| frame.is_some())
     }
 
-    /// What is being read: a device or file name.
+    /// Name of the device or file.
     fn name(&self) -> String;
 
     /// Whether pictures are lost when they are not read in time.
@@ -73,12 +75,12 @@ pub enum SenseError {
     /// A file cannot be used.
     #[error(transparent)]
     Media(#[from] outpost_runtime::Error),
-    /// The path names nothing to play or show.
+    /// Nothing at the path can be played or shown.
     #[error("{}: {reason}", path.display())]
     Path {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong and what would do.
+        /// What is wrong, and what is expected.
         reason: String,
     },
     /// The capture device.
@@ -92,9 +94,9 @@ pub enum SenseError {
 /// A running sense: its queue, and its thread.
 #[derive(Debug)]
 pub struct Sense<T> {
-    /// What it found.
+    /// What it sends.
     pub receiver: Receiver<T>,
-    /// Ends by itself once the receiver is dropped.
+    /// Ends once the receiver is dropped.
     pub thread: JoinHandle<()>,
 }
 

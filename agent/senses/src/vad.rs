@@ -1,4 +1,5 @@
-//! Whether a frame is speech: by its energy, or by the silero model.
+//! Voice activity detection (VAD): classifies frames as speech or not, by energy or with the silero
+//! model.
 
 use std::time::Duration;
 
@@ -6,29 +7,30 @@ use outpost_agent_core::config::{EndpointConfig, Vad};
 use outpost_runtime::audio::{RATE, SpeechDetector};
 use tracing::warn;
 
-/// The floor is never taken to be below this, so that digital silence does not make a whisper of hiss into speech.
+/// Lower bound of the noise floor, so that hiss in digital silence is not taken for speech.
 const QUIETEST_FLOOR: f32 = -65.0;
-/// How fast the floor follows steady noise, decibels a second.
+/// How fast the floor rises to steady noise, in decibels per second.
 const FLOOR_RISE: f32 = 2.0;
-/// Speech goes on down to a likelihood this much below that with which it begins.
+/// Hysteresis: an utterance continues while the probability stays within this much of the
+/// threshold.
 const HYSTERESIS: f32 = 0.15;
 
-/// Judges the frames of a stream at 16 kHz, one after the other. The same frames give the same judgements.
-pub trait Judge: std::fmt::Debug + Send {
-    /// Samples in a frame.
+/// Classifies the frames of a 16 kHz stream in order. Deterministic.
+pub trait VoiceActivityDetector: std::fmt::Debug + Send {
+    /// Frame length in samples.
     fn frame(&self) -> usize;
 
-    /// Whether the next frame is speech; `speaking`: whether an utterance is under way.
+    /// Whether the next frame is speech. `speaking` is true while an utterance is in progress.
     fn is_speech(&mut self, frame: &[f32], speaking: bool) -> bool;
 }
 
-/// The judge that is asked for; by energy where the model cannot be loaded.
-pub fn judge(vad: Vad, config: &EndpointConfig) -> Box<dyn Judge> {
-    let energy = || Box::new(Energy { floor: NoiseFloor::new(config.margin_db) });
+/// Creates the configured detector. Falls back to energy if the model cannot be loaded.
+pub fn detector(vad: Vad, config: &EndpointConfig) -> Box<dyn VoiceActivityDetector> {
+    let energy = || Box::new(EnergyVad { floor: NoiseFloor::new(config.margin_db) });
     match vad {
         Vad::Energy => energy(),
         Vad::Silero => match SpeechDetector::new() {
-            Ok(detector) => Box::new(Silero { detector, likely: config.speech_probability }),
+            Ok(detector) => Box::new(SileroVad { detector, likely: config.speech_probability }),
             Err(fault) => {
                 warn!(%fault, "the speech detector cannot be used; speech is told by its energy");
                 energy()
@@ -37,7 +39,7 @@ pub fn judge(vad: Vad, config: &EndpointConfig) -> Box<dyn Judge> {
     }
 }
 
-/// The level of the noise: it follows quiet at once and noise slowly.
+/// Noise floor: drops to quiet at once, rises to noise slowly.
 #[derive(Debug)]
 pub(crate) struct NoiseFloor {
     margin: f32,
@@ -49,7 +51,7 @@ impl NoiseFloor {
         Self { margin, floor: QUIETEST_FLOOR }
     }
 
-    /// Whether a frame is louder than the noise by the margin.
+    /// Whether the frame is louder than the floor plus margin.
     pub(crate) fn is_exceeded(&mut self, frame: &[f32]) -> bool {
         let level = decibels(frame);
         let exceeded = level > self.floor + self.margin;
@@ -59,7 +61,7 @@ impl NoiseFloor {
     }
 }
 
-/// The level of a frame in decibels below full scale.
+/// Level of a frame in dBFS.
 fn decibels(frame: &[f32]) -> f32 {
     let mean = frame.iter().sum::<f32>() / frame.len().max(1) as f32;
     let power =
@@ -68,11 +70,11 @@ fn decibels(frame: &[f32]) -> f32 {
 }
 
 #[derive(Debug)]
-struct Energy {
+struct EnergyVad {
     floor: NoiseFloor,
 }
 
-impl Judge for Energy {
+impl VoiceActivityDetector for EnergyVad {
     fn frame(&self) -> usize {
         RATE as usize / 100
     }
@@ -83,25 +85,25 @@ impl Judge for Energy {
 }
 
 #[derive(Debug)]
-struct Silero {
+struct SileroVad {
     detector: SpeechDetector,
     likely: f32,
 }
 
-impl Judge for Silero {
+impl VoiceActivityDetector for SileroVad {
     fn frame(&self) -> usize {
         SpeechDetector::FRAME
     }
 
     fn is_speech(&mut self, frame: &[f32], speaking: bool) -> bool {
         let Ok(frame) = frame.try_into() else { return false };
-        // The graph ran when it was loaded, and its input has always the same shape.
+        // Cannot fail: the graph ran at load, and its input shape is fixed.
         let probability = self.detector.judge(frame).unwrap_or(0.0);
         probability >= if speaking { self.likely - HYSTERESIS } else { self.likely }
     }
 }
 
-/// How long so many frames are.
+/// Duration of this many frames.
 pub(crate) fn lasting(frames: usize, length: usize) -> Duration {
     Duration::from_secs_f64((frames * length) as f64 / f64::from(RATE))
 }

@@ -39,7 +39,7 @@ const SAMPLES: &str = "models/nano/samples";
 /// What the sample sign says.
 const SIGN: &str = "EXIT 4";
 /// The end, whatever has arrived until then: this long after the last of the sound was played.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// With the user's own files, nothing more is expected when it was quiet for this long.
 const QUIET: Duration = Duration::from_secs(3);
 
@@ -158,7 +158,7 @@ async fn show(inputs: &Inputs, dir: &Path) -> anyhow::Result<ExitCode> {
         let all_came = missing.is_empty() && (inputs.open_end || voices >= 3);
         let quiet =
             !inputs.open_end || (Instant::now() > sound_ends + QUIET && last.elapsed() > QUIET);
-        if (all_came && quiet) || Instant::now() > sound_ends + PATIENCE {
+        if (all_came && quiet) || Instant::now() > sound_ends + TIMEOUT {
             break;
         }
     }

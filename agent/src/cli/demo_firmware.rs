@@ -22,7 +22,7 @@ use crate::app::App;
 /// The button is pressed this long after the board is there.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The end, whatever has arrived until then: this long after the button came up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Plays a recording while the simulated board's button is held.
 pub(super) async fn show(recording: &Path, dir: &Path) -> anyhow::Result<ExitCode> {
@@ -136,10 +136,10 @@ impl Stage {
         if self.end_at.is_none() && self.release_at.is_some_and(|at| now > at) {
             self.print("hand", "lets it go");
             self.bench.deeds.send(Deed::Release).await.context(fault)?;
-            self.end_at = Some(now + PATIENCE);
+            self.end_at = Some(now + TIMEOUT);
         }
         // A board that never comes ends the demo too.
-        if self.press_at.is_none() && self.start.elapsed() > PATIENCE {
+        if self.press_at.is_none() && self.start.elapsed() > TIMEOUT {
             self.end_at = Some(self.start);
         }
         Ok(())

@@ -10,9 +10,9 @@ use outpost_agent_core::microphone::Heard;
 use outpost_agent_core::report::{MicrophoneState, Presence};
 use outpost_runtime::audio::RATE;
 use outpost_senses::AudioSource;
-use outpost_senses::microphone::ear::Ear;
 use outpost_senses::microphone::meter::Meter;
 use outpost_senses::microphone::open;
+use outpost_senses::microphone::pipeline::SpeechPipeline;
 use serde_json::{Value, json};
 
 /// A device that is not there after this many reads without sound is given up.
@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(mut source) = open(&config)? else {
         bail!("no microphone: give --device, --file or a configuration that names one")
     };
-    let mut ear = Ear::new(&config, source.name())?;
+    let mut pipeline = SpeechPipeline::new(&config, source.name())?;
     let (mut meter, mut chunk, mut heard) = (Meter::default(), Vec::new(), Vec::new());
     let total = (args.seconds * f64::from(RATE)) as usize;
     let (mut samples, mut silent_reads, mut shown) = (0, 0, 0);
@@ -62,9 +62,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         chunk.truncate(total - samples);
         samples += chunk.len();
         meter.push(&chunk);
-        ear.push(&chunk, &mut heard);
+        pipeline.push(&chunk, &mut heard);
         if !more || samples >= total {
-            ear.finish(&mut heard);
+            pipeline.finish(&mut heard);
         }
         heard.drain(..).for_each(|heard| show(args.json, &heard));
         if samples / RATE as usize > shown || !more {

@@ -8,7 +8,7 @@ use image::RgbImage;
 use outpost_agent_core::config::{CameraConfig, Config, PixelFormat};
 use outpost_runtime::Image;
 use outpost_senses::camera::area::{blacken, crop};
-use outpost_senses::camera::negotiate::Wish;
+use outpost_senses::camera::negotiate::ModeRequest;
 use outpost_senses::camera::pixels::{FrameError, to_image};
 use outpost_senses::camera::raw::{RawCamera as _, RawStream};
 use outpost_senses::camera::v4l2::V4l2Camera;
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(device) = config.device.clone() else {
         bail!("no camera: give --device, or a configuration with camera.device")
     };
-    let mut stream = V4l2Camera::new(device.clone(), Wish::from(&config)).open()?;
+    let mut stream = V4l2Camera::new(device.clone(), ModeRequest::from(&config)).open()?;
     let (format, image, damaged) = take(stream.as_mut(), config.warm_up)?;
     let image = blacken(image, &config.privacy);
     let image = match config.region {

@@ -1,4 +1,4 @@
-//! Cameras: what they offer, and why one cannot be used.
+//! Checks cameras: modes and problems.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::doctor::{Finding, Verdict};
 
 const AREA: &str = "camera";
 
-/// Looks at every camera; `configured` is the one that the configuration names.
+/// Checks all cameras; `configured` is the one in the configuration.
 pub(super) fn examine(root: &Path, configured: Option<&str>) -> Vec<Finding> {
     let probes = probe(root);
     let cameras: Vec<&Probe> = probes.iter().filter(|probe| probe.is_camera).collect();
@@ -34,7 +34,7 @@ pub(super) fn examine(root: &Path, configured: Option<&str>) -> Vec<Finding> {
     findings
 }
 
-/// Whether a name of the configuration is this camera.
+/// Whether a configured name is this camera.
 fn is(camera: &Probe, name: &str) -> bool {
     camera.path == name || camera.stable.iter().any(|stable| stable == name)
 }
@@ -61,7 +61,7 @@ fn about(camera: &Probe, configured: Option<&str>) -> Finding {
     }
 }
 
-/// A format with the smallest and the largest size in which the camera offers it, and the rates there.
+/// A format with its smallest and largest size, and the frame rates there.
 fn sizes(camera: &Probe, format: PixelFormat) -> Option<String> {
     let modes = || camera.modes.iter().filter(move |mode| mode.format == format);
     let pixels = |mode: &&Mode| mode.width * mode.height;

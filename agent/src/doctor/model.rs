@@ -1,4 +1,4 @@
-//! The model, the memory it needs, and what it computes on.
+//! Checks the model, its memory, and what it computes on.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::model_dir::{self, Found};
 
 const AREA: &str = "model";
 
-/// Looks at the model that `outpost run` would load.
+/// Checks the model that `outpost run` would load.
 pub(super) fn examine(config: &ModelConfig, flag: Option<&Path>) -> Vec<Finding> {
     let mut findings = vec![gpu(config)];
     match model_dir::find(flag, config.path.as_deref()) {

@@ -1,31 +1,32 @@
-//! The board behind the firmware link: its inputs become events, its actuators hands, its LED shows what the agent does.
+//! The board behind the firmware link: inputs become events, channels become tools, its LED shows
+//! the agent's state.
 //!
-//! - [`Firmware`]: opens the link of a configuration and starts all that belongs to it.
-//! - `ears`: what the board tells → reports, questions, push-to-talk.
-//! - [`hands`]: the board's channels as tools.
-//! - `follower`: what the agent reports → the board's LED, its buzzer and the actuators named like devices of the house.
+//! - [`Firmware`]: opens the configured link and starts its tasks.
+//! - `inputs`: messages of the board → reports, asks, push-to-talk.
+//! - [`channels`]: the board's channels as tools.
+//! - `board_sink`: reports → LED, buzzer, and actuators named like devices.
 
-mod ears;
-mod follower;
-pub mod hands;
+mod board_sink;
+pub mod channels;
+mod inputs;
 
 use std::sync::Arc;
 
 use outpost_agent_core::config::{CheckChoice, FirmwareConfig};
 use outpost_agent_core::event::Inbound;
-use outpost_agent_core::lifetime::Lifetime;
 use outpost_agent_core::microphone::Microphone;
 use outpost_agent_core::report::Sink;
+use outpost_agent_core::task_group::TaskGroup;
 use outpost_agent_core::toolset::BoardTools;
 use outpost_firmware_bridge::host::{self, Board, HostConfig, LinkTask};
 use outpost_firmware_bridge::wire::{Check, Function, Message, Quantity};
 use tokio::sync::mpsc;
 
-use crate::firmware::ears::{Buttons, Ears};
-use crate::firmware::follower::Follower;
-use crate::firmware::hands::Hands;
+use crate::firmware::board_sink::BoardSink;
+use crate::firmware::channels::ChannelTools;
+use crate::firmware::inputs::{BoardInputs, Buttons};
 
-/// A board that is not connected yet.
+/// A board, not connected yet.
 #[derive(Debug)]
 pub struct Firmware {
     board: Board,
@@ -36,7 +37,7 @@ pub struct Firmware {
 }
 
 impl Firmware {
-    /// The board of a configuration, if there is one; its buttons work the microphone.
+    /// The configured board, if any; its buttons control the microphone.
     pub fn new(config: &FirmwareConfig, microphone: Arc<dyn Microphone>) -> Option<Self> {
         let port = config.port.as_ref()?.parse().ok()?;
         let check = match config.check {
@@ -55,28 +56,32 @@ impl Firmware {
 
     /// The board's channels as tools.
     pub fn board_tools(&self) -> Arc<dyn BoardTools> {
-        Arc::new(Hands::new(self.board.clone()))
+        Arc::new(ChannelTools::new(self.board.clone()))
     }
 
-    /// Starts the link and what listens to it, which end with the farewell; gives a sink that lets the board follow what is
-    /// reported to it.
+    /// Starts the link and its tasks, which end on [`TaskGroup::disconnect`]. Returns a sink that
+    /// also shows reports on the board.
     pub fn start(
         self,
         sink: Arc<dyn Sink>,
         inbound: mpsc::Sender<Inbound>,
-        lifetime: &Lifetime,
+        task_group: &TaskGroup,
     ) -> Arc<dyn Sink> {
         let Self { board, told, task, buttons, microphone } = self;
-        lifetime.spawn(task.run(lifetime.farewell.clone()));
-        let (follower, orders) = Follower::new(board.clone(), sink.clone());
-        lifetime.spawn(follower::carry_out(board.clone(), orders, lifetime.farewell.clone()));
-        let ears = Ears::new(board, sink, inbound, (buttons, microphone));
-        lifetime.spawn(ears.run(told, lifetime.farewell.clone()));
-        Arc::new(follower)
+        task_group.spawn(task.run(task_group.disconnect.clone()));
+        let (board_sink, orders) = BoardSink::new(board.clone(), sink.clone());
+        task_group.spawn(board_sink::carry_out(
+            board.clone(),
+            orders,
+            task_group.disconnect.clone(),
+        ));
+        let inputs = BoardInputs::new(board, sink, inbound, (buttons, microphone));
+        task_group.spawn(inputs.run(told, task_group.disconnect.clone()));
+        Arc::new(board_sink)
     }
 }
 
-/// What a channel is for, as reports name it.
+/// Name of a channel's function in reports.
 fn function_name(function: Function) -> &'static str {
     match function {
         Function::Sensor(Quantity::Temperature) => "temperature",

@@ -1,4 +1,4 @@
-//! Whole lines in a file of bounded size, and the files that were set aside before it.
+//! An append-only log of complete lines, rotated by size.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{error, info};
 
-/// The log. A line is whole in the file, or not in it at all.
+/// The log. Lines are written completely or not at all.
 #[derive(Debug)]
 pub(super) struct Log {
     path: PathBuf,
@@ -15,18 +15,18 @@ pub(super) struct Log {
     length: u64,
     limit: u64,
     keep: u32,
-    /// Lines that could not be written since the last one that could.
+    /// Lines lost since the last successful write.
     lost: u64,
 }
 
 impl Log {
-    /// Opens a file, and goes on at its end.
+    /// Opens a file for appending.
     pub(super) fn open(path: &Path, limit: u64, keep: u32) -> io::Result<Self> {
         let (file, length) = open(path)?;
         Ok(Self { path: path.to_owned(), file, length, limit, keep, lost: 0 })
     }
 
-    /// Appends a line; where that fails, it is counted and said.
+    /// Appends a line. On failure the line is counted as lost, and logged.
     pub(super) fn append(&mut self, line: &str) {
         let text = if self.lost > 0 {
             format!("{{\"what\":\"lost\",\"lines\":{}}}\n{line}\n", self.lost)
@@ -58,14 +58,14 @@ impl Log {
                 Ok(())
             }
             Err(fault) => {
-                // Half a line goes.
+                // Remove the incomplete line.
                 self.file.set_len(self.length)?;
                 Err(fault)
             }
         }
     }
 
-    /// Begins a new file. The one before it becomes number 1, and so on; the last goes.
+    /// Rotates: the current file becomes number 1 and so on; the last one is deleted.
     fn set_aside(&mut self) -> io::Result<()> {
         let aside = |number: u32| {
             let mut name = self.path.clone().into_os_string();
@@ -87,7 +87,7 @@ impl Log {
     }
 }
 
-/// Opens a file that only its owner reads, and its length; a last line that was cut short is ended.
+/// Opens a file with mode 0600 and returns its length. Terminates an incomplete last line.
 fn open(path: &Path) -> io::Result<(File, u64)> {
     let mut options = OpenOptions::new();
     let mut file = options.create(true).append(true).read(true).mode(0o600).open(path)?;

@@ -1,7 +1,6 @@
-//! The audit log: a line of JSON for each judgement of a call, each answer of a person and each outcome, in a file that only grows
-//! until it is set aside for a new one.
+//! The audit log: one JSON line for each policy decision, each confirmation and each outcome.
 //!
-//! A disk that is full costs lines, which are counted, and nothing else.
+//! A full disk loses lines, which are counted, and affects nothing else.
 
 mod log;
 #[cfg(test)]
@@ -19,7 +18,7 @@ use crate::audit::log::Log;
 use crate::config::AuditConfig;
 use crate::report::{Intent, Outcome};
 
-/// What stands in the place of a secret.
+/// Replaces a redacted value.
 const HIDDEN: &str = "***";
 
 /// The file cannot be opened.
@@ -41,7 +40,7 @@ struct Inner {
 }
 
 impl Audit {
-    /// Opens the file of a configuration, if there is one.
+    /// Opens the configured file, if any.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -57,7 +56,7 @@ impl Audit {
         Ok(Self(Some(Arc::new(Inner { log: Mutex::new(log), redact }))))
     }
 
-    /// What the rules say of a call.
+    /// Records a policy decision.
     pub(crate) fn decision(&self, call: &Intent, verdict: &str, reason: Option<&str>) {
         self.write("decision", call, |secrets| {
             json!({ "cause": call.cause.to_string(), "origin": call.origin.as_str(),
@@ -66,12 +65,12 @@ impl Audit {
         });
     }
 
-    /// What a person says of it.
+    /// Records a person's answer.
     pub(crate) fn answer(&self, call: &Intent, answer: &str) {
         self.write("answer", call, |_| json!({ "answer": answer }));
     }
 
-    /// What came of it.
+    /// Records the outcome.
     pub(crate) fn outcome(&self, call: &Intent, outcome: &Outcome, latency: Duration) {
         self.write("outcome", call, |secrets| {
             let (kind, message) = match outcome {
@@ -99,7 +98,7 @@ impl Audit {
     }
 }
 
-/// The values of a call that are not to be written down.
+/// Argument values to redact.
 struct Secrets<'a> {
     names: &'a BTreeSet<String>,
     texts: Vec<String>,
@@ -125,7 +124,7 @@ impl<'a> Secrets<'a> {
         }
     }
 
-    /// The arguments without them.
+    /// The arguments, redacted.
     fn without(&self, object: &Map<String, Value>) -> Map<String, Value> {
         let shown = |(name, value): (&String, &Value)| {
             let hidden = self.names.contains(name);
@@ -142,18 +141,18 @@ impl<'a> Secrets<'a> {
         }
     }
 
-    /// A text without them: what is wrong with an argument is often told with its value.
+    /// Redacts a text: error messages often quote argument values.
     fn hide(&self, text: &str) -> String {
         let secrets = self.texts.iter().filter(|secret| !secret.is_empty());
         secrets.fold(text.to_owned(), |text, secret| text.replace(secret, HIDDEN))
     }
 }
 
-/// The values in a value, as texts show them.
+/// All values within a value, as texts show them.
 fn texts(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => {
-            // A text is shown in quotes, with what is special in it escaped.
+            // Strings are quoted and escaped.
             let quoted = value.to_string();
             vec![quoted.trim_matches('"').to_owned(), text.clone()]
         }

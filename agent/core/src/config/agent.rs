@@ -12,26 +12,26 @@ use crate::toolset::{BOARD_TOOLS, bundled_tools};
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentConfig {
-    /// Names of the tools to offer; none: all.
+    /// Names of the tools to offer; all if left out.
     pub tools: Option<Vec<String>>,
-    /// Rounds of tool calls for one event at most.
+    /// Maximum rounds of tool calls per event.
     pub max_steps: usize,
-    /// A tool that takes longer has failed.
+    /// Deadline of a tool call.
     #[serde(with = "seconds", rename = "tool_timeout_seconds")]
     pub tool_timeout: Duration,
-    /// Calls that the model makes in one go run side by side, so many at most.
+    /// Maximum number of calls that run in parallel.
     pub parallel_calls: usize,
-    /// How often a call is tried again that took too long or could not reach what it needs; only where doing it twice does no harm.
+    /// Retries of an idempotent call that timed out or could not reach its target.
     pub retries: u32,
-    /// Whether the words of each utterance are reported too, which costs a second pass of the model.
+    /// Whether utterances are transcribed in reports; costs a second pass of the model.
     pub transcribe: bool,
-    /// How long the agent waits for the work under way when it is told to end.
+    /// Time for work in progress at shutdown.
     #[serde(with = "seconds", rename = "grace_seconds")]
     pub grace: Duration,
-    /// How often `metrics` is published; 0: never.
+    /// Interval of `metrics`; 0 for never.
     #[serde(with = "seconds", rename = "metrics_seconds")]
     pub metrics: Duration,
-    /// How long each state may last.
+    /// Time limits per state.
     pub limits: Limits,
 }
 
@@ -52,7 +52,7 @@ impl Default for AgentConfig {
 }
 
 impl AgentConfig {
-    /// Notes what cannot be used; `more` are the tools beyond the bundled ones and the board's, if all of them are known.
+    /// Validates. `more` lists the tools beyond the bundled ones and the board's, if all are known.
     pub(crate) fn check(&self, more: Option<&[String]>, faults: &mut Faults) {
         if !(1..=16).contains(&self.max_steps) {
             faults.add("agent.max_steps", self.max_steps, "use a value from 1 to 16");
@@ -87,7 +87,7 @@ impl AgentConfig {
     }
 }
 
-/// `[agent.limits]`: how long each state may last. There is none for the states at rest, `idle` and `muted`.
+/// `[agent.limits]`: time limits per state. `idle` and `muted` have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -100,7 +100,7 @@ pub struct Limits {
     /// One round of tools.
     #[serde(with = "seconds", rename = "acting_seconds")]
     pub acting: Duration,
-    /// The error is shown for this long.
+    /// How long the error state lasts.
     #[serde(with = "seconds", rename = "error_seconds")]
     pub error: Duration,
 }

@@ -10,13 +10,13 @@ use crate::config::Faults;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditConfig {
-    /// The file; none: `audit.jsonl` in the state directory that systemd gives the service, else nowhere.
+    /// The file. Default: `audit.jsonl` in systemd's state directory, else no log.
     pub path: Option<PathBuf>,
-    /// A file that has grown so far is set aside, MiB.
+    /// Size at which the file is rotated, MiB.
     pub max_mib: u64,
-    /// How many files that were set aside are kept.
+    /// Number of rotated files to keep.
     pub keep: u32,
-    /// Names of arguments whose values are not written down.
+    /// Arguments whose values are redacted.
     pub redact: Vec<String>,
 }
 

@@ -15,34 +15,34 @@ use crate::config::duration::{millis, seconds};
 pub struct CameraConfig {
     /// A capture device, such as `/dev/video0` or a name below `/dev/v4l/by-id`.
     pub device: Option<String>,
-    /// Instead of a device, a picture or a folder of them, shown in the order of their names. Neither: no camera.
+    /// Instead of a device: a picture or a folder of pictures, shown in order of name.
     pub path: Option<PathBuf>,
-    /// Pixels per row, and rows, wanted of a device; the nearest that it offers is taken.
+    /// Requested width and height; the nearest mode is used.
     pub size: [u32; 2],
-    /// Pictures of a device that are looked at, a second.
+    /// Maximum frame rate of a device.
     pub fps: f64,
-    /// The pixel format wanted of a device; none: the cheapest that it offers.
+    /// Requested pixel format; the cheapest supported one if left out.
     pub format: Option<PixelFormat>,
-    /// First pictures of a device that are let pass: they are dark or miscoloured.
+    /// Pictures to skip after opening a device, while exposure settles.
     pub warm_up: u32,
-    /// Whether files begin anew at the end.
+    /// Loop at the end of the files.
     pub repeat: bool,
-    /// Time from one file to the next.
+    /// Interval between files.
     #[serde(with = "millis", rename = "interval_ms")]
     pub interval: Duration,
-    /// Whether pictures are read as they come; else only `read_camera` reads them.
+    /// Whether the model reads pictures on its own; otherwise only `read_camera` does.
     pub watch: bool,
-    /// Which pictures are read; none: `scene` for a device, `each` for files.
+    /// Which pictures are read. Default: `scene` for a device, `each` for files.
     pub gate: Option<CameraGate>,
-    /// The only part of the picture that is looked at.
+    /// Region of interest.
     pub region: Option<Area>,
-    /// Parts that are blackened before anything sees or keeps the picture.
+    /// Privacy masks, blackened before anything sees or keeps the picture.
     pub privacy: Vec<Area>,
-    /// Pictures from before a look that are kept with its evidence, one each half second.
+    /// Pictures from before a look that are kept as evidence, one per half second.
     pub look_back: usize,
-    /// When the scene counts as changed.
-    pub scene: SceneConfig,
-    /// How many readings have to agree.
+    /// Motion detection.
+    pub scene: MotionConfig,
+    /// Agreement of readings.
     pub reading: ReadingConfig,
 }
 
@@ -62,19 +62,19 @@ impl Default for CameraConfig {
             region: None,
             privacy: Vec::new(),
             look_back: 4,
-            scene: SceneConfig::default(),
+            scene: MotionConfig::default(),
             reading: ReadingConfig::default(),
         }
     }
 }
 
-/// Which pictures are worth a look.
+/// Which pictures are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CameraGate {
-    /// Each that is not the one before.
+    /// Every picture that differs from the previous one.
     Each,
-    /// One each time that the scene has changed and come to rest.
+    /// One each time the scene has changed and settled.
     Scene,
 }
 
@@ -82,11 +82,11 @@ pub enum CameraGate {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReadingConfig {
-    /// Readings that have to agree; none: 2 for a device, 1 for files, which are shown but once.
+    /// Readings that have to agree. Default: 2 for a device, 1 for files, which are shown once.
     pub agree: Option<usize>,
-    /// Readings of a scene at most; none: 3 for a device, 1 for files.
+    /// Maximum readings of a scene. Default: 3 for a device, 1 for files.
     pub of: Option<usize>,
-    /// Readings agree when they differ by so many letters at most.
+    /// Maximum edit distance between readings that agree.
     pub distance: usize,
 }
 
@@ -97,13 +97,13 @@ impl Default for ReadingConfig {
 }
 
 impl CameraConfig {
-    /// Which pictures are worth a look.
+    /// Which pictures are read.
     pub fn gate(&self) -> CameraGate {
         let default = if self.device.is_some() { CameraGate::Scene } else { CameraGate::Each };
         self.gate.unwrap_or(default)
     }
 
-    /// How many readings have to agree.
+    /// Agreement of readings.
     pub fn agreement(&self) -> AgreementConfig {
         let (agree, of) = if self.device.is_some() { (2, 3) } else { (1, 1) };
         let of = self.reading.of.unwrap_or(of.max(self.reading.agree.unwrap_or(0)));
@@ -142,7 +142,7 @@ impl CameraConfig {
     }
 }
 
-/// A rectangle as shares of the picture, `[left, top, width, height]` from 0 to 1: it holds whatever size the camera has.
+/// A rectangle `[left, top, width, height]` as fractions of the picture, independent of its size.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(from = "[f32; 4]")]
 pub struct Area {
@@ -177,40 +177,40 @@ impl Area {
         }
     }
 
-    /// Whether a point is in it; `x` and `y` are shares of the picture.
+    /// Whether it contains a point, given as fractions of the picture.
     pub fn contains(self, x: f32, y: f32) -> bool {
         (self.left..self.left + self.width).contains(&x)
             && (self.top..self.top + self.height).contains(&y)
     }
 }
 
-/// No time of the gate is longer.
+/// Upper bound of all times.
 const DAY: Duration = Duration::from_hours(24);
 
 /// `[camera.scene]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct SceneConfig {
-    /// A part of the picture has changed when its brightness differs by so much, of 255.
+pub struct MotionConfig {
+    /// Difference in brightness, of 255, at which a cell counts as changed.
     pub threshold: f32,
-    /// The scene has changed when so much of it has, as a share.
+    /// Fraction of changed cells at which the scene counts as changed.
     pub area: f32,
-    /// A scene in motion is looked at when it rests, and after this time at the latest.
+    /// Longest wait for a moving scene to settle.
     #[serde(with = "seconds", rename = "settle_seconds")]
     pub settle: Duration,
-    /// From one look to the next at least.
+    /// Minimum interval between looks.
     #[serde(with = "seconds", rename = "interval_seconds")]
     pub interval: Duration,
-    /// Looks at a scene that does not come to rest, before there is one in each cool-down only.
+    /// Looks at a scene that does not settle before `cooldown` applies.
     pub burst: u32,
-    /// From one look to the next where the scene does not come to rest.
+    /// Interval between looks at a scene that does not settle.
     #[serde(with = "seconds", rename = "cooldown_seconds")]
     pub cooldown: Duration,
-    /// Parts of the picture whose changes do not count.
+    /// Areas in which motion is ignored.
     pub ignore: Vec<Area>,
 }
 
-impl Default for SceneConfig {
+impl Default for MotionConfig {
     fn default() -> Self {
         Self {
             threshold: 12.0,
@@ -224,7 +224,7 @@ impl Default for SceneConfig {
     }
 }
 
-impl SceneConfig {
+impl MotionConfig {
     pub(crate) fn check(&self, faults: &mut Faults) {
         if !(1.0..=128.0).contains(&self.threshold) {
             faults.add("camera.scene.threshold", self.threshold, "use a value from 1 to 128");
@@ -268,11 +268,10 @@ pub enum PixelFormat {
 }
 
 impl PixelFormat {
-    /// All of them; where a camera offers several at the size and rate wanted, the first is taken: it costs least and loses
-    /// nothing.
+    /// All formats, cheapest first: of several at the requested size and rate, the first is used.
     pub const ALL: [Self; 5] = [Self::Yuyv, Self::Nv12, Self::Rgb3, Self::Mjpg, Self::Grey];
 
-    /// The name that V4L2 gives it.
+    /// The V4L2 code.
     pub fn fourcc(self) -> [u8; 4] {
         match self {
             Self::Yuyv => *b"YUYV",
@@ -283,7 +282,7 @@ impl PixelFormat {
         }
     }
 
-    /// The format of a V4L2 name; `JPEG` is read as `MJPG`.
+    /// Parses a V4L2 code; `JPEG` is an alias of `MJPG`.
     pub fn from_fourcc(fourcc: [u8; 4]) -> Option<Self> {
         let fourcc = if fourcc == *b"JPEG" { *b"MJPG" } else { fourcc };
         Self::ALL.into_iter().find(|format| format.fourcc() == fourcc)
@@ -296,14 +295,14 @@ impl fmt::Display for PixelFormat {
     }
 }
 
-/// How many readings have to agree, and how well.
+/// Agreement of readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgreementConfig {
     /// Readings that have to agree.
     pub agree: usize,
-    /// Readings at most.
+    /// Maximum number of readings.
     pub of: usize,
-    /// Readings agree when they differ by so many letters at most.
+    /// Maximum edit distance between readings that agree.
     pub distance: usize,
 }
 

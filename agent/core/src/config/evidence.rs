@@ -10,9 +10,10 @@ use crate::config::Faults;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvidenceConfig {
-    /// Where pictures of alerts are kept; none: `evidence` in the state directory that systemd gives the service, else nowhere.
+    /// Folder for pictures of alerts. Default: `evidence` in systemd's state directory, else
+    /// nothing is kept.
     pub folder: Option<PathBuf>,
-    /// All of them together, megabytes; beyond that the oldest is deleted.
+    /// Total size in megabytes; the oldest pictures are deleted beyond it.
     pub limit_mb: u64,
 }
 

@@ -2,19 +2,19 @@
 
 use std::fmt::{self, Display};
 
-/// Faults of a stranger's document that are told at most.
+/// Maximum faults reported for an untrusted document.
 const MOST: usize = 32;
-/// A longer key or value of it is cut, characters.
+/// Longest key or value reported for one, characters.
 const LONGEST: usize = 200;
 
-/// One unusable value: which, what it is, and what to do.
+/// One invalid value: key, value and remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Where it stands, as `agent.max_steps`; empty where nothing could be read.
+    /// The key, such as `agent.max_steps`; empty if nothing could be read.
     pub key: String,
-    /// What stands there; empty where that says nothing.
+    /// The value; empty if it says nothing.
     pub value: String,
-    /// What to do.
+    /// How to fix it.
     pub remedy: String,
 }
 
@@ -34,12 +34,12 @@ impl Display for Fault {
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// Notes a fault.
+    /// Adds a fault.
     pub fn add(&mut self, key: impl Into<String>, value: impl Display, remedy: impl Into<String>) {
         self.0.push(Fault { key: key.into(), value: value.to_string(), remedy: remedy.into() });
     }
 
-    /// Those of a document of a stranger, no more and no longer than a message can bear.
+    /// The faults of an untrusted document, cut to fit into a message.
     #[must_use]
     pub fn bounded(self) -> Self {
         let cut = |text: String, most: usize| text.chars().take(most).collect();
@@ -56,7 +56,7 @@ impl Faults {
         faults
     }
 
-    /// Whether nothing is wrong.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -66,7 +66,7 @@ impl Faults {
         self.0.len()
     }
 
-    /// All of them, in the order in which they were found.
+    /// All of them, in the order found.
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.0.iter()
     }

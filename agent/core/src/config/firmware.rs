@@ -12,20 +12,20 @@ use crate::config::duration::seconds;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FirmwareConfig {
-    /// The board's serial port, a path or `usb:VENDOR:PRODUCT`; none: no board.
+    /// Serial port of the board: a path or `usb:VENDOR:PRODUCT`. No board if left out.
     pub port: Option<String>,
-    /// Bits per second of the line.
+    /// Baud rate.
     pub baud: u32,
-    /// The checksum that the firmware uses.
+    /// Checksum that the firmware uses.
     pub check: CheckChoice,
-    /// A command that is not answered by then has failed.
+    /// Timeout of a command.
     #[serde(with = "seconds", rename = "timeout_seconds")]
     pub timeout: Duration,
-    /// The name of the board's button that opens the microphone while it is held; none: the microphone is always open.
+    /// Push-to-talk button. Without one the microphone is always open.
     pub push_to_talk: Option<String>,
-    /// The name of the board's button that sets and lifts mute; none: only `set/mute` does.
+    /// Button that toggles mute.
     pub mute: Option<String>,
-    /// The name of the board's button that says yes to a call which waits for it; none: only `set/confirm` and a voice do.
+    /// Button that confirms the pending call.
     pub confirm: Option<String>,
 }
 
@@ -43,13 +43,13 @@ impl Default for FirmwareConfig {
     }
 }
 
-/// How frames are checked.
+/// Checksum of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckChoice {
-    /// Four bytes a frame.
+    /// Four bytes per frame.
     Crc32,
-    /// Two bytes a frame.
+    /// Two bytes per frame.
     Crc16,
 }
 

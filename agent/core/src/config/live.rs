@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::config::{Config, WatchRule};
 
-/// The settings in force.
+/// The settings in effect.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Live {
+pub struct LiveSettings {
     /// `agent.tools`
     pub tools: Option<Vec<String>>,
     /// `agent.max_steps`
@@ -27,8 +27,8 @@ pub struct Live {
     pub watch: Vec<WatchRule>,
 }
 
-impl Live {
-    /// What a configuration says.
+impl LiveSettings {
+    /// Takes them from a configuration.
     pub fn of(config: &Config) -> Self {
         let (agent, scene) = (&config.agent, &config.camera.scene);
         Self {

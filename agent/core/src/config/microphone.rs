@@ -1,4 +1,4 @@
-//! `[microphone]`: the source, and how utterances are cut out of it.
+//! `[microphone]`: source, VAD, endpointing and wake word.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,30 +13,30 @@ use crate::config::duration::{millis, seconds};
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MicrophoneConfig {
-    /// An ALSA device, as `arecord -L` lists it; none, and no path: no microphone.
+    /// ALSA device, as `arecord -L` lists it. Without device and path there is no microphone.
     pub device: Option<String>,
-    /// Sound that the device hands over at a time.
+    /// Period: sound per read.
     #[serde(with = "millis", rename = "period_ms")]
     pub period: Duration,
-    /// Sound that the device keeps until it is read.
+    /// Buffer: sound kept until it is read.
     #[serde(with = "millis", rename = "buffer_ms")]
     pub buffer: Duration,
-    /// In place of a device: a WAV file or a folder of them, played in the order of their names.
+    /// Instead of a device: a WAV file, or a folder of them played in order of name.
     pub path: Option<PathBuf>,
-    /// Whether to begin anew at the end of the files.
+    /// Loop at end of input.
     pub repeat: bool,
-    /// Whether the files take their time.
+    /// Whether files are played in real time.
     pub pace: Pace,
     /// Silence after each file.
     #[serde(with = "millis", rename = "gap_ms")]
     pub gap: Duration,
     /// What tells speech from other sound.
     pub vad: Vad,
-    /// Whether it is heard only while `set/listen` is on or the board's button is down.
+    /// Push-to-talk: open only while `set/listen` is on or the board's button is pressed.
     pub push_to_talk: bool,
-    /// How utterances are cut out.
+    /// Endpointing.
     pub endpoint: EndpointConfig,
-    /// Whether a word has to be said first.
+    /// Wake word.
     pub wake: WakeConfig,
 }
 
@@ -81,19 +81,19 @@ impl MicrophoneConfig {
         self.wake.check(faults);
     }
 
-    /// Whether it is heard only while somebody holds it open; `has_button`: the board has a push-to-talk button.
+    /// Whether it is push-to-talk. `has_button`: the board has a push-to-talk button.
     pub fn is_push_to_talk(&self, has_button: bool) -> bool {
         self.push_to_talk || has_button && self.wake.word.is_none()
     }
 }
 
-/// How fast a recording is played.
+/// Playback speed of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
-    /// A second of sound takes a second, as from a microphone.
+    /// Real time, as from a microphone.
     Realtime,
-    /// As fast as it is understood.
+    /// As fast as possible.
     Fast,
 }
 
@@ -107,29 +107,29 @@ pub enum Vad {
     Energy,
 }
 
-/// When an utterance begins and ends.
+/// Endpointing: when an utterance begins and ends.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EndpointConfig {
-    /// How likely a frame must be speech, for the silero detector, from 0 to 1.
+    /// Speech probability threshold of the silero detector, 0 to 1.
     pub speech_probability: f32,
-    /// How much louder than the noise floor speech is, in decibels.
+    /// Decibels above the noise floor that count as speech.
     pub margin_db: f32,
-    /// Sound kept from before the speech began.
+    /// Pre-roll: sound kept from before the onset.
     #[serde(with = "millis", rename = "pre_roll_ms")]
     pub pre_roll: Duration,
     /// How soon a pause ends an utterance.
     pub end_of_speech: EndOfSpeech,
-    /// The pause that ends an utterance, instead of what `end_of_speech` says.
+    /// Hangover: the pause that ends an utterance; overrides `end_of_speech`.
     #[serde(deserialize_with = "optional_millis", rename = "hangover_ms")]
     pub hangover: Option<Duration>,
-    /// The pause after which the model begins with what was said so far; so much of it is kept, too.
+    /// The pause after which prefill starts; the utterance keeps this much of it.
     #[serde(with = "millis", rename = "pause_ms")]
     pub pause: Duration,
-    /// An utterance with less speech than this is dropped.
+    /// Utterances with less speech are dropped.
     #[serde(with = "millis", rename = "min_speech_ms")]
     pub min_speech: Duration,
-    /// A longer utterance is cut here.
+    /// Longer utterances are cut.
     #[serde(with = "millis", rename = "max_utterance_ms")]
     pub max_utterance: Duration,
 }
@@ -138,12 +138,12 @@ pub struct EndpointConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EndOfSpeech {
-    /// After 1 s: for people who think while they speak.
+    /// 1 s, for people who think while they speak.
     Relaxed,
-    /// After 600 ms.
+    /// 600 ms.
     #[default]
     Default,
-    /// After 350 ms: for short commands.
+    /// 350 ms, for short commands.
     Aggressive,
 }
 
@@ -169,7 +169,7 @@ fn optional_millis<'de, D: serde::Deserializer<'de>>(
 }
 
 impl EndpointConfig {
-    /// The pause that ends an utterance.
+    /// The hangover in effect.
     pub fn hangover(&self) -> Duration {
         self.hangover.unwrap_or(Duration::from_millis(match self.end_of_speech {
             EndOfSpeech::Relaxed => 1000,
@@ -178,7 +178,7 @@ impl EndpointConfig {
         }))
     }
 
-    /// Adds what is wrong with these values.
+    /// Validates.
     pub fn check(&self, faults: &mut Faults) {
         if !(0.2..=0.99).contains(&self.speech_probability) {
             faults.add(
@@ -215,18 +215,18 @@ impl EndpointConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WakeConfig {
-    /// The graph of an `openWakeWord` model; none: no wake word is needed.
+    /// Graph of an `openWakeWord` model. No wake word if left out.
     pub word: Option<PathBuf>,
-    /// `melspectrogram.onnx`; none: beside the word's.
+    /// Default: `melspectrogram.onnx` beside `word`.
     pub melspectrogram: Option<PathBuf>,
-    /// `embedding_model.onnx`; none: beside the word's.
+    /// Default: `embedding_model.onnx` beside `word`.
     pub embedding: Option<PathBuf>,
-    /// How likely the word must have been said, from 0 to 1.
+    /// Detection threshold, 0 to 1.
     pub threshold: f32,
-    /// How long the agent waits for a command after the word.
+    /// How long the agent waits for a command after the wake word.
     #[serde(with = "seconds", rename = "window_seconds")]
     pub window: Duration,
-    /// The words themselves, where the model is to check that it hears them too; none: no second check.
+    /// The phrase, if the model should verify it in a second check.
     pub phrase: Option<String>,
 }
 
@@ -260,7 +260,7 @@ impl WakeConfig {
         }
     }
 
-    /// The graphs of the wake word; `None` if no wake word is needed.
+    /// Graph files; `None` without a wake word.
     pub fn files(&self) -> Option<WakeWordFiles> {
         let word = self.word.clone()?;
         let beside = |path: &Option<PathBuf>, name| {

@@ -1,11 +1,12 @@
-//! The configuration file: read, checked, and all its faults reported together.
+//! The configuration file: parsed, validated, all faults reported together.
 //!
-//! Plain data, one table a module; nothing here opens a device or a connection. `docs/config.md` lists the keys.
+//! Plain data, one table a module; nothing here opens a device or a connection. `docs/config.md`
+//! lists the keys.
 
 mod agent;
 mod audit;
 mod camera;
-pub mod duration;
+pub(crate) mod duration;
 mod evidence;
 mod faults;
 mod firmware;
@@ -26,12 +27,12 @@ use outpost_tools::mcp::McpConfig;
 pub use agent::{AgentConfig, Limits};
 pub use audit::AuditConfig;
 pub use camera::{
-    AgreementConfig, Area, CameraConfig, CameraGate, PixelFormat, ReadingConfig, SceneConfig,
+    AgreementConfig, Area, CameraConfig, CameraGate, MotionConfig, PixelFormat, ReadingConfig,
 };
 pub use evidence::EvidenceConfig;
 pub use faults::{Fault, Faults};
 pub use firmware::{CheckChoice, FirmwareConfig};
-pub use live::Live;
+pub use live::LiveSettings;
 pub use microphone::{EndOfSpeech, EndpointConfig, MicrophoneConfig, Pace, Vad, WakeConfig};
 pub use model::{Device, Encoders, Kv, ModelConfig};
 pub use mqtt::{HomeAssistantConfig, MqttConfig, Secret, TlsConfig, Transport, Version};
@@ -41,7 +42,7 @@ pub use tools::ToolsConfig;
 pub(crate) use watch::Condition;
 pub use watch::{Answer, RuleError, Severity, WatchRule};
 
-/// Everything that can be configured.
+/// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
     /// `[model]`
@@ -72,7 +73,7 @@ pub struct Config {
     pub mcp: Vec<McpConfig>,
 }
 
-/// A configuration that cannot be used, with everything that is wrong with it.
+/// An invalid configuration, with all of its faults.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -83,7 +84,7 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The file is no TOML.
+    /// The file is not TOML.
     #[error("{origin}: {source}")]
     Syntax {
         /// The file.
@@ -91,7 +92,7 @@ pub enum ConfigError {
         /// Where and what.
         source: Box<toml::de::Error>,
     },
-    /// Values that cannot be used.
+    /// Invalid values.
     #[error("{origin}:\n{faults}")]
     Values {
         /// The file.
@@ -102,10 +103,10 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads and checks a file. Relative paths in it are taken from its folder.
+    /// Reads and validates a file. Relative paths are resolved against its folder.
     ///
     /// # Errors
-    /// When the file cannot be read, is no TOML, or has values that cannot be used: all of them are named.
+    /// If the file cannot be read, is not TOML, or has invalid values: all of them are named.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
@@ -129,10 +130,10 @@ impl Config {
         Ok(config)
     }
 
-    /// Parses and checks a text; `origin` names it in errors.
+    /// Parses and validates a text; `origin` names it in errors.
     ///
     /// # Errors
-    /// When the text is no TOML or has values that cannot be used.
+    /// If the text is not TOML or has invalid values.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let mut table: toml::Table = text.parse().map_err(|source| ConfigError::Syntax {
             origin: origin.to_owned(),

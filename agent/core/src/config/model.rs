@@ -14,21 +14,21 @@ use crate::config::duration::seconds;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// A directory written by `outpost import`; none: `$OUTPOST_MODEL`, else the bundled model.
+    /// A directory written by `outpost import`. Default: `$OUTPOST_MODEL`, else the bundled model.
     pub path: Option<PathBuf>,
     /// `auto`, `cpu` or `cuda`.
     pub device: Device,
-    /// Threads of the decoder on a CPU; none: one per core.
+    /// Decoder threads on a CPU. Default: one per core.
     pub threads: Option<usize>,
-    /// Bound on prompt and answer together, in tokens. Memory is taken as it is used.
+    /// Maximum length of prompt and answer together, in tokens. Memory grows with use.
     pub context: usize,
     /// `bf16` or `int8`.
     pub kv: Kv,
     /// `auto`, `resident` or `on-demand`.
     pub encoders: Encoders,
-    /// Bound on the answer, in tokens.
+    /// Maximum length of the answer, in tokens.
     pub max_new_tokens: usize,
-    /// A generation, its time in the queue included, ends here.
+    /// Deadline of a generation, including its time in the queue.
     #[serde(with = "seconds", rename = "deadline_seconds")]
     pub deadline: Duration,
 }
@@ -52,7 +52,7 @@ impl Default for ModelConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
-    /// CUDA where there is a device, else the CPU.
+    /// CUDA if available, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
@@ -60,7 +60,7 @@ pub enum Device {
     Cuda,
 }
 
-/// How keys and values are kept.
+/// Format of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Kv {
@@ -79,7 +79,7 @@ impl From<Kv> for KvFormat {
     }
 }
 
-/// Where the weights of the vision and audio encoders are between runs.
+/// Whether encoder weights stay in memory or are read from disk for each run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoders {
@@ -92,7 +92,7 @@ pub enum Encoders {
 }
 
 impl ModelConfig {
-    /// How the engine is to be loaded where memory is no concern.
+    /// Engine options, before memory is taken into account.
     pub fn engine_options(&self) -> EngineOptions {
         let device = match self.device {
             Device::Auto => DeviceChoice::Auto,

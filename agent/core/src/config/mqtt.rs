@@ -1,4 +1,4 @@
-//! `[mqtt]`: the broker and how to reach it, and what is kept while it is away.
+//! `[mqtt]`: the broker, how to reach it, and the outbox.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,38 +14,38 @@ use crate::config::duration::seconds;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MqttConfig {
-    /// Names the device in topics.
+    /// Name of the device in topics.
     pub device: String,
-    /// The group that the device belongs to.
+    /// Group of the device.
     pub group: Option<String>,
-    /// The broker; none: an embedded one on the loopback interface.
+    /// The broker's host. Default: an embedded broker on the loopback interface.
     pub host: Option<String>,
     /// The broker's port.
     pub port: u16,
-    /// Of the protocol: `3.1.1` or `5`.
+    /// Protocol version: `3.1.1` or `5`.
     pub version: Version,
     /// `tcp`, or `ws` for WebSocket.
     pub transport: Transport,
-    /// The path of the WebSocket at the broker.
+    /// WebSocket path.
     pub ws_path: String,
-    /// Where the embedded broker listens; none: on a free port.
+    /// Address of the embedded broker. Default: a free port.
     pub listen: Option<SocketAddr>,
-    /// User name at the broker.
+    /// User name.
     pub username: Option<String>,
-    /// Password at the broker.
+    /// Password.
     pub password: Option<Secret>,
-    /// File that holds the password; none: the credential `mqtt-password` of systemd, where there is one.
+    /// File with the password. Default: the systemd credential `mqtt-password`, if there is one.
     pub password_file: Option<PathBuf>,
-    /// The longest silence on a connection that is taken for life.
+    /// Keep-alive interval.
     #[serde(with = "seconds", rename = "keep_alive_seconds")]
     pub keep_alive: Duration,
-    /// File that keeps reports until the broker has them; none: in memory.
+    /// Outbox file; in memory if left out.
     pub outbox: Option<PathBuf>,
-    /// Reports kept at most.
+    /// Maximum number of reports kept.
     pub outbox_limit: usize,
-    /// Room for reports, KiB.
+    /// Maximum size of the outbox, KiB.
     pub outbox_kib: usize,
-    /// The longest that a report is kept.
+    /// Maximum age of a report.
     #[serde(with = "seconds", rename = "outbox_seconds")]
     pub outbox_age: Duration,
     /// `[mqtt.tls]`
@@ -58,13 +58,13 @@ pub struct MqttConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsConfig {
-    /// Whether the connection is encrypted.
+    /// Whether to use TLS.
     pub enabled: bool,
-    /// PEM file of the authorities to trust; none: those of the system.
+    /// PEM file of trusted authorities. Default: those of the system.
     pub ca: Option<PathBuf>,
-    /// PEM file of the client's certificate and what signed it.
+    /// PEM file of the client certificate chain.
     pub certificate: Option<PathBuf>,
-    /// PEM file of the certificate's private key.
+    /// PEM file of its private key.
     pub key: Option<PathBuf>,
 }
 
@@ -72,9 +72,9 @@ pub struct TlsConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HomeAssistantConfig {
-    /// Whether the device makes itself known.
+    /// Whether to publish discovery messages.
     pub enabled: bool,
-    /// What Home Assistant was told its discovery topics begin with.
+    /// Discovery prefix that Home Assistant is configured with.
     pub prefix: String,
 }
 
@@ -96,7 +96,16 @@ pub enum Version {
     V5,
 }
 
-/// What carries the protocol.
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V311 => "3.1.1",
+            Self::V5 => "5",
+        })
+    }
+}
+
+/// Transport.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
@@ -107,7 +116,7 @@ pub enum Transport {
     Ws,
 }
 
-/// A text that no log shows.
+/// A secret: `Debug` hides it.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Secret(String);
 
@@ -150,7 +159,7 @@ impl Default for MqttConfig {
 }
 
 impl MqttConfig {
-    /// The files that are named, for relative paths to be taken from the folder of the configuration.
+    /// Configured files, so that relative paths can be resolved.
     pub(crate) fn paths(&mut self) -> [&mut Option<PathBuf>; 5] {
         let tls = &mut self.tls;
         let tls = [&mut tls.ca, &mut tls.certificate, &mut tls.key];
@@ -180,7 +189,7 @@ impl MqttConfig {
             let remedy = "use the discovery prefix that Home Assistant is configured with";
             faults.add("mqtt.home_assistant.prefix", format!("{prefix:?}"), remedy);
         }
-        // What rumqttc takes for either version.
+        // The range that rumqttc accepts for both versions.
         if !(5..=65_535).contains(&self.keep_alive.as_secs()) {
             let seconds = self.keep_alive.as_secs();
             faults.add("mqtt.keep_alive_seconds", seconds, "use a value from 5 to 65535");
@@ -237,7 +246,7 @@ impl MqttConfig {
     }
 }
 
-/// Whether a name can be one level of a topic, and no group's.
+/// Whether a name is a valid topic level, and not that of a group.
 fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '+', '#', '@', '\0'])
 }

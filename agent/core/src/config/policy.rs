@@ -1,4 +1,4 @@
-//! `[policy]`: who may call which tool, as it is written; `outpost_tools::policy` judges by it.
+//! `[policy]`: who may call which tool. `outpost_tools::policy` applies it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use crate::config::{AgentConfig, Faults};
 pub struct PolicyConfig {
     /// Who may call guarded tools.
     pub guarded_from: Vec<Origin>,
-    /// Calls of one tool within a minute at most.
+    /// Rate limit per tool and minute.
     pub per_minute: usize,
-    /// Whether calls are judged and reported, but none is carried out.
+    /// Dry run: calls are checked and reported, but not made.
     pub dry_run: bool,
-    /// How long a call waits for a person's yes.
+    /// How long a call waits for confirmation.
     #[serde(with = "seconds", rename = "confirm_seconds")]
     pub confirm: Duration,
-    /// What a person says to agree: the whole utterance. All else is no.
+    /// Utterances that count as a yes. Anything else is a no.
     pub yes: Vec<String>,
     /// `[policy.tools.NAME]`
     pub tools: BTreeMap<String, RuleConfig>,
@@ -34,17 +34,17 @@ pub struct PolicyConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuleConfig {
-    /// Another class than the tool's own.
+    /// Overrides the tool's own class.
     pub class: Option<Class>,
-    /// Who may call it; none: as its class has it.
+    /// Origins that may call it. Default: by class.
     pub from: Option<Vec<Origin>>,
-    /// Only on these days of the week; none: on all.
+    /// Days on which it may be called; all if left out.
     pub days: Option<Vec<Day>>,
-    /// Only at these hours of the local time, such as `07:00-22:00`; none: at all.
+    /// Hours of local time, such as `07:00-22:00`; always if left out.
     pub hours: Option<String>,
-    /// Calls within a minute at most; none: as for all tools.
+    /// Rate limit per minute; `policy.per_minute` if left out.
     pub per_minute: Option<usize>,
-    /// Whether a person has to agree to each call.
+    /// Whether every call needs confirmation.
     pub confirm: bool,
 }
 
@@ -68,7 +68,7 @@ impl RuleConfig {
         Schedule::new(self.days.as_deref(), self.hours.as_deref())
     }
 
-    /// Whether calls may have to wait for a person.
+    /// Whether calls may need confirmation.
     fn asks(&self) -> bool {
         self.confirm || self.from.iter().flatten().any(|origin| *origin == Origin::Untrusted)
     }
@@ -92,7 +92,7 @@ impl RuleConfig {
 }
 
 impl PolicyConfig {
-    /// The rules that calls are judged by.
+    /// The policy rules.
     pub fn rules(&self) -> PolicyRules {
         let rule = |rule: &RuleConfig| ToolRule {
             class: rule.class,

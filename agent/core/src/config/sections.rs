@@ -1,20 +1,20 @@
-//! A configuration's tables, read one by one so that all their faults are found.
+//! Parses a configuration table by table, so that all faults are found in one run.
 
 use serde::de::DeserializeOwned;
 
 use crate::config::Faults;
 
-/// With so many faults found, no more are looked for: each costs another reading of its table.
+/// Stop after this many faults: each costs another pass over its table.
 const MANY: usize = 100;
 
-/// The tables of a file, taken out one by one.
+/// Takes tables out of a file.
 pub(crate) struct Sections<'a> {
     pub(crate) table: &'a mut toml::Table,
     pub(crate) faults: &'a mut Faults,
 }
 
 impl Sections<'_> {
-    /// Reads a table. A key that does not fit is noted and left out, and the rest is read again, so that one run finds all.
+    /// Parses a table. An invalid key is recorded and removed, and the rest parsed again.
     pub(crate) fn take<T: DeserializeOwned + Default>(&mut self, name: &str) -> T {
         let Some(mut value) = self.table.remove(name) else { return T::default() };
         loop {

@@ -1,4 +1,4 @@
-//! `[tools]`, `[[tool]]` and `[[mcp]]`: which tools there are beyond the bundled ones.
+//! `[tools]`, `[[tool]]` and `[[mcp]]`: tools beyond the bundled ones.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use serde::Deserialize;
 use crate::config::{Config, Faults, Version};
 use crate::toolset::{BOARD_TOOLS, bundled_tools};
 
-/// `[tools]`: each is there when its table is.
+/// `[tools]`: a table switches its tools on.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ToolsConfig {
@@ -38,7 +38,7 @@ pub struct ToolsConfig {
 }
 
 impl ToolsConfig {
-    /// The names of the built-in tools that are switched on.
+    /// Names of the enabled built-in tools.
     fn names(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
         for (is_on, tools) in [
@@ -54,7 +54,7 @@ impl ToolsConfig {
     }
 }
 
-/// The names of all tools of the configuration; none where others can come while the program runs.
+/// Names of all configured tools; `None` if others can appear at runtime.
 pub(crate) fn names(config: &Config) -> Option<Vec<String>> {
     if config.tools.mqtt.is_some() || !config.mcp.is_empty() {
         return None;
@@ -63,7 +63,7 @@ pub(crate) fn names(config: &Config) -> Option<Vec<String>> {
     Some(built_in.chain(config.tool.iter().map(|tool| tool.name.clone())).collect())
 }
 
-/// Notes what cannot be used in any of the tables.
+/// Validates all three.
 pub(crate) fn check(config: &Config, faults: &mut Faults) {
     let mut found = ToolFaults::default();
     let tools = &config.tools;
@@ -114,7 +114,7 @@ pub(crate) fn check(config: &Config, faults: &mut Faults) {
     }
 }
 
-/// A tool may take no longer than a round of tools, which would be dropped with it.
+/// A tool's timeout may not exceed that of a round of tools.
 fn check_times(config: &Config, found: &mut ToolFaults) {
     let tools = &config.tools;
     let built_in = [
@@ -147,7 +147,7 @@ fn check_times(config: &Config, found: &mut ToolFaults) {
     }
 }
 
-/// The files that are named, for relative paths to be taken from the folder of the configuration.
+/// Configured files, so that relative paths can be resolved.
 pub(crate) fn paths<'a>(
     tools: &'a mut ToolsConfig,
     declared: &'a mut [DeclaredConfig],

@@ -1,4 +1,4 @@
-//! `[[watch]]`: one rule, as it is written.
+//! `[[watch]]`: a rule of the watch list.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::config::Faults;
 use crate::config::duration::seconds;
 use crate::pattern::Pattern;
 
-/// A longer cool-down, or time between two questions, is refused.
+/// Upper bound of times.
 const LONGEST: Duration = Duration::from_hours(30 * 24);
 
-/// What to watch for, and what to do about it. Letters' case and the amount of white space do not matter.
+/// What to watch for, and the alert to raise. Case and white space are ignored.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WatchRule {
@@ -27,33 +27,34 @@ pub struct WatchRule {
     /// The whole text, with `*` for any characters and `?` for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wildcard: Option<String>,
-    /// A regular expression that fits somewhere in the text.
+    /// A regular expression that matches anywhere in the text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub regex: Option<String>,
-    /// The whole text, or as many words of it, give or take a few letters.
+    /// The whole text, or a run of as many words, within `distance`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fuzzy: Option<String>,
-    /// How many letters `fuzzy` may be off.
+    /// Maximum edit distance of `fuzzy`.
     pub distance: usize,
-    /// A question about the picture instead of a text, which the model answers with yes or no.
+    /// A yes-or-no question about the picture, instead of a text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ask: Option<String>,
     /// The answer that raises the alert.
     pub expect: Answer,
-    /// From one time that `ask` is asked to the next at least.
+    /// Minimum interval between two times the question is asked.
     #[serde(with = "seconds", rename = "every_seconds")]
     pub every: Duration,
     /// What the alert says.
     pub message: String,
-    /// How grave it is.
+    /// Severity.
     pub severity: Severity,
-    /// Only on these days of the week; none: on all.
+    /// Days on which the rule is active; all if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub days: Option<Vec<Day>>,
-    /// Only at these hours of the local time, such as `22:00-06:00`; none: at all.
+    /// Hours of local time, such as `22:00-06:00`; always if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hours: Option<String>,
-    /// The same situation is over when the text was away for this long; then it raises a new alert.
+    /// A situation ends when the text has been gone for this long; the next match raises a new
+    /// alert.
     #[serde(with = "seconds", rename = "cooldown_seconds")]
     pub cooldown: Duration,
 }
@@ -80,15 +81,15 @@ impl Default for WatchRule {
     }
 }
 
-/// How grave a situation is.
+/// Severity of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Good to know.
+    /// For information.
     Info,
-    /// Somebody should look at it.
+    /// Should be looked at.
     Warning,
-    /// Somebody has to act.
+    /// Needs action.
     Critical,
 }
 
@@ -122,31 +123,31 @@ impl Answer {
         }
     }
 
-    /// The answer that a text begins with; none where it is neither.
+    /// Parses the first word of a text.
     pub fn read(text: &str) -> Option<Self> {
         let first = text.split(|c: char| !c.is_alphabetic()).find(|word| !word.is_empty())?;
         [Self::Yes, Self::No].into_iter().find(|answer| first.eq_ignore_ascii_case(answer.as_str()))
     }
 }
 
-/// A rule that cannot be used.
+/// An invalid rule.
 #[derive(Debug, thiserror::Error)]
 pub enum RuleError {
     /// No pattern, or more than one.
     #[error("give one of exact, contains, wildcard, regex, fuzzy or ask")]
     NotOne,
-    /// A pattern with nothing in it.
+    /// An empty pattern.
     #[error("an empty pattern would fit every picture")]
     Empty,
-    /// No regular expression.
+    /// Invalid regular expression.
     #[error("regex: {0}")]
     Regex(Box<regex::Error>),
-    /// No hours.
+    /// Invalid hours.
     #[error("hours = {0:?}: write them as \"22:00-06:00\"")]
     Hours(String),
 }
 
-/// What makes a rule fit.
+/// What a rule matches.
 #[derive(Debug, Clone)]
 pub(crate) enum Condition {
     /// A text that was read.
@@ -156,7 +157,7 @@ pub(crate) enum Condition {
 }
 
 impl WatchRule {
-    /// What makes it fit.
+    /// What it matches.
     pub(crate) fn condition(&self) -> Result<Condition, RuleError> {
         let texts =
             [&self.exact, &self.contains, &self.wildcard, &self.regex, &self.fuzzy, &self.ask];
@@ -183,7 +184,7 @@ impl WatchRule {
         Ok(Condition::Text(pattern))
     }
 
-    /// When it holds.
+    /// When it is active.
     pub(crate) fn schedule(&self) -> Result<Schedule, RuleError> {
         let wrong = || RuleError::Hours(self.hours.clone().unwrap_or_default());
         Schedule::new(self.days.as_deref(), self.hours.as_deref()).ok_or_else(wrong)

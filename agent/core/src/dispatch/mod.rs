@@ -1,33 +1,34 @@
-//! Carries out calls through the tools: judged, confirmed where they have to be, side by side within a bound, and each reported.
+//! Executes tool calls: checked by policy, confirmed if required, in parallel within a limit, each
+//! reported.
 
-mod account;
-mod house;
+mod call_record;
+mod tool_host;
 
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use outpost_runtime::{ToolCall, ToolSpec};
 use outpost_tools::{
-    Context, ErrorKind, Judged, Moment, Patience, Permit, Registry, ToolError, ToolOutcome,
+    Context, ErrorKind, Judged, Moment, Permit, Registry, RetryPolicy, ToolError, ToolOutcome,
 };
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
 
-pub use crate::dispatch::account::report_left;
-pub use crate::dispatch::house::Reach;
+pub use crate::dispatch::call_record::report_left;
+pub use crate::dispatch::tool_host::HostParts;
 
 use crate::audit::Audit;
-use crate::config::Live;
+use crate::config::LiveSettings;
 use crate::confirm::{Confirmations, Decision, Question};
-use crate::dispatch::account::Account;
-use crate::dispatch::house::{CallHouse, Home};
+use crate::dispatch::call_record::CallRecord;
+use crate::dispatch::tool_host::{AgentHost, CallHost};
 use crate::event::{EventId, Origin};
 use crate::live::Settings;
 use crate::report::{AlertReport, Body, Report};
 use crate::toolset::offered;
 use crate::watch::Match;
 
-/// The tool by which the camera brings in text.
+/// The tool that brings in text from the camera.
 const READ_CAMERA: &str = "read_camera";
 
 /// What led to a call.
@@ -35,28 +36,28 @@ const READ_CAMERA: &str = "read_camera";
 pub struct Cause {
     /// The event.
     pub event: EventId,
-    /// Who is behind it; text that was read is never a person.
+    /// Who caused it; text that was read is never a person.
     pub origin: Origin,
 }
 
-/// What the model is told of a call.
+/// Result of a call for the model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallResult {
     /// The result.
     pub for_model: Value,
-    /// Where it brings in text that nobody vouches for: who is behind what follows.
+    /// If it brings in untrusted text: the origin of what follows.
     pub taints: Option<Origin>,
 }
 
-/// Calls tools and reports it.
+/// Executes and reports tool calls.
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
     registry: Arc<Registry>,
-    home: Arc<Home>,
+    host: Arc<AgentHost>,
     confirmations: Confirmations,
     audit: Audit,
-    live: watch::Receiver<Live>,
-    /// For calls that are at work side by side.
+    live: watch::Receiver<LiveSettings>,
+    /// Limits parallel calls.
     slots: Arc<Semaphore>,
 }
 
@@ -65,19 +66,19 @@ struct Wanted<'a> {
     name: &'a str,
     arguments: Map<String, Value>,
     cause: Cause,
-    /// Who is behind it, as the rules know them.
+    /// The origin as the policy knows it.
     origin: outpost_tools::Origin,
-    /// Why it is not to be made.
+    /// Reason for refusal.
     refused: Option<ToolError>,
-    /// The situation that it is about, where the watch list made it.
+    /// The alert that it is about, if raised by the watch list.
     alert: Option<AlertReport>,
 }
 
 impl Dispatcher {
-    /// A dispatcher for these tools, by the settings that are in force.
+    /// Creates a dispatcher.
     pub fn new(
         registry: Arc<Registry>,
-        reach: Reach,
+        reach: HostParts,
         confirmations: Confirmations,
         audit: Audit,
         settings: &Settings<'_>,
@@ -85,7 +86,7 @@ impl Dispatcher {
         let live = settings.live.clone();
         Self {
             registry,
-            home: Arc::new(Home { reach, live: live.clone() }),
+            host: Arc::new(AgentHost { reach, live: live.clone() }),
             confirmations,
             audit,
             live,
@@ -93,17 +94,17 @@ impl Dispatcher {
         }
     }
 
-    /// The tools, which may come and go.
+    /// The registry; tools may come and go.
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.registry)
     }
 
-    /// Calls that wait for a person's yes.
+    /// Pending confirmations.
     pub fn confirmations(&self) -> &Confirmations {
         &self.confirmations
     }
 
-    /// The tools to offer now; of the board, what it has a channel for.
+    /// Tools to offer now, including those that the board has channels for.
     pub fn offered(&self) -> Vec<ToolSpec> {
         let known = self.registry.specs();
         let allowed = self.live.borrow().tools.clone();
@@ -111,12 +112,12 @@ impl Dispatcher {
             known.iter().any(|spec| spec.name == tool.name)
                 && allowed.as_ref().is_none_or(|allowed| allowed.contains(&tool.name))
         };
-        let board = self.home.reach.board.as_ref().map(|board| board.offered()).unwrap_or_default();
+        let board = self.host.reach.board.as_ref().map(|board| board.offered()).unwrap_or_default();
         let board = board.into_iter().filter(may);
         offered(&self.registry, allowed.as_deref()).into_iter().chain(board).collect()
     }
 
-    /// Carries out calls that the model made in one go, side by side; the results are in their order.
+    /// Executes calls in parallel. Results are in the order of the calls.
     pub async fn call_all(
         &self,
         calls: &[ToolCall],
@@ -126,7 +127,7 @@ impl Dispatcher {
         join_all(calls.iter().map(|call| self.call(call, cause, offered))).await
     }
 
-    /// Carries out a call; a tool that was not offered is refused.
+    /// Executes a call. A tool that was not offered is refused.
     pub async fn call(&self, call: &ToolCall, cause: Cause, offered: &[ToolSpec]) -> CallResult {
         let was_offered = offered.iter().any(|tool| tool.name == call.name);
         let refusal = || {
@@ -148,7 +149,7 @@ impl Dispatcher {
         .await
     }
 
-    /// Raises an alert for a rule of the watch list, and gives it back. A situation that goes on updates its alert.
+    /// Raises an alert for a match of the watch list, or updates the alert of an ongoing situation.
     pub async fn raise_alert(&self, event: EventId, found: Match, text: &str) -> AlertReport {
         let message = if found.message.is_empty() {
             format!("{}: {text}", found.rule)
@@ -166,7 +167,7 @@ impl Dispatcher {
             evidence: Vec::new(),
         };
         if found.count > 1 {
-            self.home.reach.sink.send(Report::now(Body::Alert(alert.clone())));
+            self.host.reach.sink.send(Report::now(Body::Alert(alert.clone())));
             return alert;
         }
         self.run(Wanted {
@@ -183,20 +184,20 @@ impl Dispatcher {
 
     async fn run(&self, wanted: Wanted<'_>) -> CallResult {
         let Wanted { name, arguments, cause, origin, refused, alert } = wanted;
-        let means = (self.home.reach.sink.clone(), self.audit.clone());
-        let mut account = Account::open(means, cause, name, arguments);
+        let means = (self.host.reach.sink.clone(), self.audit.clone());
+        let mut record = CallRecord::open(means, cause, name, arguments);
         let permit = match refused {
             Some(error) => {
-                account.judged(error.kind.as_str(), Some(&error.for_operator));
+                record.judged(error.kind.as_str(), Some(&error.for_operator));
                 Err(error)
             }
-            None => self.permit(name, origin, cause, &account).await,
+            None => self.permit(name, origin, cause, &record).await,
         };
         let result = match permit {
-            Ok(permit) => self.carry_out(permit, &mut account, alert).await,
+            Ok(permit) => self.carry_out(permit, &mut record, alert).await,
             Err(error) => Err(error),
         };
-        account.close(&result);
+        record.close(&result);
         let of = if name == READ_CAMERA { Origin::Camera } else { Origin::Tool };
         match result {
             Ok(done) => {
@@ -209,36 +210,36 @@ impl Dispatcher {
         }
     }
 
-    /// The right to make the call, from the rules and, where they want it, from a person.
+    /// Permission for the call: from policy and, if required, from a person.
     async fn permit(
         &self,
         name: &str,
         origin: outpost_tools::Origin,
         cause: Cause,
-        account: &Account,
+        record: &CallRecord,
     ) -> Result<Permit, ToolError> {
-        let (id, arguments) = (account.call(), account.arguments().clone());
+        let (id, arguments) = (record.call(), record.arguments().clone());
         let judged = self.registry.judge(name, arguments, origin, (&id.to_string(), Moment::now()));
         let unconfirmed = match judged {
             Ok(Judged::Allowed(permit)) => {
-                account.judged("allow", None);
+                record.judged("allow", None);
                 return Ok(permit);
             }
             Ok(Judged::Unconfirmed(unconfirmed)) => unconfirmed,
             Err(error) => {
-                account.judged(error.kind.as_str(), Some(&error.for_operator));
+                record.judged(error.kind.as_str(), Some(&error.for_operator));
                 return Err(error);
             }
         };
-        account.judged("confirm", None);
+        record.judged("confirm", None);
         let question = Question {
             call: id,
             origin: cause.origin,
             name: name.to_owned(),
-            arguments: account.arguments().clone(),
+            arguments: record.arguments().clone(),
         };
         let decision = self.confirmations.ask(question).await;
-        account.answered(decision);
+        record.answered(decision);
         let refusal = match decision {
             Decision::Yes => return Ok(unconfirmed.confirmed()),
             Decision::No => "was declined",
@@ -250,18 +251,18 @@ impl Dispatcher {
     async fn carry_out(
         &self,
         permit: Permit,
-        account: &mut Account,
+        record: &mut CallRecord,
         alert: Option<AlertReport>,
     ) -> Result<ToolOutcome, ToolError> {
-        // It is never closed, so there is a slot sooner or later.
+        // The semaphore is never closed.
         let _slot = self.slots.acquire().await;
-        let house = CallHouse { home: self.home.clone(), call: account.call(), alert };
-        let context = Context { call: account.call().to_string(), house: Arc::new(house) };
-        account.begin(permit.definition().idempotent);
-        let patience = {
+        let host = CallHost { host: self.host.clone(), call: record.call(), alert };
+        let context = Context { call: record.call().to_string(), host: Arc::new(host) };
+        record.begin(permit.definition().idempotent);
+        let retry = {
             let live = self.live.borrow();
-            Patience { limit: live.tool_timeout, retries: live.retries }
+            RetryPolicy { limit: live.tool_timeout, retries: live.retries }
         };
-        permit.carry_out(&context, patience).await
+        permit.carry_out(&context, retry).await
     }
 }

@@ -1,7 +1,8 @@
-//! A document that says what is desired otherwise than in the file: read, checked as the file is, and laid over it.
+//! A desired configuration: parsed and validated like the file, and laid over it.
 //!
-//! What it can name is a closed list. Nothing in it decides what is allowed: rules, confirmation, declared tools and lists of
-//! hosts and programs are the file's alone, and of the tools that the file offers it can only leave some out.
+//! The list of keys is closed. Nothing in it can grant permissions: policy, confirmation, declared
+//! tools and lists of hosts and programs come from the file only, and the tools that the file
+//! offers can only be reduced.
 
 use std::time::Duration;
 
@@ -11,27 +12,27 @@ use serde_json::{Map, Value};
 use crate::config::duration::seconds;
 use crate::config::{Config, Faults, Sections, WatchRule};
 
-/// A longer document is refused before it is parsed, bytes.
+/// Maximum size of a document in bytes.
 pub const MAX_DOCUMENT: usize = 64 * 1024;
-/// A longer id is refused, characters.
+/// Maximum length of an id in characters.
 const MAX_ID: usize = 256;
-/// More rules are refused: each may take a MiB.
+/// Maximum number of rules: each may take 1 MiB.
 const MAX_RULES: usize = 64;
 
-/// What is desired; what is left out stays as it is.
+/// Desired settings. Keys that are left out keep their value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Desired {
-    /// What its author knows it by.
+    /// The document's id.
     pub id: Option<String>,
-    agent: AgentWish,
-    camera: CameraWish,
+    agent: AgentPatch,
+    camera: CameraPatch,
     watch: Option<Vec<WatchRule>>,
 }
 
 /// Of `[agent]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct AgentWish {
+struct AgentPatch {
     tools: Option<Vec<String>>,
     max_steps: Option<usize>,
     #[serde(deserialize_with = "seconds::deserialize_some", rename = "tool_timeout_seconds")]
@@ -45,14 +46,14 @@ struct AgentWish {
 /// Of `[camera]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct CameraWish {
-    scene: SceneWish,
+struct CameraPatch {
+    scene: ScenePatch,
 }
 
 /// Of `[camera.scene]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct SceneWish {
+struct ScenePatch {
     #[serde(deserialize_with = "seconds::deserialize_some", rename = "interval_seconds")]
     interval: Option<Duration>,
     #[serde(deserialize_with = "seconds::deserialize_some", rename = "cooldown_seconds")]
@@ -60,8 +61,8 @@ struct SceneWish {
 }
 
 impl Desired {
-    /// Reads a document and notes what cannot be used, by itself or over this file. With no fault it can be laid over it, also
-    /// together with others: no check spans two of its keys.
+    /// Parses a document and validates it, alone and over this file. A valid one can be combined
+    /// with others: no check spans two of its keys.
     pub fn read(payload: &[u8], file: &Config, faults: &mut Faults) -> Self {
         let Some(object) = object(payload, faults) else { return Self::default() };
         let mut table = table(object, "", faults);
@@ -92,7 +93,7 @@ impl Desired {
         desired
     }
 
-    /// A tool that the file does not offer stays out.
+    /// Tools that the file does not offer are refused.
     fn check_tools(&self, file: &Config, faults: &mut Faults) {
         let Some(offered) = &file.agent.tools else { return };
         for name in self.agent.tools.iter().flatten().filter(|name| !offered.contains(name)) {
@@ -101,11 +102,11 @@ impl Desired {
         }
     }
 
-    /// Sets what it names.
+    /// Applies it to a configuration.
     pub fn lay_over(&self, config: &mut Config) {
-        let AgentWish { tools, max_steps, tool_timeout, retries, transcribe, metrics } =
+        let AgentPatch { tools, max_steps, tool_timeout, retries, transcribe, metrics } =
             self.agent.clone();
-        let SceneWish { interval, cooldown } = self.camera.scene.clone();
+        let ScenePatch { interval, cooldown } = self.camera.scene.clone();
         let (agent, scene) = (&mut config.agent, &mut config.camera.scene);
         if tools.is_some() {
             agent.tools = tools;
@@ -121,9 +122,9 @@ impl Desired {
     }
 }
 
-fn set<T>(place: &mut T, wish: Option<T>) {
-    if let Some(wish) = wish {
-        *place = wish;
+fn set<T>(place: &mut T, desired: Option<T>) {
+    if let Some(desired) = desired {
+        *place = desired;
     }
 }
 
@@ -142,7 +143,7 @@ fn object(payload: &[u8], faults: &mut Faults) -> Option<Map<String, Value>> {
     }
 }
 
-/// JSON as the file's language has it. There is no `null` in that: to leave a key out, it is left out.
+/// Converts JSON to TOML. TOML has no `null`: a key is left out instead.
 fn table(object: Map<String, Value>, place: &str, faults: &mut Faults) -> toml::Table {
     let value = |(key, value): (String, Value)| {
         let place = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };

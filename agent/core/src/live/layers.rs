@@ -1,13 +1,13 @@
-//! Which documents are in force over the file. Pure.
+//! The layers of desired configuration over the file. Pure.
 
 use std::sync::Arc;
 
-use crate::config::{Config, Faults, Live};
+use crate::config::{Config, Faults, LiveSettings};
 use crate::live::Documents;
 use crate::live::desired::Desired;
 use crate::report::{ConfigReport, RefusedConfig, Standing};
 
-/// The file, and what is laid over it: first what is desired of the group, then of the device.
+/// The file, below the group's and the device's document.
 #[derive(Debug)]
 pub struct Layers {
     file: Config,
@@ -18,21 +18,22 @@ pub struct Layers {
 /// The documents of one topic.
 #[derive(Debug, Default)]
 struct Layer {
-    /// What arrived last.
+    /// The latest document.
     latest: Option<Arc<[u8]>>,
-    /// The last that could be used.
+    /// The last valid one.
     taken: Option<Desired>,
-    /// Why the latest cannot be used.
+    /// Why the latest is invalid.
     refused: Option<RefusedConfig>,
 }
 
 impl Layers {
-    /// The file alone.
+    /// Starts with the file alone.
     pub fn new(file: Config) -> Self {
         Self { file, group: Layer::default(), device: Layer::default() }
     }
 
-    /// Takes up what is desired now. A document that cannot be used changes nothing: the one before stays in force.
+    /// Applies the latest documents. An invalid one changes nothing: its predecessor stays in
+    /// effect.
     pub fn take(&mut self, latest: &Documents) -> ConfigReport {
         self.group.take(latest.group.as_ref(), &self.file);
         self.device.take(latest.device.as_ref(), &self.file);
@@ -41,7 +42,7 @@ impl Layers {
             layer.taken.iter().for_each(|desired| desired.lay_over(&mut config));
         }
         ConfigReport {
-            live: Live::of(&config),
+            live: LiveSettings::of(&config),
             group: self.group.standing(),
             device: self.device.standing(),
         }
@@ -68,7 +69,7 @@ impl Layer {
         }
     }
 
-    /// None where nothing is desired.
+    /// `None` if there is no document.
     fn standing(&self) -> Option<Standing> {
         self.latest.as_ref()?;
         Some(Standing {
@@ -116,7 +117,7 @@ mod tests {
         assert_eq!((one.live.max_steps, one.live.transcribe, one.device), (2, true, None));
         assert_eq!(one.live.watch[0].name, "exit");
         let none = layers.take(&Documents::default());
-        assert_eq!(none.live, Live::of(&Config::parse(FILE, "test.toml").unwrap()));
+        assert_eq!(none.live, LiveSettings::of(&Config::parse(FILE, "test.toml").unwrap()));
         assert_eq!((none.group, none.device), (None, None));
     }
 
@@ -132,7 +133,7 @@ mod tests {
         let file = "[agent]\ntools = ['set_light']\nmax_steps = 7\ntool_timeout_seconds = 2.5\nretries = 0\ntranscribe = true\n\
              metrics_seconds = 0\n[camera.scene]\ninterval_seconds = 4\ncooldown_seconds = 60\n\
              [[watch]]\nname = 'fire'\nregex = 'FIRE|FEUER'\ndays = ['mon']\nseverity = 'critical'\n";
-        assert_eq!(live, Live::of(&Config::parse(file, "test.toml").unwrap()));
+        assert_eq!(live, LiveSettings::of(&Config::parse(file, "test.toml").unwrap()));
     }
 
     #[test]
@@ -165,7 +166,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }
-        // Mended, it is taken; and the first is not what a restart would find.
+        // Once fixed it is applied.
         let mended = layers.take(&latest(None, Some(json!({"agent": {"max_steps": 3}}))));
         assert_eq!((mended.live.max_steps, mended.device.unwrap().refused), (3, None));
     }
@@ -189,7 +190,7 @@ mod tests {
             let report = layers("").take(&latest(None, Some(json!({ key: value }))));
             let text = faults(report.device.as_ref());
             assert!(text.contains(&format!("{key}: not to be set over MQTT")), "{text}");
-            assert_eq!(report.live, Live::of(&Config::default()));
+            assert_eq!(report.live, LiveSettings::of(&Config::default()));
         }
         let camera = json!({"camera": {"privacy": [], "path": "x"}});
         let text = faults(layers("").take(&latest(None, Some(camera))).device.as_ref());

@@ -1,8 +1,9 @@
-//! The part of the configuration that can change while the agent runs, and what is laid over the file's.
+//! Live settings: the part of the configuration that can change at runtime.
 //!
-//! The file is the base. Documents that are retained at the broker, one for the group and one for the device, are laid over it
-//! key by key, the device's last: [`desired`] reads one, [`layers`] keeps which are in force, [`follow`] takes up what arrives.
-//! Whoever uses a setting reads [`Live`] at the beginning of a turn, a call or a look.
+//! The file is the base. Documents retained at the broker, one for the group and one for the
+//! device, are laid over it key by key, the device's last: [`desired`] parses one, [`layers`]
+//! combines them, [`follow`] applies changes. [`LiveSettings`] are read at the start of each turn,
+//! call or look.
 
 pub mod desired;
 pub mod layers;
@@ -13,42 +14,42 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, Live};
+use crate::config::{Config, LiveSettings};
 use crate::live::layers::Layers;
 use crate::report::{Body, ConfigReport, Report, Sink};
 
-/// The configuration, and of it what can change.
+/// The configuration and its live part.
 #[derive(Debug, Clone)]
 pub struct Settings<'a> {
-    /// As it is in the file.
+    /// The file.
     pub file: &'a Config,
-    /// What is in force.
-    pub live: watch::Receiver<Live>,
+    /// The settings in effect.
+    pub live: watch::Receiver<LiveSettings>,
 }
 
-/// What is desired now, as it arrived.
+/// The desired documents, as received.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Documents {
-    /// Of the group.
+    /// The group's.
     pub group: Option<Arc<[u8]>>,
-    /// Of the device.
+    /// The device's.
     pub device: Option<Arc<[u8]>>,
-    /// Whether a broker has had the time to say what it retains.
+    /// Whether the broker has had time to send what it retains.
     pub settled: bool,
 }
 
 impl Documents {
-    /// Whether it is known what is desired, at least in part.
+    /// Whether anything is known yet.
     pub fn is_known(&self) -> bool {
         self.settled || self.group.is_some() || self.device.is_some()
     }
 }
 
-/// Lays over the file's settings what arrives, and reports what came of it, until `stop`.
+/// Applies desired documents as they arrive and reports the result, until `stop`.
 pub async fn follow(
     file: Config,
     mut desired: watch::Receiver<Documents>,
-    live: watch::Sender<Live>,
+    live: watch::Sender<LiveSettings>,
     sink: Arc<dyn Sink>,
     stop: CancellationToken,
 ) {
@@ -56,7 +57,7 @@ pub async fn follow(
     let mut told: Option<ConfigReport> = None;
     loop {
         let wanted = desired.borrow_and_update().clone();
-        // Patterns are compiled on the way, which may take a while.
+        // Compiling patterns may take a while.
         let take = move || {
             let report = layers.take(&wanted);
             (layers, wanted.is_known(), report)
@@ -74,7 +75,7 @@ pub async fn follow(
             }
             changed
         });
-        // Before the broker has told what it retains, it would only be the file's.
+        // Until then it would only repeat the file.
         if is_known && told.as_ref() != Some(&report) {
             for refused in [&report.group, &report.device].into_iter().flatten() {
                 if let Some(refusal) = &refused.refused {

@@ -147,21 +147,21 @@ async fn a_request_that_the_thread_never_takes_is_late_too() {
 }
 
 #[test]
-fn what_is_expected_is_begun_only_where_nothing_else_waits() {
+fn prefill_starts_only_if_nothing_else_waits() {
     let request = || Request::new(vec![Turn::text(Role::User, "x")]);
-    let mut queue = Queue { expected: Some((request(), Stop::never())), ..Queue::default() };
-    assert!(matches!(queue.take(), Some(Work::Ahead(..))));
+    let mut queue = Queue { prefill: Some((request(), Stop::never())), ..Queue::default() };
+    assert!(matches!(queue.take(), Some(Work::Prefill(..))));
 
     let (reply, _answer) = oneshot::channel();
     let job =
         Job { request: request(), stop: Stop::never(), due: Instant::now(), words: None, reply };
-    queue.expected = Some((request(), Stop::never()));
+    queue.prefill = Some((request(), Stop::never()));
     queue.push(job, rank(Origin::Camera), 2);
     assert!(matches!(queue.take(), Some(Work::Job(_))));
-    assert!(queue.take().is_none(), "a job leaves no time for what is only expected");
+    assert!(queue.take().is_none(), "a job comes before prefill");
 
-    queue.expected = Some((request(), queue.ahead.clone()));
-    let ahead = queue.ahead.clone();
-    queue.expect_nothing();
+    queue.prefill = Some((request(), queue.prefill_stop.clone()));
+    let ahead = queue.prefill_stop.clone();
+    queue.cancel_prefill();
     assert!(queue.take().is_none() && ahead.check().is_err());
 }

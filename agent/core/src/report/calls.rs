@@ -55,7 +55,7 @@ pub struct ConfirmReport {
     /// What it would be called with.
     pub arguments: Map<String, Value>,
     /// How long it waits.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 /// What came of a tool call.

@@ -1,12 +1,12 @@
 //! Which settings are in force, and where they come from.
 
-use crate::config::{Faults, Live};
+use crate::config::{Faults, LiveSettings};
 
 /// The settings in force, and the documents over the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConfigReport {
     /// The settings.
-    pub live: Live,
+    pub live: LiveSettings,
     /// What is desired of the group; none: nothing.
     pub group: Option<Standing>,
     /// What is desired of the device; none: nothing.

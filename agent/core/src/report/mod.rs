@@ -63,7 +63,7 @@ pub enum Body {
     /// The camera saw something.
     Camera(CameraReport),
     /// The camera came or went; retained.
-    Sight(SightReport),
+    CameraStatus(CameraStatusReport),
     /// A timer rang.
     Timer(TimerReport),
     /// A tool was called.
@@ -248,7 +248,7 @@ impl CameraState {
 
 /// The camera came or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SightReport {
+pub struct CameraStatusReport {
     /// Whether there are pictures.
     pub state: CameraState,
     /// The device or file.

@@ -1,39 +1,40 @@
-//! Which of several readings of one scene to believe. Pure.
+//! Agreement: which of several readings of a scene to believe. Pure.
 
 use std::cmp::Reverse;
 
 use crate::config::AgreementConfig;
 use crate::pattern::normal;
 
-/// What is believed so far.
+/// State of the agreement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Another reading is needed.
     Undecided,
-    /// Enough agree; none: that there is no text.
+    /// Enough agree. `None`: on no text.
     Agreed(Option<String>),
-    /// All that there may be are in, and they do not agree.
+    /// The maximum was reached without agreement.
     Disagreed,
 }
 
-/// The readings of a scene. A text agrees with texts that are alike, no text with no text.
+/// Readings of a scene. Similar texts agree; no text agrees with no text.
 #[derive(Debug, Clone)]
 pub struct Agreement {
     config: AgreementConfig,
-    /// An empty one found no text.
+    /// Empty if no text was found.
     readings: Vec<String>,
 }
 
 impl Agreement {
-    /// Before the first reading.
+    /// Starts without readings.
     pub fn new(config: AgreementConfig) -> Self {
         Self { config, readings: Vec::new() }
     }
 
-    /// Takes a reading; none where there is no text.
+    /// Adds a reading; `None` without text.
     pub fn add(&mut self, reading: Option<String>) -> Verdict {
         self.readings.push(reading.unwrap_or_default());
-        // While more can come, only readings that are the same decide: two that differ by a digit may both be wrong.
+        // While more can come, only identical readings decide: two that differ in a digit may both
+        // be wrong.
         match self.believed(0) {
             Some(text) => agreed(text),
             None if self.readings.len() < self.config.of => Verdict::Undecided,
@@ -41,7 +42,7 @@ impl Agreement {
         }
     }
 
-    /// What is believed when no more readings come.
+    /// State of the agreement.
     pub fn finish(&self) -> Verdict {
         self.believed(self.config.distance).map_or(Verdict::Disagreed, agreed)
     }
@@ -51,7 +52,7 @@ impl Agreement {
         self.readings.len()
     }
 
-    /// The readings that do not agree with what is believed; an empty one found no text.
+    /// Readings that do not agree with the verdict; empty if without text.
     pub fn rejected(&self, verdict: &Verdict) -> Vec<String> {
         let believed = match verdict {
             Verdict::Agreed(text) => text.as_deref().unwrap_or_default(),
@@ -61,7 +62,8 @@ impl Agreement {
         self.readings.iter().filter(rejected).cloned().collect()
     }
 
-    /// The reading that most others are like, if those are enough. Of several such, the one closest to all; then the first.
+    /// The reading with most agreement, if it is enough. Ties go to the one closest to all others,
+    /// then to the first.
     fn believed(&self, distance: usize) -> Option<&str> {
         let rank = |(index, reading): (usize, &String)| {
             let others = self.readings.iter().filter(|other| alike(reading, other, distance));
@@ -82,7 +84,7 @@ fn alike(one: &str, other: &str, distance: usize) -> bool {
     one.is_empty() == other.is_empty() && letters(one, other) <= distance
 }
 
-/// Letters that differ; case and white space do not matter.
+/// Edit distance, ignoring case and white space.
 fn letters(one: &str, other: &str) -> usize {
     strsim::levenshtein(&normal(one), &normal(other))
 }

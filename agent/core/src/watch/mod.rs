@@ -1,4 +1,5 @@
-//! The watch list: what raises an alert when the camera sees it, and which situations are under way. Pure: time is an argument.
+//! The watch list: matches what the camera reads, and tracks ongoing situations. Pure: time is an
+//! argument.
 
 pub mod agreement;
 
@@ -9,19 +10,19 @@ use tokio::time::Instant;
 use crate::config::{Answer, Condition, RuleError, Severity, WatchRule};
 use crate::report::ReportId;
 
-/// The time, by the clock that never goes back and by the one on the wall.
+/// Monotonic and local time.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
-    /// For what has passed.
+    /// For intervals.
     pub instant: Instant,
     /// For days and hours.
     pub local: DateTime,
 }
 
-/// A rule that fits what was seen.
+/// A match.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Match {
-    /// The situation.
+    /// The situation's alert.
     pub alert: ReportId,
     /// The rule's name.
     pub rule: String,
@@ -29,14 +30,14 @@ pub struct Match {
     pub severity: Severity,
     /// The rule's message.
     pub message: String,
-    /// How often it was seen in this situation; 1 begins a situation.
+    /// How often it was seen; 1 starts a situation.
     pub count: u64,
 }
 
-/// A question that is due.
+/// A due question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// Which rule asks, for [`WatchList::answer`].
+    /// Index of the rule, for [`WatchList::answer`].
     pub rule: usize,
     /// The rule's name.
     pub name: String,
@@ -44,7 +45,7 @@ pub struct Question {
     pub question: String,
 }
 
-/// The watch list and the situations under way.
+/// The watch list and ongoing situations.
 #[derive(Debug, Default)]
 pub struct WatchList {
     entries: Vec<Entry>,
@@ -64,15 +65,15 @@ struct Situation {
     alert: ReportId,
     seen: Instant,
     count: u64,
-    /// Whether the camera has looked since and did not see it.
+    /// Whether it has been out of sight since.
     away: bool,
 }
 
 impl WatchList {
-    /// A list with no situation under way.
+    /// Creates a list without situations.
     ///
     /// # Errors
-    /// When a rule cannot be used; the configuration's check finds that before.
+    /// If a rule is invalid; validating the configuration catches that.
     pub fn new(rules: Vec<WatchRule>) -> Result<Self, RuleError> {
         let entry = |rule: WatchRule| {
             let (condition, schedule) = (rule.condition()?, rule.schedule()?);
@@ -81,10 +82,10 @@ impl WatchList {
         Ok(Self { entries: rules.into_iter().map(entry).collect::<Result<_, RuleError>>()? })
     }
 
-    /// Has these rules from now on. A rule that stays as it is keeps its situation.
+    /// Replaces the rules. Unchanged ones keep their situation.
     ///
     /// # Errors
-    /// When one cannot be used; then all stays as it was.
+    /// If a rule is invalid; nothing changes.
     pub fn change(&mut self, rules: &[WatchRule]) -> Result<(), RuleError> {
         if self.entries.iter().map(|entry| &entry.rule).eq(rules) {
             return Ok(());
@@ -99,7 +100,7 @@ impl WatchList {
         Ok(())
     }
 
-    /// The rules that fit what was read; none is a picture without text.
+    /// Matches a reading; none if there is no text.
     pub fn read(&mut self, text: Option<&str>, now: Now) -> Vec<Match> {
         let holding = self.entries.iter_mut().filter(|entry| entry.schedule.holds(now.local));
         holding
@@ -111,7 +112,7 @@ impl WatchList {
             .collect()
     }
 
-    /// The questions that are due; they count as asked.
+    /// Takes the due questions.
     pub fn questions(&mut self, now: Now) -> Vec<Question> {
         let due = |(rule, entry): (usize, &mut Entry)| {
             let Condition::Ask { question, .. } = &entry.condition else { return None };
@@ -125,7 +126,7 @@ impl WatchList {
         self.entries.iter_mut().enumerate().filter_map(due).collect()
     }
 
-    /// The rule, if the answer to its question is the one that it waits for. An answer that is neither yes nor no changes nothing.
+    /// Matches an answer to a question. One that is neither yes nor no changes nothing.
     pub fn answer(
         &mut self,
         question: &Question,
@@ -139,7 +140,7 @@ impl WatchList {
 }
 
 impl Entry {
-    /// A situation goes on, under its first id, until it was away for the cool-down.
+    /// A situation continues under its id until it was out of sight for the cool-down.
     fn see(&mut self, fits: bool, now: Instant) -> Option<Match> {
         if !fits {
             if let Some(situation) = &mut self.situation {

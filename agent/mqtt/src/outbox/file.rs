@@ -1,4 +1,4 @@
-//! The file behind the outbox: a copy of what waits, for after a crash or a power cut.
+//! The outbox file: a copy of the queue that survives a crash or power cut.
 
 use std::path::{Path, PathBuf};
 
@@ -16,10 +16,10 @@ use crate::outbox::{OutboxError, intent};
 
 const ROWS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
 
-/// Small texts that outlive the daemon, by name.
+/// Notes by name.
 const NOTES: TableDefinition<'_, &str, &str> = TableDefinition::new("notes");
 
-/// Calls that were begun and whose end was not told, by their id.
+/// Calls in flight, by id.
 const INTENTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("intents");
 
 /// A stored message.
@@ -28,7 +28,7 @@ struct Row {
     topic: String,
     #[serde(default)]
     payload: String,
-    /// The payload in base64, where it is no text.
+    /// Payload in base64 if it is not text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     binary: Option<String>,
     retain: bool,
@@ -77,20 +77,20 @@ pub(super) struct File {
 pub(super) struct Held {
     /// Its messages by number.
     pub(super) messages: Vec<(u64, Message)>,
-    /// Calls that were begun and whose end was not told.
+    /// Calls in flight.
     pub(super) intents: Vec<Intent>,
-    /// How many rows were damaged and are gone.
+    /// Number of damaged rows that were dropped.
     pub(super) damaged: u64,
 }
 
-/// The tables of a change.
+/// Tables of a transaction.
 struct Tables<'a> {
     rows: Table<'a, u64, &'static [u8]>,
     intents: Table<'a, &'static str, &'static [u8]>,
 }
 
 impl File {
-    /// Opens or makes the file, and reads it.
+    /// Opens or creates the file and loads it.
     pub(super) fn open(path: &Path) -> Result<(Self, Held), OutboxError> {
         let database = Database::create(path).map_err(|fault| opening(path, fault))?;
         let file = Self { path: path.to_owned(), database };
@@ -123,8 +123,7 @@ impl File {
         Ok(held)
     }
 
-    /// Stores one message and deletes others, and the call whose end the message tells; when this returns, it survives a power
-    /// cut.
+    /// Stores a message, deletes others, and settles a call. Durable when it returns.
     pub(super) fn store(
         &self,
         number: u64,
@@ -140,19 +139,20 @@ impl File {
         })
     }
 
-    /// Stores a call that is about to be made; when this returns, it survives a power cut.
+    /// Stores a call that is about to be made. Durable when it returns.
     pub(super) fn intend(&self, intent: &Intent) -> Result<(), OutboxError> {
         self.write(Durability::Immediate, |tables| insert(tables, intent))
     }
 
-    /// Deletes messages. Not forced to the disk: a row that comes back after a power cut is sent twice, with the same id.
+    /// Deletes messages. Not synced: a row that reappears after a power cut is sent twice, with the
+    /// same id.
     pub(super) fn delete(&self, gone: &[u64]) -> Result<(), OutboxError> {
         self.write(Durability::None, |tables| {
             gone.iter().try_for_each(|number| tables.rows.remove(number).map(drop))
         })
     }
 
-    /// Makes the file hold these messages and calls, and nothing else.
+    /// Replaces the contents of the file.
     pub(super) fn replace<'a>(
         &self,
         mut messages: impl Iterator<Item = (u64, &'a Message)>,
@@ -186,7 +186,7 @@ impl File {
         write().map_err(|fault| self.fault(fault))
     }
 
-    /// A note.
+    /// Reads a note.
     pub(super) fn note(&self, name: &str) -> Result<Option<String>, OutboxError> {
         let read = || {
             let notes = self.database.begin_read()?.open_table(NOTES)?;
@@ -195,7 +195,7 @@ impl File {
         read().map_err(|fault| self.fault(fault))
     }
 
-    /// Writes a note, or with none deletes it.
+    /// Writes or deletes a note.
     pub(super) fn set_note(&self, name: &str, text: Option<&str>) -> Result<(), OutboxError> {
         let set = || {
             let write = self.database.begin_write()?;

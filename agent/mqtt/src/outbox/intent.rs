@@ -1,11 +1,11 @@
-//! A call that is about to be made, as the file keeps it.
+//! A call in flight, as stored.
 
 use outpost_agent_core::event::{EventId, Origin};
 use outpost_agent_core::report::{Intent, ReportId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// A stored call; its id is the key.
+/// A stored call, keyed by its id.
 #[derive(Debug, Serialize, Deserialize)]
 struct Row {
     cause: String,
@@ -15,7 +15,7 @@ struct Row {
     idempotent: bool,
 }
 
-/// What is stored of a call.
+/// Encodes a call.
 pub(super) fn encode(intent: &Intent) -> Vec<u8> {
     let row = Row {
         cause: intent.cause.to_string(),
@@ -27,7 +27,7 @@ pub(super) fn encode(intent: &Intent) -> Vec<u8> {
     serde_json::to_vec(&row).unwrap_or_default()
 }
 
-/// The call that is stored; none where it cannot be read.
+/// Decodes a call; `None` if invalid.
 pub(super) fn decode(call: &str, bytes: &[u8]) -> Option<Intent> {
     let Row { cause, origin, name, arguments, idempotent } = serde_json::from_slice(bytes).ok()?;
     let (call, cause) = (ReportId::read(call)?, EventId::read(&cause)?);

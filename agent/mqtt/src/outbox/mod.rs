@@ -1,11 +1,12 @@
-//! Messages that wait for the broker: bounded, in order, deleted when the broker has them, and kept in a file that survives a
-//! crash and a power cut.
+//! The outbox: undelivered messages, bounded and in order, deleted once acknowledged, kept in a
+//! file that survives a crash or power cut.
 //!
-//! What waits is in memory, and the file is a copy of it. A file that fails while the daemon runs, as on a full disk, costs
-//! durability and nothing else: the daemon goes on, says so, and writes the copy anew as soon as that works.
+//! The queue is in memory, and the file is its copy. A file that fails at runtime, as on a full
+//! disk, costs durability and nothing else: the daemon continues, reports it, and rewrites the copy
+//! as soon as it can.
 //!
-//! A call of a tool is written down before it is made, and struck out together with the appending of its report: so after a crash
-//! it is known which calls were begun and whose end was not told.
+//! A tool call is written before it is made, and removed in the same transaction that stores its
+//! report. After a crash it is known which calls were in flight.
 
 mod file;
 mod intent;
@@ -29,13 +30,13 @@ use crate::outbox::queue::Queue;
 pub use crate::outbox::queue::{Cursor, Dropped, Limits};
 use outpost_agent_core::report::Intent;
 
-/// A file that failed is opened again after this time.
+/// Time before a failed file is reopened.
 const REOPEN: Duration = Duration::from_secs(10);
 
-/// The file of the outbox cannot be used.
+/// The outbox file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
-    /// It is something else.
+    /// It is not an outbox.
     #[error("mqtt.outbox {}: this is no outbox ({reason}); name another file, or move this one away", path.display())]
     Foreign {
         /// The file.
@@ -43,7 +44,7 @@ pub enum OutboxError {
         /// What is wrong.
         reason: String,
     },
-    /// It is broken.
+    /// It is corrupt.
     #[error("mqtt.outbox {}: the file is damaged ({reason}); move it away: a new one is made, and the reports in it are lost", path.display())]
     Damaged {
         /// The file.
@@ -51,13 +52,13 @@ pub enum OutboxError {
         /// What is wrong.
         reason: String,
     },
-    /// Another program has it open.
+    /// It is in use by another program.
     #[error("mqtt.outbox {}: another program has it open; give each daemon a file of its own", path.display())]
     InUse {
         /// The file.
         path: PathBuf,
     },
-    /// The system refused.
+    /// A system error.
     #[error("mqtt.outbox {}: {source}", path.display())]
     Io {
         /// The file.
@@ -65,7 +66,7 @@ pub enum OutboxError {
         /// What the system said.
         source: io::Error,
     },
-    /// The database refused.
+    /// A database error.
     #[error("mqtt.outbox {}: {source}", path.display())]
     Database {
         /// The file.
@@ -75,20 +76,21 @@ pub enum OutboxError {
     },
 }
 
-/// How the outbox fares.
+/// State of the outbox.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// Messages that wait.
+    /// The outbox: undelivered messages, bounded and in order, deleted once acknowledged, kept in a
+    /// file that survives a crash or power cut.
     pub waiting: usize,
-    /// Messages that never will be delivered, since the start.
+    /// Messages lost so far.
     pub dropped: Dropped,
-    /// Whether what waits would survive a power cut.
+    /// Whether pending messages would survive a power cut.
     pub durable: bool,
-    /// Why not, where there is a file that ought to do that.
+    /// Why not, if there is a file.
     pub fault: Option<String>,
 }
 
-/// Where the copy of what waits is.
+/// Where the copy is.
 #[derive(Debug)]
 enum Store {
     /// Nowhere.
@@ -102,12 +104,12 @@ enum Store {
 #[derive(Debug)]
 struct Inner {
     queue: Queue,
-    /// Calls that were begun and whose end was not told, by id. As many as run side by side, and those that an earlier run left.
+    /// Calls in flight, by id: those of this run, and those a previous run left.
     intents: BTreeMap<String, Intent>,
     store: Store,
 }
 
-/// Messages in the order of their reports; urgent ones overtake.
+/// Messages in order; urgent ones overtake.
 #[derive(Debug)]
 pub struct Outbox {
     inner: Mutex<Inner>,
@@ -115,10 +117,10 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Opens the file, or keeps the messages in memory where there is none.
+    /// Opens the file; in memory without one.
     ///
     /// # Errors
-    /// When the file cannot be opened or is no outbox.
+    /// If the file cannot be opened or is not an outbox.
     pub fn open(path: Option<&Path>, limits: Limits) -> Result<Self, OutboxError> {
         let mut queue = Queue::new(limits, 0);
         let mut intents = BTreeMap::new();
@@ -147,7 +149,8 @@ impl Outbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends a message; when this returns, it survives a power cut, unless it is fleeting or [`Condition::durable`] says otherwise.
+    /// Appends a message. Durable when it returns, unless it is fleeting or [`Condition::durable`]
+    /// is false.
     pub fn push(&self, message: &Message) {
         let mut inner = self.lock();
         let Inner { queue, intents, store } = &mut *inner;
@@ -167,25 +170,25 @@ impl Outbox {
         self.changed.notify_one();
     }
 
-    /// Notes a call that is about to be made; when this returns, that survives a power cut, unless [`Condition::durable`] says
-    /// otherwise. The message that settles the call strikes it out.
+    /// Records a call that is about to be made. Durable when it returns, unless
+    /// [`Condition::durable`] is false. The message that settles the call removes it.
     pub fn intend(&self, intent: &Intent) {
         let mut inner = self.lock();
         inner.intents.insert(intent.call.to_string(), intent.clone());
         inner.store.write(|file| file.intend(intent));
     }
 
-    /// The calls that were begun and whose end was not told: at the start, those that an earlier run left.
+    /// Calls in flight; at startup, those that a previous run left.
     pub fn left(&self) -> Vec<Intent> {
         self.lock().intents.values().cloned().collect()
     }
 
-    /// The next message to send after those that `cursor` saw.
+    /// Next message after `cursor`.
     pub fn next(&self, cursor: &mut Cursor) -> Option<(u64, Message)> {
         self.lock().queue.next(cursor)
     }
 
-    /// Deletes a message that the broker has.
+    /// Deletes a delivered message.
     pub fn delivered(&self, number: u64) {
         let mut inner = self.lock();
         inner.queue.remove(number);
@@ -194,13 +197,13 @@ impl Outbox {
         self.changed.notify_one();
     }
 
-    /// Deletes a message that no broker takes, and counts it.
+    /// Deletes an undeliverable message, and counts it.
     pub fn refuse(&self, number: u64) {
         self.lock().queue.dropped.refused += 1;
         self.delivered(number);
     }
 
-    /// Forgets what waited too long, and mends the file where it failed. To be called now and then.
+    /// Housekeeping: drops expired messages and reopens a failed file.
     pub fn tend(&self) {
         let mut inner = self.lock();
         let Inner { queue, intents, store } = &mut *inner;
@@ -211,7 +214,7 @@ impl Outbox {
         store.mend(queue, intents);
     }
 
-    /// A small text that an earlier run left; none without a file.
+    /// A note left by a previous run.
     pub fn note(&self, name: &str) -> Option<String> {
         let mut inner = self.lock();
         let mut note = None;
@@ -219,12 +222,12 @@ impl Outbox {
         note
     }
 
-    /// Leaves a small text for later runs, or with none takes it away.
+    /// Writes or deletes a note.
     pub fn set_note(&self, name: &str, text: Option<&str>) {
         self.lock().store.write(|file| file.set_note(name, text));
     }
 
-    /// How it fares.
+    /// Its state.
     pub fn condition(&self) -> Condition {
         let inner = self.lock();
         let fault = match &inner.store {
@@ -239,19 +242,19 @@ impl Outbox {
         }
     }
 
-    /// Whether none waits.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.lock().queue.len() == 0
     }
 
-    /// Waits for a message to be appended or deleted.
+    /// Waits for a change.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 }
 
 impl Store {
-    /// Uses the file; where it fails, goes on without it.
+    /// Uses the file; on failure, continues without it.
     fn write(&mut self, write: impl FnOnce(&File) -> Result<(), OutboxError>) {
         let Self::File(file) = self else { return };
         if let Err(fault) = write(file) {
@@ -264,7 +267,7 @@ impl Store {
         Self::Failed { path, at: Instant::now(), reason: fault.to_string() }
     }
 
-    /// Opens a file that failed again and makes it a copy of what waits. A database that failed takes nothing more.
+    /// Reopens a failed file and rewrites the copy: a database that failed accepts nothing more.
     fn mend(&mut self, queue: &Queue, intents: &BTreeMap<String, Intent>) {
         let Self::Failed { path, at, .. } = self else { return };
         if at.elapsed() < REOPEN {

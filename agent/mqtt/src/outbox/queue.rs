@@ -1,6 +1,6 @@
-//! The waiting messages, in memory. Pure: time is an argument.
+//! The queue in memory. Pure: time is an argument.
 //!
-//! Two lanes, and the urgent one goes first; a topic belongs to one lane, so messages of one topic keep their order.
+//! Two lanes, urgent first. A topic belongs to one lane, so messages of a topic stay in order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,30 +9,30 @@ use tokio::time::Instant;
 
 use crate::message::Message;
 
-/// How much is kept.
+/// Limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Messages.
     pub rows: usize,
-    /// Topics and payloads together, bytes.
+    /// Total size of topics and payloads, bytes.
     pub bytes: usize,
-    /// The longest that a message waits. The time that the program does not run does not count: the clock of a board that was
-    /// switched off cannot be trusted.
+    /// Maximum age. Downtime does not count: the clock of a board that was switched off cannot be
+    /// trusted.
     pub age: Duration,
 }
 
-/// Messages that will never be delivered, since the start.
+/// Messages lost so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// There was no room.
+    /// No room.
     pub full: u64,
-    /// They waited too long.
+    /// Expired.
     pub old: u64,
-    /// No broker takes them.
+    /// Undeliverable.
     pub refused: u64,
 }
 
-/// Up to where messages were handed out, for each lane.
+/// Position in each lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cursor([u64; 2]);
 
@@ -61,20 +61,20 @@ fn size(message: &Message) -> usize {
 }
 
 impl Queue {
-    /// An empty queue; the first message gets the number `next`.
+    /// An empty queue; numbering starts at `next`.
     pub(super) fn new(limits: Limits, next: u64) -> Self {
         Self { lanes: <_>::default(), next, bytes: 0, limits, dropped: Dropped::default() }
     }
 
-    /// Puts back a message from an earlier run.
+    /// Restores a message of an earlier run.
     pub(super) fn restore(&mut self, number: u64, message: Message, now: Instant) {
         self.bytes += size(&message);
         self.next = self.next.max(number + 1);
         self.lanes[lane(&message)].insert(number, Entry { message, since: now });
     }
 
-    /// Appends a message. Gives its number, and those of messages that had to go for it: the oldest ordinary ones, and urgent
-    /// ones only where nothing else is left.
+    /// Appends a message. Returns its number and those of evicted messages: the oldest ordinary
+    /// ones first, urgent ones last.
     pub(super) fn push(&mut self, message: Message, now: Instant) -> (u64, Vec<u64>) {
         let number = self.next;
         self.restore(number, message, now);
@@ -91,7 +91,7 @@ impl Queue {
         (number, evicted)
     }
 
-    /// Forgets what waited too long; its numbers.
+    /// Drops expired messages; returns their numbers.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<u64> {
         let old = |entry: &Entry| now.duration_since(entry.since) > self.limits.age;
         // Within a lane the oldest is first.
@@ -108,13 +108,13 @@ impl Queue {
         expired
     }
 
-    /// Takes a message out.
+    /// Removes a message.
     pub(super) fn remove(&mut self, number: u64) {
         let entry = self.lanes.iter_mut().find_map(|lane| lane.remove(&number));
         self.bytes -= entry.map_or(0, |entry| size(&entry.message));
     }
 
-    /// The next message to send after those before `cursor`, which moves on.
+    /// Next message after `cursor`, which advances.
     pub(super) fn next(&self, cursor: &mut Cursor) -> Option<(u64, Message)> {
         let mut lanes = self.lanes.iter().zip(&mut cursor.0);
         lanes.find_map(|(lane, from)| {
@@ -129,7 +129,7 @@ impl Queue {
         self.lanes.iter().flatten().map(|(number, entry)| (*number, &entry.message))
     }
 
-    /// How many wait.
+    /// Number of messages.
     pub(super) fn len(&self) -> usize {
         self.lanes.iter().map(BTreeMap::len).sum()
     }

@@ -8,7 +8,7 @@ use outpost_agent_core::config::{Config, Transport, Version};
 use outpost_agent_core::event::Consent;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use super::contract::{bodies, sights};
+use super::contract::{bodies, camera_reports};
 use super::mosquitto::{Mosquitto, free_port, reaches, works};
 use super::*;
 use crate::client::LinkStatus;
@@ -135,7 +135,7 @@ async fn with_the_recommended_rules_the_agent_may_all_it_has_to_and_only_the_own
     reaches(&mut device, |status| *status == LinkStatus::Up).await;
 
     // All that an agent says is taken.
-    let said = [bodies(), sights(EventId::new())].concat();
+    let said = [bodies(), camera_reports(EventId::new())].concat();
     let answers = said.iter().filter(|body| matches!(body, Body::Answer(_))).count();
     for body in said {
         device.publisher.publish(&Report::now(body));
@@ -161,7 +161,7 @@ async fn with_the_recommended_rules_the_agent_may_all_it_has_to_and_only_the_own
     }
     device.inbound.recv().await;
 
-    let mut latest = device.publisher.wishes().latest();
+    let mut latest = device.publisher.desired_config().subscribe();
     for user in [&panel, &owner] {
         user.publish("outpost/desk/config/desired", "not theirs").await.unwrap();
         user.publish("outpost/desk/ask", "are you there").await.unwrap();

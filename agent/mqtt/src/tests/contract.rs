@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use outpost_agent_core::config::{Config, Faults, Live, Severity, WatchRule};
+use outpost_agent_core::config::{Config, Faults, LiveSettings, Severity, WatchRule};
 use outpost_agent_core::event::{EventId, Origin};
 use outpost_agent_core::live::desired::Desired;
 use outpost_agent_core::report::{
     AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraMetrics, CameraReport,
-    CameraState, CommandReport, ConfigReport, ConfirmReport, Counts, DeltaReport, Health,
-    InputReport, Level, MetricsReport, MicrophoneState, ModelStats, Outcome, Presence,
-    ReadingReport, RefusedConfig, Report, ReportId, SightReport, Standing, State, StateReport,
+    CameraState, CameraStatusReport, CommandReport, ConfigReport, ConfirmReport, Counts,
+    DeltaReport, Health, InputReport, Level, MetricsReport, MicrophoneState, ModelStats, Outcome,
+    Presence, ReadingReport, RefusedConfig, Report, ReportId, Standing, State, StateReport,
     TimerReport, ToolReport, Unheard, VoiceOutcome, VoiceReport,
 };
 use outpost_runtime::ToolSpec;
@@ -91,7 +91,7 @@ fn calls(cause: EventId) -> [Body; 5] {
         origin: Origin::Voice,
         name: "set_lock".into(),
         arguments: object(json!({ "door": "front", "locked": false })),
-        patience: Duration::from_secs(30),
+        timeout: Duration::from_secs(30),
     };
     [
         Body::Tool(done),
@@ -140,7 +140,7 @@ fn metrics() -> Body {
 }
 
 /// What the camera has to say.
-pub(super) fn sights(event: EventId) -> Vec<Body> {
+pub(super) fn camera_reports(event: EventId) -> Vec<Body> {
     vec![
         Body::Camera(CameraReport {
             event,
@@ -152,7 +152,7 @@ pub(super) fn sights(event: EventId) -> Vec<Body> {
             latency: Duration::from_millis(238),
             error: None,
         }),
-        Body::Sight(SightReport {
+        Body::CameraStatus(CameraStatusReport {
             state: CameraState::Lost,
             source: "/dev/video0".into(),
             reason: Some("/dev/video0: unplugged".into()),
@@ -228,7 +228,12 @@ fn settings() -> Body {
         ..WatchRule::default()
     };
     let tools = Some(vec!["set_light".into(), "read_camera".into()]);
-    let live = Live { tools, max_steps: 2, watch: vec![rule], ..Live::of(&Config::default()) };
+    let live = LiveSettings {
+        tools,
+        max_steps: 2,
+        watch: vec![rule],
+        ..LiveSettings::of(&Config::default())
+    };
     let mut faults = Faults::default();
     faults.add("agent.max_steps", 99, "use a value from 1 to 16");
     let group = Some(Standing { applied: true, desired: Some("kitchens-4".into()), refused: None });
@@ -308,7 +313,7 @@ pub(super) fn messages(topics: &Topics) -> Vec<Message> {
     let made = [info(topics), outbox(&condition, topics)];
     bodies()
         .into_iter()
-        .chain(sights(EventId::new()))
+        .chain(camera_reports(EventId::new()))
         .map(|body| encode(&Report::now(body), topics).0)
         .chain(made)
         .collect()

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use outpost_agent_core::config::{Config, Faults, Live};
+use outpost_agent_core::config::{Config, Faults, LiveSettings};
 use outpost_agent_core::event::Inbound;
 use outpost_agent_core::live::desired::Desired;
 use outpost_runtime::media::{image_from_bytes, wav_from_bytes};
@@ -49,7 +49,7 @@ fn desire(payload: &[u8]) {
     let desired = Desired::read(payload, &file, &mut faults);
     if faults.is_empty() {
         desired.lay_over(&mut file);
-        let Live { max_steps, retries, watch, .. } = Live::of(&file);
+        let LiveSettings { max_steps, retries, watch, .. } = LiveSettings::of(&file);
         assert!((1..=16).contains(&max_steps) && retries <= 5 && watch.len() <= 64);
     } else {
         assert!(faults.bounded().to_string().len() < 64 * 1024);

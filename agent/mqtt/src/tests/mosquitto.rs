@@ -258,10 +258,10 @@ async fn what_is_desired_is_known_after_a_lost_connection_and_forgotten_when_it_
         let (group, port) = (Some("kitchens".into()), wire.address().port());
         let config = MqttConfig { group, port, version, ..broker.config() };
         let device = Device::with(&config, None);
-        let mut latest = device.publisher.wishes().latest();
+        let mut latest = device.publisher.desired_config().subscribe();
         let mut is = async |group: Option<&str>, device: Option<&str>| {
-            let text = |wish: &Option<std::sync::Arc<[u8]>>| {
-                wish.as_ref().map(|wish| String::from_utf8_lossy(wish).into_owned())
+            let text = |document: &Option<std::sync::Arc<[u8]>>| {
+                document.as_ref().map(|document| String::from_utf8_lossy(document).into_owned())
             };
             let wanted = (group.map(str::to_owned), device.map(str::to_owned));
             let known = latest.wait_for(|now| (text(&now.group), text(&now.device)) == wanted);

@@ -1,15 +1,15 @@
-//! Parts of a picture: what is blackened, and what is looked at. Pure.
+//! Privacy masks and the region of interest. Pure.
 
 use outpost_agent_core::config::Area;
 use outpost_runtime::Image;
 
-/// The same in pixels: columns and rows, each from the first to one after the last.
+/// An area in pixels: half-open ranges of columns and rows.
 struct Pixels {
     columns: std::ops::Range<usize>,
     rows: std::ops::Range<usize>,
 }
 
-/// Every pixel that an area touches; at least one.
+/// All pixels that an area touches; at least one.
 fn pixels(area: Area, image: &Image) -> Pixels {
     let range = |start: f32, length: f32, whole: u32| {
         let first = ((start * whole as f32).floor() as usize).min(whole as usize - 1);
@@ -22,7 +22,7 @@ fn pixels(area: Area, image: &Image) -> Pixels {
     }
 }
 
-/// This part of a picture alone.
+/// Crops a picture to an area.
 pub fn crop(image: &Image, area: Area) -> Image {
     if image.width == 0 || image.height == 0 {
         return image.clone();
@@ -37,7 +37,7 @@ pub fn crop(image: &Image, area: Area) -> Image {
     Image { width, height, rgb: rgb.into() }
 }
 
-/// The picture with these parts blackened.
+/// Blackens areas of a picture.
 pub fn blacken(image: Image, areas: &[Area]) -> Image {
     if areas.is_empty() || image.width == 0 || image.height == 0 {
         return image;

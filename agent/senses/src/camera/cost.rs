@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use image::codecs::jpeg::JpegEncoder;
-use outpost_agent_core::config::{Config, Live, PixelFormat, SceneConfig};
+use outpost_agent_core::config::{Config, LiveSettings, MotionConfig, PixelFormat};
 
-use super::pixels::{Layout, to_image};
-use super::scene::Scene;
-use super::thumb::Thumb;
+use super::motion::MotionDetector;
+use super::pixels::{PixelLayout, to_image};
+use super::thumbnail::Thumbnail;
 use super::*;
 
 const SIZE: [u32; 2] = [640, 480];
@@ -58,27 +58,27 @@ fn watching_a_still_scene() {
         [(PixelFormat::Yuyv, yuyv as fn(u32) -> Vec<u8>), (PixelFormat::Mjpg, mjpg)]
     {
         let pictures: Vec<Vec<u8>> = (1..9).map(make).collect();
-        let layout = Layout { format, width: SIZE[0], height: SIZE[1], stride: 0 };
+        let layout = PixelLayout { format, width: SIZE[0], height: SIZE[1], stride: 0 };
         let decode = share(&pictures, |bytes| drop(to_image(bytes, layout).unwrap()));
         let shared = Shared::new(
             Arc::new(Deaf),
-            tokio::sync::watch::channel(Live::of(&Config::default())).1,
+            tokio::sync::watch::channel(LiveSettings::of(&Config::default())).1,
         );
         let counters = shared.counters.clone();
         let config = CameraConfig { device: Some("made up".into()), ..CameraConfig::default() };
-        let mut watcher = Watcher::new(&config, shared);
+        let mut pipeline = CameraPipeline::new(&config, shared);
         let (start, mut count) = (Instant::now(), 0);
         let whole = share(&pictures, |bytes| {
             count += 1;
             let now = start + Duration::from_millis(200) * count;
             let image = to_image(bytes, layout).unwrap();
-            drop(watcher.see(Frame::new(image, "made up".into()), now));
+            drop(pipeline.see(Frame::new(image, "made up".into()), now));
         });
         assert_eq!(counters.looks.get(), 1, "the scene is still");
         let image = to_image(&pictures[0], layout).unwrap();
-        let mut scene = Scene::new(SceneConfig::default());
+        let mut scene = MotionDetector::new(MotionConfig::default());
         let gate = share(&pictures, |_| {
-            scene.see(Thumb::new(&image), start);
+            scene.see(Thumbnail::new(&image), start);
         });
         println!(
             "{format} {}x{} at {FPS} a second, of one core: decoding {:.2} %, gate {:.2} %, all {:.2} %",

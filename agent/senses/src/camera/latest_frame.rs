@@ -1,4 +1,4 @@
-//! The newest picture of the camera: its thread sets it, and nobody waits in a queue to see it.
+//! The newest picture, shared without a queue: the camera's thread sets it, tools read it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use outpost_agent_core::event::Frame;
 use outpost_tools::tool::BoxFuture;
 use tokio::sync::watch;
 
-/// The newest picture, and whether the camera is off. Clones are the same one.
+/// The newest picture, and whether the camera is off. Clones share it.
 #[derive(Debug, Clone)]
 pub struct LatestFrame(watch::Sender<Slot>);
 
@@ -15,7 +15,7 @@ pub struct LatestFrame(watch::Sender<Slot>);
 struct Slot {
     off: bool,
     frame: Option<Frame>,
-    /// Pictures so far.
+    /// Number of pictures so far.
     number: u64,
 }
 
@@ -26,7 +26,7 @@ impl Default for LatestFrame {
 }
 
 impl LatestFrame {
-    /// Sets the newest picture, and gives it the next number.
+    /// Sets the newest picture and numbers it.
     pub fn set(&self, frame: &mut Frame) {
         self.0.send_modify(|slot| {
             slot.number += 1;
@@ -35,7 +35,7 @@ impl LatestFrame {
         });
     }
 
-    /// Drops the picture, as when the camera is lost: it no longer shows what is there.
+    /// Drops the picture: after the camera is lost it is out of date.
     pub fn clear(&self) {
         self.0.send_modify(|slot| slot.frame = None);
     }

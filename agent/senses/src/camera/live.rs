@@ -1,4 +1,5 @@
-//! A capture device as a [`FrameSource`]: paced, without its first and its damaged pictures, and opened again when it is lost.
+//! A capture device as a [`FrameSource`]: limits the frame rate, skips warm-up and damaged
+//! pictures, reopens the device when it is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +13,14 @@ use crate::camera::pixels::{FrameError, to_image};
 use crate::camera::raw::{CameraError, RawCamera, RawStream};
 use crate::{FrameSource, SenseError};
 
-/// Damaged pictures in a row after which the device is opened anew, which also agrees on a format anew.
+/// Damaged pictures in a row after which the device is reopened and its format renegotiated.
 const MAX_DAMAGED: u32 = 10;
 
 /// A device, open or not.
 pub struct LiveCamera {
     device: Box<dyn RawCamera>,
     pace: Pace,
-    /// Pictures to let pass after opening: exposure and white balance settle first.
+    /// Pictures to skip after opening, while exposure and white balance settle.
     warm_up: u32,
     counters: Arc<Counters>,
     stream: Option<Stream>,
@@ -28,7 +29,7 @@ pub struct LiveCamera {
 
 struct Stream {
     raw: Box<dyn RawStream>,
-    /// Warm-up pictures still to come.
+    /// Warm-up pictures left to skip.
     cold: u32,
 }
 
@@ -39,7 +40,8 @@ impl std::fmt::Debug for LiveCamera {
 }
 
 impl LiveCamera {
-    /// A device that is opened at the first read. Pictures beyond `fps` a second are let pass unseen.
+    /// Creates a device that is opened by the first read. Pictures beyond `fps` per second are
+    /// skipped.
     pub fn new(
         device: Box<dyn RawCamera>,
         fps: f64,
@@ -50,7 +52,7 @@ impl LiveCamera {
         Self { device, pace: Pace::new(fps), warm_up, counters, stream: None, retry }
     }
 
-    /// The next picture that is due and whole; with `seen` false it is not even decoded.
+    /// Next picture that is due and intact. Not decoded if `seen` is false.
     fn advance(&mut self, seen: bool) -> Result<Option<Image>, CameraError> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
@@ -92,7 +94,7 @@ impl LiveCamera {
         if result.is_ok() {
             self.retry.succeeded();
         } else {
-            // Closed at once: an unplugged device frees its name only then.
+            // Close right away: an unplugged device frees its name only then.
             self.stream = None;
             self.retry.failed();
         }
@@ -122,7 +124,7 @@ impl FrameSource for LiveCamera {
     }
 }
 
-/// How long to wait before a device is opened again: twice as long each time, up to a bound.
+/// Back-off before a device is reopened.
 #[derive(Debug, Clone, Copy)]
 pub struct Retry {
     first: Duration,
@@ -131,7 +133,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// From `first` up to `last`; the very first time is without a pause.
+    /// From `first` up to `last`; the first attempt is immediate.
     pub const fn new(first: Duration, last: Duration) -> Self {
         Self { first, last, next: None }
     }
@@ -149,7 +151,7 @@ impl Retry {
     }
 }
 
-/// Lets at most so many pictures a second through. Pure.
+/// Rate limiter. Pure.
 #[derive(Debug)]
 struct Pace {
     interval: Duration,
@@ -161,8 +163,8 @@ impl Pace {
         Self { interval: Duration::from_secs_f64(1.0 / fps.max(0.01)), due: None }
     }
 
-    /// Keeps to the beat where it can, and begins a new one where it fell behind. A picture may be early by a quarter of the
-    /// interval, since cameras jitter.
+    /// Keeps to the schedule, and starts a new one after falling behind. A picture may be a quarter
+    /// of the interval early: cameras jitter.
     fn is_due(&mut self, now: Instant) -> bool {
         let due = self.due.unwrap_or(now);
         if now + self.interval / 4 < due {

@@ -1,19 +1,20 @@
-//! The camera: a capture device or files, and what its thread does before the model sees anything.
+//! The camera: capture device or files, and what happens before the model sees a picture.
 //!
-//! `v4l2` (or files) → [`pixels`] → [`watcher`]: privacy, region, [`latest_frame`], gate ([`scene`] on a [`thumb`]) → the agent's queue.
-//! [`live`] keeps a device open; it and all behind it know devices only as [`raw`].
+//! `v4l2` (or files) → [`pixels`] → [`pipeline`]: privacy masks, region, [`latest_frame`], motion
+//! detection ([`motion`] on a [`thumbnail`]) → the agent's queue. [`live`] keeps a device open; it
+//! knows devices only as [`raw`].
 
 pub mod area;
 pub mod latest_frame;
 pub mod live;
+pub mod motion;
 pub mod negotiate;
+pub mod pipeline;
 pub mod pixels;
 pub mod probe;
 pub mod raw;
-pub mod scene;
-pub mod thumb;
+pub mod thumbnail;
 pub mod v4l2;
-pub mod watcher;
 
 #[cfg(test)]
 mod cost;
@@ -30,22 +31,22 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::camera::live::{LiveCamera, Retry};
-use crate::camera::negotiate::Wish;
+use crate::camera::negotiate::ModeRequest;
+use crate::camera::pipeline::{CameraPipeline, Shared};
 use crate::camera::v4l2::V4l2Camera;
-use crate::camera::watcher::{Shared, Watcher};
 use crate::files::FileCamera;
 use crate::{FrameSource, Sense, SenseError};
 
-/// Pictures that wait for the agent at most: only the latest is of interest.
+/// Queue to the agent: only the latest picture matters.
 const SEEN_CAPACITY: usize = 1;
-/// Pause before a device that is not there is tried again, and the longest.
+/// Back-off for a missing device.
 const RETRY: Retry = Retry::new(Duration::from_millis(500), Duration::from_secs(15));
 
-/// A live camera of which nothing is heard for so long, not even an error, is stuck.
+/// A live camera is stuck if it returns nothing, not even an error, for this long.
 const STUCK: Duration = Duration::from_mins(1);
 
-/// Opens the camera of a configuration, if there is one, and starts its thread; `pulse` tells that it goes on. A device need not
-/// be there yet.
+/// Opens the configured camera, if any, and starts its thread. `pulse` reports progress. A device
+/// may be missing.
 ///
 /// # Errors
 /// When the files cannot be opened or the thread not be started.
@@ -56,40 +57,40 @@ pub fn start(
 ) -> Result<Option<Sense<Frame>>, SenseError> {
     let source: Box<dyn FrameSource> = match (&config.device, &config.path) {
         (Some(device), _) => {
-            let raw = Box::new(V4l2Camera::new(device.clone(), Wish::from(config)));
+            let raw = Box::new(V4l2Camera::new(device.clone(), ModeRequest::from(config)));
             let counters = shared.counters.clone();
             Box::new(LiveCamera::new(raw, config.fps, config.warm_up, RETRY, counters))
         }
         (None, Some(path)) => Box::new(FileCamera::open(path, config.repeat, config.interval)?),
         (None, None) => return Ok(None),
     };
-    watch(source, Watcher::new(config, shared), pulse, config.interval + STUCK).map(Some)
+    watch(source, CameraPipeline::new(config, shared), pulse, config.interval + STUCK).map(Some)
 }
 
-/// Starts the thread that takes pictures from a source, which is stuck if it is live and gives none for as long as `patience`.
+/// Starts the camera's thread. A live source is stuck if it returns nothing within `timeout`.
 ///
 /// # Errors
 /// When the thread cannot be started.
 pub fn watch(
     mut source: Box<dyn FrameSource>,
-    mut watcher: Watcher,
+    mut pipeline: CameraPipeline,
     pulse: Pulse,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Sense<Frame>, SenseError> {
     let (sender, receiver) = mailbox(SEEN_CAPACITY);
     let run = move || {
         while !sender.is_closed() {
             if source.is_live() {
-                pulse.promise(Instant::now() + patience);
+                pulse.promise(Instant::now() + timeout);
             }
-            let taken = if watcher.is_closed() {
+            let taken = if pipeline.is_closed() {
                 source.skip().map(|more| more.then_some(None))
             } else {
                 source.read().map(|frame| frame.map(Some))
             };
             match taken {
                 Ok(Some(frame)) => {
-                    let worth = frame.and_then(|frame| watcher.see(frame, Instant::now()));
+                    let worth = frame.and_then(|frame| pipeline.see(frame, Instant::now()));
                     match worth {
                         Some(frame) if source.is_live() => drop(sender.push(frame)),
                         Some(frame) => drop(sender.push_waiting(frame)),
@@ -100,7 +101,7 @@ pub fn watch(
                     info!("the camera's source has ended");
                     return;
                 }
-                Err(error) => watcher.lost(&source.name(), &error),
+                Err(error) => pipeline.lost(&source.name(), &error),
             }
         }
     };

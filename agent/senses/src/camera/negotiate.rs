@@ -1,10 +1,10 @@
-//! Which of a camera's modes to use. Pure.
+//! Chooses a camera's mode. Pure.
 
 use std::fmt;
 
 use outpost_agent_core::config::{CameraConfig, PixelFormat};
 
-/// What a camera offers.
+/// A mode that a camera offers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mode {
     /// The format.
@@ -13,7 +13,7 @@ pub struct Mode {
     pub width: u32,
     /// Rows.
     pub height: u32,
-    /// Most pictures a second; none where the camera does not say.
+    /// Maximum frame rate, if known.
     pub fps: Option<f64>,
 }
 
@@ -24,35 +24,35 @@ impl fmt::Display for Mode {
     }
 }
 
-/// What is wanted of it.
+/// The requested mode.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Wish {
+pub struct ModeRequest {
     /// Pixels per row, and rows.
     pub size: [u32; 2],
     /// Pictures a second.
     pub fps: f64,
-    /// Only this format; none: any that can be read.
+    /// Only this format.
     pub format: Option<PixelFormat>,
 }
 
-impl From<&CameraConfig> for Wish {
+impl From<&CameraConfig> for ModeRequest {
     fn from(config: &CameraConfig) -> Self {
         Self { size: config.size, fps: config.fps, format: config.format }
     }
 }
 
-/// The mode nearest in size; of those, one that is fast enough; of those, the format that costs least. None where no format
-/// fits.
-pub fn choose(modes: &[Mode], wish: Wish) -> Option<Mode> {
-    let [width, height] = wish.size;
+/// The mode nearest in size; among those, one fast enough; among those, the cheapest format. `None`
+/// if no format matches.
+pub fn choose(modes: &[Mode], request: ModeRequest) -> Option<Mode> {
+    let [width, height] = request.size;
     let cost = |mode: &Mode| {
         let distance = mode.width.abs_diff(width) + mode.height.abs_diff(height);
-        let slow = mode.fps.is_some_and(|fps| fps < wish.fps);
+        let slow = mode.fps.is_some_and(|fps| fps < request.fps);
         let rank = PixelFormat::ALL.iter().position(|format| *format == mode.format);
-        // Grey comes last wherever there is colour.
+        // Prefer any colour format to grey.
         (mode.format == PixelFormat::Grey, distance, slow, rank)
     };
-    let fitting = modes.iter().filter(|mode| wish.format.is_none_or(|only| only == mode.format));
+    let fitting = modes.iter().filter(|mode| request.format.is_none_or(|only| only == mode.format));
     fitting.min_by_key(|mode| cost(mode)).copied()
 }
 
@@ -68,7 +68,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// The size of the range that is nearest from below; the smallest where all are larger.
+    /// The largest size in the range that is not above the requested one, else the smallest.
     pub fn nearest(self, wanted: u32) -> u32 {
         let wanted = wanted.clamp(self.min, self.max.max(self.min));
         wanted - (wanted - self.min) % self.step.max(1)
@@ -93,7 +93,7 @@ mod tests {
             mode(Yuyv, [640, 480], 30.0),
             mode(Grey, [800, 600], 30.0),
         ];
-        let chosen = |size, fps, format| choose(&modes, Wish { size, fps, format });
+        let chosen = |size, fps, format| choose(&modes, ModeRequest { size, fps, format });
         assert_eq!(chosen([640, 480], 5.0, None), Some(modes[3]));
         assert_eq!(chosen([640, 480], 5.0, Some(Mjpg)), Some(modes[2]));
         assert_eq!(chosen([1920, 1080], 5.0, None), Some(modes[1]));

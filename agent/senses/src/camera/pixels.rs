@@ -1,29 +1,30 @@
-//! What a camera sends, as it lies in memory → [`Image`]. Pure: a damaged picture is a [`FrameError`], never a wrong one.
+//! Raw camera buffers → [`Image`]. Pure: a damaged picture is a [`FrameError`], never a wrong
+//! image.
 
 use outpost_agent_core::config::PixelFormat;
 use outpost_runtime::Image;
 use outpost_runtime::media::image_from_bytes;
 
-/// How a picture lies in memory.
+/// Layout of a raw picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
+pub struct PixelLayout {
     /// Its format.
     pub format: PixelFormat,
-    /// Pixels per row; of no meaning for JPEG, which says so itself.
+    /// Pixels per row; ignored for JPEG.
     pub width: u32,
     /// Rows.
     pub height: u32,
-    /// Bytes from one row to the next; 0 where rows follow each other without a gap.
+    /// Stride in bytes; 0 if rows are contiguous.
     pub stride: u32,
 }
 
-/// A picture that cannot be used. The next one may be whole.
+/// A damaged picture. The next one may be intact.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The camera filled a buffer with nothing.
+    /// An empty buffer.
     #[error("the camera sent a picture of 0 bytes")]
     Empty,
-    /// Fewer bytes than the format needs.
+    /// Too few bytes for the format.
     #[error(
         "the camera sent {have} bytes where {need} make a picture: a bad cable or too little USB bandwidth"
     )]
@@ -43,7 +44,7 @@ pub enum FrameError {
         /// Bytes of a row.
         need: usize,
     },
-    /// No pixels, or more than can be dealt with.
+    /// No pixels, or too many.
     #[error(
         "a picture of {width}x{height} cannot be used: set camera.size to one that the camera offers"
     )]
@@ -64,18 +65,18 @@ pub enum FrameError {
     Jpeg(String),
 }
 
-/// Pixels of the largest picture taken.
+/// Maximum number of pixels.
 const MAX_PIXELS: u64 = 50_000_000;
 
-/// Makes a picture of what the camera sent.
+/// Decodes a raw picture.
 ///
 /// # Errors
 /// [`FrameError`] saying what is wrong with it.
-pub fn to_image(bytes: &[u8], layout: Layout) -> Result<Image, FrameError> {
+pub fn to_image(bytes: &[u8], layout: PixelLayout) -> Result<Image, FrameError> {
     if bytes.is_empty() {
         return Err(FrameError::Empty);
     }
-    let Layout { format, width, height, .. } = layout;
+    let PixelLayout { format, width, height, .. } = layout;
     if format == PixelFormat::Mjpg {
         return jpeg(bytes);
     }
@@ -104,7 +105,7 @@ pub fn to_image(bytes: &[u8], layout: Layout) -> Result<Image, FrameError> {
     Ok(Image { width, height, rgb: rgb.into() })
 }
 
-/// `count` rows of `length` bytes. The last need not be padded.
+/// `count` rows of `length` bytes. The last one may lack padding.
 fn rows(
     bytes: &[u8],
     length: usize,
@@ -134,7 +135,7 @@ fn yuyv_row(row: &[u8], width: usize, rgb: &mut Vec<u8>) {
     rgb.truncate(end);
 }
 
-fn nv12(bytes: &[u8], layout: Layout, rgb: &mut Vec<u8>) -> Result<(), FrameError> {
+fn nv12(bytes: &[u8], layout: PixelLayout, rgb: &mut Vec<u8>) -> Result<(), FrameError> {
     let (w, h) = (layout.width as usize, layout.height as usize);
     let stride = if layout.stride == 0 { w } else { layout.stride as usize };
     let (chroma_length, chroma_rows) = (w.div_ceil(2) * 2, h.div_ceil(2));
@@ -159,7 +160,8 @@ fn nv12(bytes: &[u8], layout: Layout, rgb: &mut Vec<u8>) -> Result<(), FrameErro
     Ok(())
 }
 
-/// What the two chroma samples add to red, green and blue: ITU-R BT.601, studio range, 8 bits of fraction.
+/// Contribution of the chroma samples to red, green and blue: ITU-R BT.601, studio range, 8
+/// fractional bits.
 struct Chroma {
     red: i32,
     green: i32,
@@ -178,14 +180,14 @@ impl Chroma {
     }
 }
 
-/// The marker that makes the decoder use the standard Huffman tables of Motion JPEG.
+/// The marker that selects the standard Huffman tables of Motion JPEG.
 const AVI1: [u8; 16] = *b"\xff\xe0\x00\x0eAVI1\0\0\0\0\0\0\0\0";
 
 fn jpeg(bytes: &[u8]) -> Result<Image, FrameError> {
     if !bytes.starts_with(b"\xff\xd8") {
         return Err(FrameError::Jpeg("it does not begin like one".to_owned()));
     }
-    // A decoder fills up a picture that is cut short with grey, which would be read as a scene.
+    // Decoders pad a truncated picture with grey, which would be read as a scene.
     if !bytes.windows(2).rev().any(|pair| pair == b"\xff\xd9") {
         return Err(FrameError::CutShort(bytes.len()));
     }
@@ -197,7 +199,7 @@ fn jpeg(bytes: &[u8]) -> Result<Image, FrameError> {
     whole.map_err(|error| FrameError::Jpeg(error.to_string()))
 }
 
-/// Whether there is a segment of Huffman tables before the first scan.
+/// Whether Huffman tables precede the first scan.
 fn has_tables(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let Some([0xff, marker, high, low]) = bytes.get(at..at + 4) {
@@ -207,6 +209,6 @@ fn has_tables(bytes: &[u8]) -> bool {
             _ => at += 2 + usize::from(u16::from_be_bytes([*high, *low])),
         }
     }
-    // Not laid out as expected: the decoder will tell.
+    // Malformed: leave it to the decoder.
     true
 }

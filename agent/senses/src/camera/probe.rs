@@ -1,4 +1,4 @@
-//! What cameras there are, what they offer and what is wrong with them: plain data for `outpost doctor`.
+//! Lists cameras, their modes and problems, for `outpost doctor`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,21 +15,21 @@ use crate::camera::v4l2;
 pub struct Probe {
     /// Its device file, such as `/dev/video0`.
     pub path: String,
-    /// Names below `/dev/v4l/by-id` and `by-path` that stay the same when devices come and go.
+    /// Stable names below `/dev/v4l/by-id` and `by-path`.
     pub stable: Vec<String>,
-    /// What its maker calls it; empty where the system does not say.
+    /// Product name; empty if unknown.
     pub name: String,
-    /// The modes that can be read.
+    /// Supported modes.
     pub modes: Vec<Mode>,
-    /// Why it cannot be used, and how to mend it; none where it can.
+    /// Why it cannot be used, and how to fix it.
     pub problem: Option<String>,
-    /// Whether it gives pictures at all: the second device of most USB cameras is for metadata.
+    /// Whether it captures video: the second device of most USB cameras is for metadata.
     pub is_camera: bool,
-    /// Whether another program, which may be the agent, has it.
+    /// Whether it is in use, perhaps by the agent.
     pub is_busy: bool,
 }
 
-/// Looks at every video device below the root of a file system, without disturbing one that is in use.
+/// Probes every video device below `root` without disturbing those in use.
 pub fn probe(root: &Path) -> Vec<Probe> {
     let stable = stable_names(root);
     let entries = fs::read_dir(root.join("dev")).into_iter().flatten().flatten();
@@ -64,7 +64,7 @@ fn one(root: &Path, path: &Path, stable: &BTreeMap<PathBuf, Vec<String>>) -> Pro
     }
 }
 
-/// Asks for buffers, which a driver refuses while another program has some; gives them back at once.
+/// Requests and releases buffers, which a driver refuses while another program streams.
 fn look(device: &str) -> Result<Vec<Mode>, CameraError> {
     let camera = open(device)?;
     let modes = modes(&camera, [640, 480])

@@ -1,16 +1,16 @@
-//! What a capture device is to the rest: something that is opened, gives raw pictures, and breaks.
+//! A capture device as the rest sees it: it can be opened, sends raw pictures, and can break.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::camera::pixels::{FrameError, Layout};
+use crate::camera::pixels::{FrameError, PixelLayout};
 
-/// Opens one device, again and again: the device behind a name can come and go.
+/// Opens one device repeatedly: the device behind a name can come and go.
 pub trait RawCamera: Send + fmt::Debug {
-    /// Opens the device, agrees with it on a format and starts it.
+    /// Opens the device, negotiates a format and starts streaming.
     ///
     /// # Errors
-    /// When it is not there, is busy, or offers nothing that can be read.
+    /// If the device is missing, busy, or offers no supported format.
     fn open(&mut self) -> Result<Box<dyn RawStream>, CameraError>;
 
     /// Its name in reports.
@@ -22,25 +22,25 @@ pub trait RawStream: Send {
     /// Waits for the next picture.
     ///
     /// # Errors
-    /// When the device is gone, or sends nothing for too long. The stream is of no use then.
+    /// If the device is gone or stalled. The stream is unusable afterwards.
     fn next(&mut self) -> Result<RawFrame<'_>, CameraError>;
 }
 
 /// A picture as it lies in the device's buffer.
 #[derive(Debug, Clone, Copy)]
 pub struct RawFrame<'a> {
-    /// The bytes that the device filled.
+    /// The bytes.
     pub bytes: &'a [u8],
-    /// How they lie.
-    pub layout: Layout,
-    /// Whether the driver says that they are damaged.
+    /// Their layout.
+    pub layout: PixelLayout,
+    /// Whether the driver marked them as damaged.
     pub damaged: bool,
 }
 
 /// Why there are no pictures.
 #[derive(Debug, thiserror::Error)]
 pub enum CameraError {
-    /// There is no such device.
+    /// Not found.
     #[error(
         "{device}: no such camera: plug it in, or see `outpost doctor` for those that are there"
     )]
@@ -48,7 +48,7 @@ pub enum CameraError {
         /// The device.
         device: String,
     },
-    /// It may not be opened.
+    /// Permission denied.
     #[error(
         "{device}: permission denied: add the user to the group `video` (usermod -aG video USER)"
     )]
@@ -56,27 +56,27 @@ pub enum CameraError {
         /// The device.
         device: String,
     },
-    /// Another program has it.
+    /// In use by another program.
     #[error("{device}: busy: another program uses the camera (`fuser -v {device}` names it)")]
     Busy {
         /// The device.
         device: String,
     },
-    /// It is no camera.
+    /// Not a camera.
     #[error("{device}: {reason}")]
     Unfit {
         /// The device.
         device: String,
-        /// What is wrong, and what would do.
+        /// What is wrong, and what is expected.
         reason: String,
     },
-    /// It was unplugged.
+    /// Unplugged.
     #[error("{device}: unplugged")]
     Unplugged {
         /// The device.
         device: String,
     },
-    /// It sends nothing.
+    /// Stalled.
     #[error("{device}: no picture for {} s", waited.as_secs())]
     Silent {
         /// The device.
@@ -84,7 +84,7 @@ pub enum CameraError {
         /// For how long.
         waited: Duration,
     },
-    /// It sends nothing that can be used.
+    /// Only damaged pictures.
     #[error("{device}: {count} damaged pictures in a row, the last: {last}")]
     Damaged {
         /// The device.
@@ -94,7 +94,7 @@ pub enum CameraError {
         /// What is wrong with the last one.
         last: FrameError,
     },
-    /// Anything else that the system says.
+    /// Any other system error.
     #[error("{device}: {step}: {source}")]
     System {
         /// The device.

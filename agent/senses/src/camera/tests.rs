@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use image::codecs::jpeg::JpegEncoder;
 use outpost_agent_core::camera::Camera as _;
-use outpost_agent_core::config::{Area, CameraGate, Config, Live, PixelFormat};
+use outpost_agent_core::config::{Area, CameraGate, Config, LiveSettings, PixelFormat};
 use outpost_agent_core::heartbeat::Heartbeats;
 use outpost_agent_core::report::{Body, CameraState, Intent, Report, Sink};
 use outpost_runtime::Image;
 
-use super::pixels::{FrameError, Layout, to_image};
+use super::pixels::{FrameError, PixelLayout, to_image};
 use super::raw::{CameraError, RawCamera, RawFrame, RawStream};
 use super::*;
 use crate::camera::latest_frame::LatestFrame;
@@ -19,8 +19,8 @@ use crate::camera::latest_frame::LatestFrame;
 /// What a made-up device does next.
 #[derive(Debug, Clone)]
 enum Step {
-    Send(Vec<u8>, Layout),
-    Mark(Vec<u8>, Layout),
+    Send(Vec<u8>, PixelLayout),
+    Mark(Vec<u8>, PixelLayout),
     Unplug,
     Refuse,
 }
@@ -85,15 +85,15 @@ impl Sink for Told {
 impl Told {
     fn camera(&self) -> Vec<(CameraState, Option<String>)> {
         let said = |report: &Report| match &report.body {
-            Body::Sight(sight) => Some((sight.state, sight.reason.clone())),
+            Body::CameraStatus(status) => Some((status.state, status.reason.clone())),
             _ => None,
         };
         self.0.lock().unwrap().iter().filter_map(said).collect()
     }
 }
 
-fn layout(format: PixelFormat, width: u32, height: u32) -> Layout {
-    Layout { format, width, height, stride: 0 }
+fn layout(format: PixelFormat, width: u32, height: u32) -> PixelLayout {
+    PixelLayout { format, width, height, stride: 0 }
 }
 
 /// A whole grey picture.
@@ -103,8 +103,10 @@ fn grey(luma: u8) -> Step {
 
 fn shared() -> (Shared, Arc<Told>) {
     let told = Arc::<Told>::default();
-    let shared =
-        Shared::new(told.clone(), tokio::sync::watch::channel(Live::of(&Config::default())).1);
+    let shared = Shared::new(
+        told.clone(),
+        tokio::sync::watch::channel(LiveSettings::of(&Config::default())).1,
+    );
     (shared, told)
 }
 
@@ -129,7 +131,7 @@ fn warm_up_and_damaged_pictures_are_dropped_and_counted() {
         grey(1),
         Step::Send(Vec::new(), layout(PixelFormat::Grey, 32, 16)),
         Step::Send(vec![9; 100], layout(PixelFormat::Grey, 32, 16)),
-        Step::Send(vec![9; 999], Layout { stride: 31, ..layout(PixelFormat::Grey, 32, 16) }),
+        Step::Send(vec![9; 999], PixelLayout { stride: 31, ..layout(PixelFormat::Grey, 32, 16) }),
         Step::Send(b"not a jpeg".to_vec(), garbage),
         Step::Send(b"\xff\xd8\xff\xd9".to_vec(), garbage),
         Step::Mark(vec![9; 32 * 16], layout(PixelFormat::Grey, 32, 16)),
@@ -178,9 +180,9 @@ fn a_device_that_is_unplugged_and_busy_comes_back_and_both_are_said_once() {
     let camera = live(Scripted::new(steps), &shared, 0);
     let config = CameraConfig { gate: Some(CameraGate::Each), ..CameraConfig::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let (watcher, pulse) =
-        (Watcher::new(&config, shared.clone()), Heartbeats::default().part("camera"));
-    let mut sense = watch(Box::new(camera), watcher, pulse, Duration::from_mins(1)).unwrap();
+    let (pipeline, pulse) =
+        (CameraPipeline::new(&config, shared.clone()), Heartbeats::default().part("camera"));
+    let mut sense = watch(Box::new(camera), pipeline, pulse, Duration::from_mins(1)).unwrap();
     // Only the newest waits, so only the last is sure to be seen.
     while runtime.block_on(sense.receiver.recv()).unwrap().image.rgb[0] != 3 {}
     drop(sense);
@@ -200,15 +202,15 @@ fn what_is_private_is_black_for_everybody_and_a_closed_eye_sees_nothing() {
         region: Some(Area::from([0.25, 0.0, 0.5, 1.0])),
         ..CameraConfig::default()
     };
-    let mut watcher = Watcher::new(&config, shared.clone());
+    let mut pipeline = CameraPipeline::new(&config, shared.clone());
     let white = Image { width: 8, height: 2, rgb: vec![255; 48].into() };
-    let seen = watcher.see(Frame::new(white, "made up".into()), Instant::now()).unwrap();
+    let seen = pipeline.see(Frame::new(white, "made up".into()), Instant::now()).unwrap();
     assert_eq!((seen.image.width, seen.image.height), (4, 2));
     assert_eq!(seen.image.rgb[..12], [0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255]);
     assert_eq!(shared.latest.latest().unwrap().image, seen.image);
-    assert!(!watcher.is_closed());
+    assert!(!pipeline.is_closed());
     shared.latest.switch(false);
-    assert!(watcher.is_closed());
+    assert!(pipeline.is_closed());
     shared.latest.switch(true);
     assert_eq!(shared.latest.latest(), None, "what was seen before is not shown again");
 }
@@ -218,11 +220,11 @@ fn a_look_brings_the_pictures_from_before_it_and_their_number_is_bounded() {
     let (shared, _) = shared();
     let config =
         CameraConfig { gate: Some(CameraGate::Each), look_back: 3, ..CameraConfig::default() };
-    let mut watcher = Watcher::new(&config, shared);
+    let mut pipeline = CameraPipeline::new(&config, shared);
     let start = Instant::now();
     let mut see = |luma: u8, millis: u64| {
         let image = Image { width: 1, height: 1, rgb: vec![luma; 3].into() };
-        watcher.see(Frame::new(image, "made up".into()), start + Duration::from_millis(millis))
+        pipeline.see(Frame::new(image, "made up".into()), start + Duration::from_millis(millis))
     };
     for step in 0..10u8 {
         see(step, u64::from(step) * 250);
@@ -303,7 +305,8 @@ fn the_same_colour_comes_out_of_every_format() {
         (PixelFormat::Nv12, nv12, 0),
         (PixelFormat::Rgb3, [255, 0, 0].repeat(pixels), 0),
     ] {
-        let image = to_image(&bytes, Layout { stride, ..layout(format, width, height) }).unwrap();
+        let image =
+            to_image(&bytes, PixelLayout { stride, ..layout(format, width, height) }).unwrap();
         assert_eq!(image.rgb.len(), pixels * 3);
         for pixel in image.rgb.chunks(3) {
             let near = pixel[0] > 250 && pixel[1] < 5 && pixel[2] < 5;
@@ -313,10 +316,11 @@ fn the_same_colour_comes_out_of_every_format() {
         let padding = (stride as usize).saturating_sub(yuyv_row.len());
         let needed = bytes.len() - padding;
         assert!(
-            to_image(&bytes[..needed], Layout { stride, ..layout(format, width, height) }).is_ok()
+            to_image(&bytes[..needed], PixelLayout { stride, ..layout(format, width, height) })
+                .is_ok()
         );
         let short =
-            to_image(&bytes[..needed - 1], Layout { stride, ..layout(format, width, height) });
+            to_image(&bytes[..needed - 1], PixelLayout { stride, ..layout(format, width, height) });
         assert!(matches!(short, Err(FrameError::Short { .. })), "{format}: {short:?}");
     }
 }
@@ -334,12 +338,12 @@ fn sizes_that_cannot_be_are_refused() {
 
 #[test]
 fn looks_are_as_far_apart_as_is_desired_now() {
-    let live = Live::of(&Config::default());
+    let live = LiveSettings::of(&Config::default());
     let (change, followed) = tokio::sync::watch::channel(live.clone());
     let (shared, _) = shared();
     let shared = Shared { live: followed, ..shared };
     let config = CameraConfig { gate: Some(CameraGate::Scene), ..CameraConfig::default() };
-    let mut watcher = Watcher::new(&config, shared);
+    let mut pipeline = CameraPipeline::new(&config, shared);
     let start = Instant::now();
     let mut sees = |somebody: bool, seconds: u64| {
         let (width, height) = (128, 96);
@@ -350,11 +354,11 @@ fn looks_are_as_far_apart_as_is_desired_now() {
         };
         let rgb: Vec<u8> = (0..width * height).flat_map(|at| [luma(at); 3]).collect();
         let frame = Frame::new(Image { width, height, rgb: rgb.into() }, "made up".into());
-        watcher.see(frame, start + Duration::from_secs(seconds)).is_some()
+        pipeline.see(frame, start + Duration::from_secs(seconds)).is_some()
     };
     assert!(sees(false, 0), "the first picture");
     let minute = Duration::from_mins(1);
-    change.send_replace(Live { interval: minute, cooldown: minute, ..live.clone() });
+    change.send_replace(LiveSettings { interval: minute, cooldown: minute, ..live.clone() });
     assert!((10..50).step_by(5).all(|second| !sees(true, second)), "it is too soon");
     change.send_replace(live);
     assert!(sees(true, 50), "as the file has it");

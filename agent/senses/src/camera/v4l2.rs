@@ -1,4 +1,4 @@
-//! V4L2: the one file that names the crate `v4l`.
+//! V4L2. The only file that names the crate `v4l`.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -16,14 +16,14 @@ use v4l::video::Capture as _;
 use v4l::video::capture::Parameters;
 use v4l::{Device, Format, FourCC};
 
-use crate::camera::negotiate::{Mode, Range, Wish, choose};
-use crate::camera::pixels::Layout;
+use crate::camera::negotiate::{Mode, ModeRequest, Range, choose};
+use crate::camera::pixels::PixelLayout;
 use crate::camera::raw::{CameraError, RawCamera, RawFrame, RawStream};
 
-/// Buffers asked of the driver: it fills one while another is read.
+/// Requested buffers: the driver fills one while another is read.
 const BUFFERS: u32 = 4;
-/// A camera that sends nothing for so long has stalled.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A camera that sends nothing for this long has stalled.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// `POLLIN` of poll(2).
 const POLLIN: i16 = 1;
 
@@ -33,17 +33,18 @@ const ENXIO: i32 = 6;
 const EBUSY: i32 = 16;
 const ENODEV: i32 = 19;
 
-/// A capture device by its path, which the kernel may give to another device later: best one below `/dev/v4l/by-id`.
+/// A capture device by path. The kernel may reuse `/dev/videoN` for another device; prefer a path
+/// below `/dev/v4l/by-id`.
 #[derive(Debug)]
 pub struct V4l2Camera {
     path: String,
-    wish: Wish,
+    request: ModeRequest,
 }
 
 impl V4l2Camera {
     /// The camera at a path, such as `/dev/video0`; opened later.
-    pub fn new(path: String, wish: Wish) -> Self {
-        Self { path, wish }
+    pub fn new(path: String, request: ModeRequest) -> Self {
+        Self { path, request }
     }
 }
 
@@ -52,20 +53,21 @@ impl RawCamera for V4l2Camera {
         let device = open(&self.path)?;
         let path = self.path.as_str();
         let fault = |step| move |error| system(path, step, error);
-        let modes = modes(&device, self.wish.size).map_err(fault("asking for its formats"))?;
-        let mode = choose(&modes, self.wish).ok_or_else(|| self.nothing_to_read(&modes))?;
+        let modes = modes(&device, self.request.size).map_err(fault("asking for its formats"))?;
+        let mode = choose(&modes, self.request).ok_or_else(|| self.nothing_to_read(&modes))?;
         let asked = Format::new(mode.width, mode.height, FourCC::new(&mode.format.fourcc()));
         let given = device.set_format(&asked).map_err(fault("setting its format"))?;
         let format = PixelFormat::from_fourcc(given.fourcc.repr)
             .ok_or_else(|| self.nothing_to_read(&modes))?;
-        // Not every driver lets its rate be set; the pace is kept in any case.
-        let rate = Parameters::with_fps(self.wish.fps.ceil().max(1.0) as u32);
+        // Not every driver supports setting the rate; the rate is limited anyway.
+        let rate = Parameters::with_fps(self.request.fps.ceil().max(1.0) as u32);
         drop(device.set_params(&rate));
         let stride = if format == PixelFormat::Mjpg { 0 } else { given.stride };
-        let layout = Layout { format, width: given.width, height: given.height, stride };
+        let layout = PixelLayout { format, width: given.width, height: given.height, stride };
         let mut mapped = Mapped::with_buffers(&device, Type::VideoCapture, BUFFERS)
             .map_err(fault("asking for buffers"))?;
-        // The first buffer is queued by the first call of `next`. A driver may have given fewer than were asked for.
+        // The first call of `next` queues the first buffer. A driver may grant fewer buffers than
+        // requested.
         for index in 1..BUFFERS as usize {
             if CaptureStream::queue(&mut mapped, index).is_err() {
                 break;
@@ -84,7 +86,7 @@ impl RawCamera for V4l2Camera {
 impl V4l2Camera {
     fn nothing_to_read(&self, modes: &[Mode]) -> CameraError {
         let known: Vec<String> = PixelFormat::ALL.iter().map(ToString::to_string).collect();
-        let reason = match self.wish.format {
+        let reason = match self.request.format {
             Some(format) if !modes.is_empty() => {
                 format!("does not offer {format}: leave camera.format out")
             }
@@ -94,7 +96,7 @@ impl V4l2Camera {
     }
 }
 
-/// Opens a path and makes sure that it is a camera.
+/// Opens a path and checks that it is a camera.
 pub(super) fn open(path: &str) -> Result<Device, CameraError> {
     if path.contains('\0') {
         return Err(CameraError::Missing { device: path.to_owned() });
@@ -117,12 +119,12 @@ pub(super) fn open(path: &str) -> Result<Device, CameraError> {
     })
 }
 
-/// The modes that can be read; of a range of sizes, the one nearest to `size`.
+/// Supported modes; of a range of sizes, the nearest to `size`.
 pub(super) fn modes(device: &Device, size: [u32; 2]) -> io::Result<Vec<Mode>> {
     let mut modes = Vec::new();
     for offer in device.enum_formats()? {
         let Some(format) = PixelFormat::from_fourcc(offer.fourcc.repr) else { continue };
-        // A driver that tells no sizes takes what it is asked for.
+        // A driver that lists no sizes takes what is requested.
         let sizes = device.enum_framesizes(offer.fourcc).unwrap_or_default();
         let mut given: Vec<[u32; 2]> = sizes
             .into_iter()
@@ -149,12 +151,12 @@ pub(super) fn modes(device: &Device, size: [u32; 2]) -> io::Result<Vec<Mode>> {
     Ok(modes)
 }
 
-/// Asks for a buffer and gives it back: refused while another program has some.
+/// Requests and releases a buffer; refused while another program streams.
 pub(super) fn try_buffers(device: &Device) -> io::Result<()> {
     Mapped::with_buffers(device, Type::VideoCapture, 1).map(drop)
 }
 
-/// Most pictures a second at a size, where the driver says.
+/// Maximum frame rate at a size, if known.
 fn fastest(device: &Device, fourcc: FourCC, width: u32, height: u32) -> Option<f64> {
     let intervals = device.enum_frameintervals(fourcc, width, height).ok()?;
     let rate = |interval: &FrameIntervalEnum| {
@@ -167,7 +169,7 @@ fn fastest(device: &Device, fourcc: FourCC, width: u32, height: u32) -> Option<f
     intervals.iter().map(|offered| rate(&offered.interval)).reduce(f64::max)
 }
 
-/// What the system's error means for a camera.
+/// Maps a system error to what it means for a camera.
 pub(super) fn system(path: &str, step: &'static str, source: io::Error) -> CameraError {
     let device = path.to_owned();
     match source.raw_os_error() {
@@ -180,23 +182,20 @@ pub(super) fn system(path: &str, step: &'static str, source: io::Error) -> Camer
 
 struct V4l2Stream {
     path: String,
-    /// There until the stream is dropped.
+    /// Present until the stream is dropped.
     mapped: Option<Mapped<'static>>,
-    layout: Layout,
+    layout: PixelLayout,
 }
 
 impl V4l2Stream {
-    /// Waits for a picture before the crate does, since that gives up when a signal arrives.
+    /// Polls before the crate does, since the crate gives up on a signal.
     fn wait(&self, mapped: &Mapped<'_>) -> Result<(), CameraError> {
         let started = Instant::now();
         loop {
-            let left = PATIENCE.saturating_sub(started.elapsed());
+            let left = TIMEOUT.saturating_sub(started.elapsed());
             match mapped.handle().poll(POLLIN, left.as_millis() as i32) {
                 Ok(0) => {
-                    return Err(CameraError::Silent {
-                        device: self.path.clone(),
-                        waited: PATIENCE,
-                    });
+                    return Err(CameraError::Silent { device: self.path.clone(), waited: TIMEOUT });
                 }
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -225,7 +224,8 @@ impl RawStream for V4l2Stream {
 }
 
 impl Drop for V4l2Stream {
-    /// The crate panics where a stream cannot be stopped for any reason but that the device is gone; it is better left open.
+    /// The crate panics if a stream cannot be stopped for any reason other than a lost device; leak
+    /// it instead.
     fn drop(&mut self) {
         let Some(mut mapped) = self.mapped.take() else { return };
         if let Err(fault) = mapped.stop()

@@ -1,15 +1,15 @@
 use outpost_agent_core::config::{EndOfSpeech, Vad};
 
 use super::*;
-use crate::vad::judge;
+use crate::vad::detector;
 
 fn tone(milliseconds: usize, gain: f32) -> Vec<f32> {
     (0..milliseconds * 16).map(|i| gain * (i as f32 * 0.2).sin()).collect()
 }
 
 fn endpoint(vad: Vad, config: EndpointConfig) -> Endpoint {
-    let judge = judge(vad, &config);
-    Endpoint::new(config, judge)
+    let detector = detector(vad, &config);
+    Endpoint::new(config, detector)
 }
 
 fn cut_by(vad: Vad, stream: &[f32], chunk: usize) -> Vec<Cut> {

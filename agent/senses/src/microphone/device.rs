@@ -1,4 +1,5 @@
-//! A sound card that may be slow, stall, vanish and come back: it is opened again for as long as it takes.
+//! A sound card that may stall, vanish and come back. It is reopened with back-off for as long as
+//! it takes.
 
 use std::time::Duration;
 
@@ -9,40 +10,40 @@ use tracing::{info, warn};
 
 use crate::{AudioSource, SenseError};
 
-/// Pause before the first attempt to open a device again; it doubles with each.
+/// First pause before a lost device is reopened; doubles with each attempt.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// Longest pause between attempts.
 const LAST_RETRY: Duration = Duration::from_secs(10);
-/// A device that gives no sound for this long is opened anew.
+/// Reopen the device after this long without audio.
 const STALLED: Duration = Duration::from_secs(3);
-/// A read without a device comes back this often, so that the thread sees when it is to end.
+/// A read without a device returns this often, so that the thread notices shutdown.
 const ROUND: Duration = Duration::from_millis(100);
 
-/// Why a device cannot be used, and what would help.
+/// Why a device cannot be used, and how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Lost(pub String);
 
-/// What one read of a device gave.
+/// Result of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
     /// Sound.
     Sound,
-    /// Sound was lost, since it was not read in time; the device goes on.
+    /// Overrun: sound was lost because it was not read in time. The device continues.
     Overrun,
     /// Nothing yet.
     Nothing,
 }
 
-/// An open device: ALSA's, or a script in tests.
+/// An open device: ALSA, or a script in tests.
 pub trait Capture: Send {
     /// Samples per second.
     fn rate(&self) -> u32;
 
-    /// What was agreed upon, for people.
+    /// The negotiated format, for people.
     fn format(&self) -> &str;
 
-    /// Waits a moment for sound and appends it.
+    /// Waits briefly for sound and appends it.
     ///
     /// # Errors
     /// When the device is gone.
@@ -52,7 +53,7 @@ pub trait Capture: Send {
 /// Opens the device.
 pub type Open = Box<dyn FnMut() -> Result<Box<dyn Capture>, Lost> + Send>;
 
-/// A device by name, whether it is there or not.
+/// A device by name, present or not.
 pub struct Device {
     name: String,
     open: Open,
@@ -76,7 +77,7 @@ impl std::fmt::Debug for Device {
 }
 
 impl Device {
-    /// A device that is opened at the first read.
+    /// Creates a device that is opened by the first read.
     pub fn new(name: String, open: Open) -> Self {
         Self {
             name,
@@ -116,7 +117,7 @@ impl Device {
         }
     }
 
-    /// Reads the open device, if there is one.
+    /// Reads the device if it is open.
     fn take(&mut self, chunk: &mut Vec<f32>) -> Result<(), Lost> {
         let Some(opened) = &mut self.opened else { return Ok(()) };
         opened.mono.clear();
@@ -152,9 +153,10 @@ impl AudioSource for Device {
     }
 
     fn skip(&mut self) {
-        // It is read on, so that it does not run over and its loss is noticed, and what it gave is dropped here.
+        // Keep reading, so that the device does not overrun and its loss is noticed; drop the sound
+        // here.
         let mut unheard = Vec::new();
-        // A device never fails to read: it is lost, and opened again.
+        // Reads never fail: a lost device is reopened.
         drop(self.read(&mut unheard));
     }
 

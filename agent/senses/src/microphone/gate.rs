@@ -1,4 +1,4 @@
-//! Mute, push-to-talk, and how the microphone is: shared by its thread with whoever works it.
+//! Mute, push-to-talk and state of the microphone, shared between its thread and the agent.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use outpost_agent_core::microphone::Microphone;
 use outpost_agent_core::report::MicrophoneState;
 
-/// The microphone's switch and state. Clones are the same one.
+/// Whether sound may pass, and the microphone's state. Clones share both.
 #[derive(Debug, Clone, Default)]
 pub struct MicGate(Arc<Inner>);
 
@@ -20,22 +20,23 @@ struct Inner {
 }
 
 impl MicGate {
-    /// Open unless it is muted.
+    /// A gate that is open unless muted.
     pub fn always_open() -> Self {
         Self::default()
     }
 
-    /// Open while it is held, and not muted.
+    /// A gate that is open only while held, and not muted.
     pub fn push_to_talk() -> Self {
         Self(Arc::new(Inner { push_to_talk: true, ..Inner::default() }))
     }
 
-    /// Whether somebody holds it open.
+    /// Whether it is being held open.
     pub fn is_held(&self) -> bool {
         self.0.held.load(Ordering::SeqCst)
     }
 
-    /// How often mute was set. A thread that looks seldom sees by this that it was set and lifted in between.
+    /// Number of times mute was set. The thread compares it to notice a mute that was lifted
+    /// between two looks.
     pub fn mutes(&self) -> u64 {
         self.0.mutes.load(Ordering::SeqCst)
     }
@@ -45,7 +46,7 @@ impl MicGate {
         !self.is_muted() && (!self.0.push_to_talk || self.is_held())
     }
 
-    /// The microphone's thread says how it is.
+    /// Called by the microphone's thread.
     pub fn set_state(&self, state: MicrophoneState) {
         *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }

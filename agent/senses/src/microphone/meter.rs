@@ -1,17 +1,17 @@
-//! How loud the microphone is, and what its level says of it. Pure: time is a count of samples.
+//! Level meter: loudness, clipping and dead input. Pure: time is a count of samples.
 
 use std::time::Duration;
 
 use outpost_agent_core::report::Level;
 use outpost_runtime::audio::RATE;
 
-/// Level and peak are those of the latest window of this length.
+/// Window for level and peak.
 const WINDOW: usize = RATE as usize;
-/// A sample from here on is taken to be clipped.
+/// Samples at or above this count as clipped.
 const CLIPPED: f32 = 0.999;
-/// The part of a window's samples that may be clipped before it is said.
+/// Share of clipped samples at which clipping is reported.
 const MOST_CLIPPED: f32 = 0.001;
-/// Exact zeros for this long come from no microphone that works.
+/// After exact zeros for this long the input counts as dead.
 const DEAD: Duration = Duration::from_secs(5);
 
 /// Measures a stream at 16 kHz.

@@ -1,17 +1,18 @@
-//! The microphone: a sound card or files → utterances, on a thread of its own.
+//! The microphone: sound card or files → utterances, on its own thread.
 //!
-//! [`AudioSource`] (a [`device`] on [`pcm`], or files) → gate → [`meter`] → [`ear`] ([`attention`] with a spotter of its word, endpoint with a [`judge`]) → [`Heard`].
-//! While the gate is closed nothing passes it, and what was under way is dropped.
+//! [`AudioSource`] (a [`device`] on [`pcm`], or files) → [`gate`] → [`meter`] → [`pipeline`]:
+//! [`wake_window`], then endpointing with a VAD → [`Heard`]. No sound passes a closed gate, and
+//! closing it drops the utterance in progress.
 
-pub mod attention;
 pub mod device;
-pub mod ear;
 pub mod gate;
 pub mod meter;
 pub mod pcm;
+pub mod pipeline;
+mod quiet;
 pub mod samples;
-mod spotter;
-mod stillness;
+pub mod wake_window;
+mod wake_word;
 
 use std::time::Duration;
 
@@ -25,25 +26,24 @@ use tracing::{info, warn};
 
 use crate::files::FileMicrophone;
 use crate::microphone::device::{Capture, Device};
-use crate::microphone::ear::Ear;
 use crate::microphone::gate::MicGate;
 use crate::microphone::meter::Meter;
 use crate::microphone::pcm::{Pcm, PcmOptions};
+use crate::microphone::pipeline::SpeechPipeline;
 use crate::{AudioSource, STUCK, Sense, SenseError, start};
 
-/// Messages that wait for the agent at most; a live microphone then drops the oldest.
+/// Queue to the agent. When full, a live microphone drops the oldest message.
 const HEARD_CAPACITY: usize = 32;
-/// Pause before a file that failed is read again.
+/// Pause before a failed file is read again.
 const RETRY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;
 
-/// Opens the microphone of a configuration, if there is one, and starts its thread. It hears while the gate is open; `pulse` tells
-/// that it goes on.
+/// Opens the configured microphone, if any, and starts its thread. `pulse` reports progress.
 ///
 /// # Errors
-/// When a file cannot be read. A device may be missing: it is opened when it comes.
+/// If a file cannot be read. A missing device is no error: it is opened when it appears.
 pub fn start_microphone(
     config: &MicrophoneConfig,
     gate: MicGate,
@@ -53,7 +53,7 @@ pub fn start_microphone(
     listen(source, config.clone(), gate, pulse).map(Some)
 }
 
-/// The source of a configuration, if there is one.
+/// Opens the configured source, if any.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -69,10 +69,10 @@ pub fn open(config: &MicrophoneConfig) -> Result<Option<Box<dyn AudioSource>>, S
     Ok(Some(Box::new(files)))
 }
 
-/// Starts the thread that cuts a source into utterances.
+/// Starts the thread that turns a source into utterances.
 ///
 /// # Errors
-/// When the wake word cannot be read or the thread not be started.
+/// If the wake word cannot be loaded or the thread cannot be started.
 pub fn listen(
     source: Box<dyn AudioSource>,
     config: MicrophoneConfig,
@@ -80,14 +80,14 @@ pub fn listen(
     pulse: Pulse,
 ) -> Result<Sense<Heard>, SenseError> {
     let (sender, receiver) = mailbox(HEARD_CAPACITY);
-    let ear = Ear::new(&config, source.name())?;
+    let pipeline = SpeechPipeline::new(&config, source.name())?;
     let shown = source.state();
     gate.set_state(shown.clone());
-    let mut listener = Listener {
+    let mut thread = MicrophoneThread {
         name: source.name(),
         source,
         config,
-        ear,
+        pipeline,
         meter: Meter::default(),
         shown,
         was_open: gate.is_open(),
@@ -98,32 +98,32 @@ pub fn listen(
     };
     start("microphone", receiver, move || {
         let mut chunk = Vec::new();
-        while listener.round(&mut chunk) {
-            if listener.source.is_live() {
+        while thread.round(&mut chunk) {
+            if thread.source.is_live() {
                 pulse.promise(Instant::now() + STUCK);
             }
         }
     })
 }
 
-/// What the microphone's thread has.
-struct Listener {
+/// State of the microphone's thread.
+struct MicrophoneThread {
     source: Box<dyn AudioSource>,
     name: String,
     config: MicrophoneConfig,
-    ear: Ear,
+    pipeline: SpeechPipeline,
     meter: Meter,
     shown: MicrophoneState,
     gate: MicGate,
     sender: Sender<Heard>,
     is_held: bool,
     was_open: bool,
-    /// How often mute had been set at the last look.
+    /// [`MicGate::mutes`] at the last look.
     mutes: u64,
 }
 
-impl Listener {
-    /// Reads once; false when it is over.
+impl MicrophoneThread {
+    /// Reads once. Returns false at the end.
     fn round(&mut self, chunk: &mut Vec<f32>) -> bool {
         let mut heard = Vec::new();
         let mutes = self.gate.mutes();
@@ -131,12 +131,12 @@ impl Listener {
         if was_muted || !self.gate.is_open() {
             if std::mem::take(&mut self.was_open) {
                 if was_muted || self.gate.is_muted() {
-                    self.ear.mute(&mut heard);
+                    self.pipeline.mute(&mut heard);
                 } else {
-                    self.ear.close(&mut heard);
+                    self.pipeline.close(&mut heard);
                 }
                 self.is_held = false;
-                // What a muted microphone measured is nobody's business either.
+                // Mute also discards what the meter has measured.
                 self.meter = Meter::default();
             }
             self.source.skip();
@@ -145,7 +145,8 @@ impl Listener {
         self.was_open = true;
         chunk.clear();
         let read = self.source.read(chunk);
-        // Closed in the meantime: what was read then is dropped, and the next round ends what is under way.
+        // Closed during the read: drop what was read. The next round ends the utterance in
+        // progress.
         if self.gate.mutes() != self.mutes || !self.gate.is_open() {
             return true;
         }
@@ -154,49 +155,49 @@ impl Listener {
             Ok(more) => more,
             Err(error) => {
                 warn!(%error, "the microphone cannot be read");
-                self.ear.finish(&mut heard);
+                self.pipeline.finish(&mut heard);
                 std::thread::sleep(RETRY);
                 true
             }
         };
         self.follow_source(&mut heard);
         self.meter.push(chunk);
-        self.ear.push(chunk, &mut heard);
+        self.pipeline.push(chunk, &mut heard);
         if !more {
-            self.ear.finish(&mut heard);
+            self.pipeline.finish(&mut heard);
             info!("the microphone's source has ended");
         }
         self.show(&mut heard) && self.send(heard) && more
     }
 
-    /// A button beside the wake word stands for it.
+    /// Push-to-talk counts as the wake word.
     fn follow_button(&mut self, heard: &mut Vec<Heard>) {
         let is_held = self.gate.is_held();
         match (std::mem::replace(&mut self.is_held, is_held), is_held) {
-            (false, true) => self.ear.attend(),
-            (true, false) => self.ear.close(heard),
+            (false, true) => self.pipeline.open(),
+            (true, false) => self.pipeline.close(heard),
             _ => {}
         }
     }
 
-    /// Another file is another stream, and so is a device that came back.
+    /// A new file, or a reopened device, starts a new stream.
     fn follow_source(&mut self, heard: &mut Vec<Heard>) {
         let reopened = self.source.state().reopened != self.shown.reopened;
         if self.source.name() == self.name && !reopened {
             return;
         }
-        self.ear.finish(heard);
+        self.pipeline.finish(heard);
         self.name = self.source.name();
-        match Ear::new(&self.config, self.name.clone()) {
-            Ok(ear) => self.ear = ear,
+        match SpeechPipeline::new(&self.config, self.name.clone()) {
+            Ok(pipeline) => self.pipeline = pipeline,
             Err(error) => warn!(%error, "the wake word cannot be read again; it goes on as before"),
         }
     }
 
-    /// Shows how the microphone is; what is worth telling is said at once.
+    /// Publishes the state, and sends [`Heard::Changed`] if it changed.
     fn show(&mut self, heard: &mut Vec<Heard>) -> bool {
         let mut now = MicrophoneState { level: self.meter.level(), ..self.source.state() };
-        // Files pause with zeros.
+        // Silence between files is all zeros, and not a dead device.
         now.level.dead &= self.config.device.is_some();
         if !now.is_alike(&self.shown) {
             heard.push(Heard::Changed);

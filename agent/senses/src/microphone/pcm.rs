@@ -1,4 +1,4 @@
-//! A capture device of ALSA: any PCM by name, with what it offers.
+//! An ALSA capture device: any PCM, in whatever format it offers.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use alsa::{Direction, ValueOr};
 use crate::microphone::device::{Capture, Lost, Taken};
 use crate::microphone::samples::{Encoding, mix_down};
 
-/// Best first: what speech needs, then what loses least.
+/// Preferred formats, best first: what speech needs, then what loses least.
 const FORMATS: [(Format, Encoding); 6] = [
     (Format::S16LE, Encoding::S16),
     (Format::S32LE, Encoding::S32),
@@ -17,12 +17,12 @@ const FORMATS: [(Format, Encoding); 6] = [
     (Format::S243LE, Encoding::S24Packed),
     (Format::U8, Encoding::U8),
 ];
-/// What is asked for; the device gives what is nearest.
+/// Hints; the device picks the nearest.
 const RATE: u32 = outpost_runtime::audio::RATE;
-/// A read waits for sound for this long at most, so that the thread sees when it is to end.
-const PATIENCE_MS: u32 = 200;
+/// Longest wait of one read, so that the thread notices shutdown.
+const TIMEOUT_MS: u32 = 200;
 
-/// How a message ends that tells of a device that another program has, the agent perhaps.
+/// End of the error message for a device that another program uses, perhaps the agent.
 pub const IN_USE: &str =
     ": another program has it open; use `default` or a dsnoop device to share it";
 
@@ -31,9 +31,9 @@ pub const IN_USE: &str =
 pub struct PcmOptions {
     /// As `arecord -L` lists it.
     pub name: String,
-    /// Sound handed over at a time; the device may round.
+    /// Period; the device may round it.
     pub period: Duration,
-    /// Sound that the device keeps until it is read; the device may round.
+    /// Buffer; the device may round it.
     pub buffer: Duration,
 }
 
@@ -57,10 +57,10 @@ impl Pcm {
     /// Opens a device and starts it.
     ///
     /// # Errors
-    /// When there is none, it is in use, or it offers nothing that is understood.
+    /// If the device does not exist, is in use, or offers no supported format.
     pub fn open(options: &PcmOptions) -> Result<Self, Lost> {
         let failed = |step: &'static str| move |fault: alsa::Error| lost(step, fault);
-        // Without waiting: a device in use is to be an error at once, and not a thread that hangs.
+        // Non-blocking open: a device in use is an error, rather than a thread that hangs.
         let pcm = PCM::new(&options.name, Direction::Capture, true).map_err(failed("open"))?;
         let encoding = negotiate(&pcm, options).map_err(failed("ask for a format"))?;
         let Some(encoding) = encoding else {
@@ -84,10 +84,10 @@ impl Pcm {
     }
 }
 
-/// Sets the device up; the encoding, if it has one that is understood.
+/// Configures the device. Returns the encoding, if it offers a supported one.
 fn negotiate(pcm: &PCM, options: &PcmOptions) -> alsa::Result<Option<Encoding>> {
     let params = HwParams::any(pcm)?;
-    // A plug-in's own conversion is linear interpolation; ours is better, so it shall give the rates of the card.
+    // Disable the plug-in's resampler (linear interpolation): ours is better.
     params.set_rate_resample(false)?;
     params.set_access(Access::RWInterleaved)?;
     let offered = FORMATS.iter().find(|(format, _)| params.test_format(*format).is_ok());
@@ -115,10 +115,10 @@ impl Capture for Pcm {
     }
 
     fn take(&mut self, mono: &mut Vec<f32>) -> Result<Taken, Lost> {
-        let read = match self.handle.wait(Some(PATIENCE_MS)) {
+        let read = match self.handle.wait(Some(TIMEOUT_MS)) {
             Ok(false) => return Ok(Taken::Nothing),
             Ok(true) => {
-                // A plug-in may give less than it says; what was there before is not to be heard twice.
+                // A plug-in may deliver less than it reports; don't process stale samples again.
                 self.bytes.fill(0);
                 self.handle.io_bytes().readi(&mut self.bytes)
             }

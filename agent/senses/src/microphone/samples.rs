@@ -1,6 +1,6 @@
-//! The bytes of a sound card → mono samples in `[-1, 1]`.
+//! Sound card bytes → mono samples in `[-1, 1]`.
 
-/// How a sample is written; all are little-endian.
+/// Sample encoding, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     /// Unsigned, 8 bits.
@@ -18,7 +18,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Bytes of a sample.
+    /// Bytes per sample.
     pub fn bytes(self) -> usize {
         match self {
             Self::U8 => 1,
@@ -33,7 +33,7 @@ impl Encoding {
         let (skipped, bits) = match self {
             Self::U8 => return (f32::from(bytes[0]) - 128.0) / 128.0,
             Self::S16 => (2, &bytes[..2]),
-            // The upper byte of four may hold anything.
+            // The upper byte is undefined.
             Self::S24Packed | Self::S24 => (1, &bytes[..3]),
             Self::S32 | Self::Float => (0, &bytes[..4]),
         };
@@ -46,7 +46,7 @@ impl Encoding {
     }
 }
 
-/// Appends the mean of the channels of each frame; a frame cut short is left out.
+/// Averages the channels to mono. An incomplete frame is dropped.
 pub fn mix_down(bytes: &[u8], encoding: Encoding, channels: usize, mono: &mut Vec<f32>) {
     let length = encoding.bytes();
     mono.extend(bytes.chunks_exact(length * channels.max(1)).map(|frame| {

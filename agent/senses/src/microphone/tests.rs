@@ -140,10 +140,11 @@ async fn a_button_that_comes_up_ends_the_utterance() {
 
 #[test]
 fn a_button_under_which_nobody_spoke_is_a_time_out() {
-    let mut ear = Ear::new(&MicrophoneConfig::default(), "talker".into()).expect("an ear");
+    let mut pipeline =
+        SpeechPipeline::new(&MicrophoneConfig::default(), "talker".into()).expect("a pipeline");
     let mut heard = Vec::new();
-    ear.push(&vec![0.0; 16_000], &mut heard);
-    ear.close(&mut heard);
+    pipeline.push(&vec![0.0; 16_000], &mut heard);
+    pipeline.close(&mut heard);
     let [Heard::Nothing { why: Unheard::Timeout, start, .. }] = heard[..] else {
         panic!("{heard:?}")
     };

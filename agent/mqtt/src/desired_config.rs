@@ -1,4 +1,4 @@
-//! Documents that say what is desired of the device: the latest of each topic, for whoever lays them over the file.
+//! The latest desired configuration of group and device, as received.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use outpost_agent_core::live::Documents;
 use outpost_agent_core::live::desired::MAX_DOCUMENT;
 use tokio::sync::watch;
 
-/// Whom a document is for.
+/// Scope of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// All devices of the group.
@@ -22,18 +22,19 @@ fn of(documents: &mut Documents, scope: Scope) -> &mut Option<Arc<[u8]>> {
     }
 }
 
-/// Holds what is desired. There is room for the latest of each topic, and no more is needed.
+/// Holds the latest document of each topic.
 #[derive(Debug, Clone, Default)]
-pub struct Wishes(watch::Sender<Documents>);
+pub struct DesiredConfig(watch::Sender<Documents>);
 
-impl Wishes {
-    /// What is desired, now and from now on.
-    pub fn latest(&self) -> watch::Receiver<Documents> {
+impl DesiredConfig {
+    /// Watches the documents.
+    pub fn subscribe(&self) -> watch::Receiver<Documents> {
         self.0.subscribe()
     }
 
-    /// A document arrived; an empty one takes back what was desired. Of one that is too long, as much is kept as shows that.
-    pub(super) fn hear(&self, scope: Scope, payload: &[u8]) {
+    /// Stores a document; an empty one withdraws it. An oversized one is cut just above the limit,
+    /// so that it is rejected later.
+    pub(super) fn set(&self, scope: Scope, payload: &[u8]) {
         let payload = &payload[..payload.len().min(MAX_DOCUMENT + 1)];
         let payload = (!payload.is_empty()).then(|| Arc::from(payload));
         self.0.send_if_modified(|latest| {
@@ -42,7 +43,7 @@ impl Wishes {
         });
     }
 
-    /// The broker has had the time to say what it retains: what did not arrive on this connection is no longer desired.
+    /// Retained messages have arrived by now: a document that did not come is withdrawn.
     pub(super) fn settle(&self, arrived: Arrived) {
         self.0.send_if_modified(|latest| {
             let before = latest.clone();
@@ -54,7 +55,7 @@ impl Wishes {
     }
 }
 
-/// What arrived on a connection.
+/// Documents that arrived on this connection.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Arrived {
     group: bool,

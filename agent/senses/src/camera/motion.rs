@@ -1,58 +1,58 @@
-//! When to look: the scene gate. It lets a picture through when the scene has changed and come to rest, and holds back noise,
-//! daylight, switched lights, blank pictures and what changes all the time. Pure: time is an argument.
+//! Motion detection: passes a picture on when the scene has changed and settled. Filters out noise,
+//! daylight, lights being switched, blank pictures and constant motion. Pure: time is an argument.
 
 use std::time::Duration;
 
-use outpost_agent_core::config::SceneConfig;
+use outpost_agent_core::config::MotionConfig;
 use tokio::time::Instant;
 
-use crate::camera::thumb::{CELLS, COLUMNS, ROWS, Thumb};
+use crate::camera::thumbnail::{CELLS, COLUMNS, ROWS, Thumbnail};
 
-/// What the gate says of a picture.
+/// Result for a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Look: the first picture, or a scene that has changed.
     Look,
-    /// The scene is as it was.
+    /// No change.
     Still,
-    /// The picture shows nothing: grey, black or green, as after a camera came back.
+    /// Blank: grey, black or green, as after a camera reconnects.
     Blank,
-    /// The light has changed, not the scene.
+    /// Only the light changed.
     Lighting,
-    /// Something moves; it is looked at when it rests.
+    /// Motion in progress; look once it settles.
     Moving,
-    /// The scene has changed, and the last look was only just now.
+    /// Changed, but too soon after the last look.
     TooSoon,
 }
 
-/// A picture whose cells differ less shows nothing, standard deviation of luma.
+/// A picture with less standard deviation of luma is blank.
 const BLANK: f32 = 2.0;
-/// Pictures that correlate more show the same scene in another light.
+/// Pictures with a higher correlation show the same scene in different light.
 const SAME_SCENE: f32 = 0.7;
-/// Only when so much of the picture changed can it have been the light.
+/// A change of light affects at least this share of the picture.
 const GLOBAL: f32 = 0.5;
-/// The background follows slow changes, such as daylight, with this time constant.
+/// Time constant with which the background adapts to slow changes such as daylight.
 const DRIFT: Duration = Duration::from_secs(10);
 
-/// The gate and what it remembers: two thumbnails.
+/// The motion detector.
 #[derive(Debug)]
-pub struct Scene {
-    config: SceneConfig,
-    /// The cells that count.
+pub struct MotionDetector {
+    config: MotionConfig,
+    /// Cells that are not ignored.
     counted: Vec<usize>,
-    /// The scene as it was last looked at.
-    background: Option<Thumb>,
-    previous: Option<(Thumb, Instant)>,
+    /// The scene at the last look.
+    background: Option<Thumbnail>,
+    previous: Option<(Thumbnail, Instant)>,
     moving_since: Option<Instant>,
     calm_since: Option<Instant>,
     last_look: Option<Instant>,
-    /// Looks since the scene last was calm.
+    /// Looks since the scene was last calm.
     restless: u32,
 }
 
-impl Scene {
-    /// A gate that has seen nothing.
-    pub fn new(config: SceneConfig) -> Self {
+impl MotionDetector {
+    /// A detector that has seen nothing.
+    pub fn new(config: MotionConfig) -> Self {
         let at = |index: usize, count: usize| (index as f32 + 0.5) / count as f32;
         let ignored = |cell: &usize| {
             let (x, y) = (at(cell % COLUMNS, COLUMNS), at(cell / COLUMNS, ROWS));
@@ -70,28 +70,28 @@ impl Scene {
         }
     }
 
-    /// Whether to look at this picture, the next of the stream.
-    pub fn see(&mut self, thumb: Thumb, now: Instant) -> Verdict {
-        if Shades::of(&thumb, &thumb, &self.counted).deviation < BLANK {
+    /// Takes the next picture of the stream.
+    pub fn see(&mut self, thumbnail: Thumbnail, now: Instant) -> Verdict {
+        if Shades::of(&thumbnail, &thumbnail, &self.counted).deviation < BLANK {
             return Verdict::Blank;
         }
-        let before = self.previous.replace((thumb.clone(), now));
+        let before = self.previous.replace((thumbnail.clone(), now));
         let Some(background) = &self.background else {
-            return self.look(thumb, now);
+            return self.look(thumbnail, now);
         };
-        let against = self.compare(background, &thumb);
+        let against = self.compare(background, &thumbnail);
         if against.is_light() {
-            self.background = Some(thumb);
+            self.background = Some(thumbnail);
             return Verdict::Lighting;
         }
         if against.changed <= self.config.area {
-            self.rest(&thumb, before.map_or(now, |(_, then)| then), now);
+            self.rest(&thumbnail, before.map_or(now, |(_, then)| then), now);
             return Verdict::Still;
         }
         self.calm_since = None;
         let since = *self.moving_since.get_or_insert(now);
         let moves = before.is_some_and(|(previous, _)| {
-            self.compare(&previous, &thumb).changed > self.config.area
+            self.compare(&previous, &thumbnail).changed > self.config.area
         });
         if moves && now < since + self.config.settle {
             return Verdict::Moving;
@@ -99,21 +99,21 @@ impl Scene {
         if self.last_look.is_some_and(|last| now < last + self.wait()) {
             return Verdict::TooSoon;
         }
-        self.look(thumb, now)
+        self.look(thumbnail, now)
     }
 
-    /// Looks are this far apart from now on, and so far where the scene does not come to rest.
+    /// Sets the minimum interval between looks, and the one for a scene that does not settle.
     pub fn pace(&mut self, interval: Duration, cooldown: Duration) {
         self.config.interval = interval;
         self.config.cooldown = cooldown;
     }
 
-    /// The next picture is looked at, whatever it shows.
+    /// Forgets the scene: the next picture passes.
     pub fn forget(&mut self) {
         *self = Self::new(self.config.clone());
     }
 
-    /// From one look to the next.
+    /// Current minimum interval between looks.
     fn wait(&self) -> Duration {
         if self.restless < self.config.burst {
             self.config.interval
@@ -122,8 +122,8 @@ impl Scene {
         }
     }
 
-    fn look(&mut self, thumb: Thumb, now: Instant) -> Verdict {
-        self.background = Some(thumb);
+    fn look(&mut self, thumbnail: Thumbnail, now: Instant) -> Verdict {
+        self.background = Some(thumbnail);
         self.moving_since = None;
         self.calm_since = None;
         self.last_look = Some(now);
@@ -131,23 +131,23 @@ impl Scene {
         Verdict::Look
     }
 
-    /// Nothing happens: the background follows the light of the day, and after a while the scene counts as calm.
-    fn rest(&mut self, thumb: &Thumb, then: Instant, now: Instant) {
+    /// No motion: adapts the background to daylight, and after a while counts the scene as calm.
+    fn rest(&mut self, thumbnail: &Thumbnail, then: Instant, now: Instant) {
         let calm_since = *self.calm_since.get_or_insert(now);
-        // What swings is as it was now and then, and moves all the same.
+        // A swinging object matches the background now and then, and still moves.
         if now >= calm_since + self.config.interval.max(self.config.settle) {
             self.moving_since = None;
             self.restless = 0;
         }
         if let Some(background) = &mut self.background {
             let share = (now - then).as_secs_f32() / DRIFT.as_secs_f32();
-            background.follow(thumb, share.min(1.0));
+            background.follow(thumbnail, share.min(1.0));
         }
     }
 
-    fn compare(&self, old: &Thumb, new: &Thumb) -> Change {
+    fn compare(&self, old: &Thumbnail, new: &Thumbnail) -> Change {
         let shades = Shades::of(old, new, &self.counted);
-        // What a brighter or darker light would have made of the old picture.
+        // The old picture, scaled to the new light.
         let (gain, offset) = if shades.correlation > SAME_SCENE {
             (shades.gain, shades.new - shades.gain * shades.old)
         } else {
@@ -171,7 +171,7 @@ impl Scene {
 /// How two pictures differ.
 #[derive(Debug)]
 struct Change {
-    /// Share of the cells that changed beyond what another light explains.
+    /// Share of cells that changed beyond what light explains.
     changed: f32,
     /// Share of the cells that are brighter or darker.
     brightness: f32,
@@ -184,22 +184,23 @@ impl Change {
     }
 }
 
-/// Mean, spread and likeness of two pictures over the cells that count.
+/// Means, deviations and correlation of two pictures over the counted cells.
 struct Shades {
     old: f32,
     new: f32,
-    /// The standard deviation of the new one.
+    /// Standard deviation of the new one.
     deviation: f32,
     correlation: f32,
-    /// By how much the new picture's contrast is greater.
+    /// Gain in contrast.
     gain: f32,
 }
 
 impl Shades {
-    fn of(old: &Thumb, new: &Thumb, cells: &[usize]) -> Self {
+    fn of(old: &Thumbnail, new: &Thumbnail, cells: &[usize]) -> Self {
         let count = cells.len().max(1) as f32;
-        let mean =
-            |thumb: &Thumb| cells.iter().map(|cell| thumb.cells()[*cell]).sum::<f32>() / count;
+        let mean = |thumbnail: &Thumbnail| {
+            cells.iter().map(|cell| thumbnail.cells()[*cell]).sum::<f32>() / count
+        };
         let (old_mean, new_mean) = (mean(old), mean(new));
         let (mut old_var, mut new_var, mut both) = (0.0, 0.0, 0.0);
         for &cell in cells {
@@ -218,7 +219,7 @@ impl Shades {
     }
 }
 
-impl Thumb {
+impl Thumbnail {
     fn follow(&mut self, other: &Self, share: f32) {
         let cells = self.cells_mut().iter_mut().zip(other.cells());
         cells.for_each(|(cell, target)| *cell += share * (target - *cell));

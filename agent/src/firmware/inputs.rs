@@ -1,4 +1,4 @@
-//! What the board tells.
+//! Inputs of the board → reports, asks, push-to-talk.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::firmware::follower::transaction;
+use crate::firmware::board_sink::transaction;
 use crate::firmware::function_name;
 
-/// Readings of one channel are reported this far apart at least.
+/// Minimum interval between reports of a sensor.
 const READING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The names of the board's buttons that are for the agent.
+/// Names of the buttons that control the agent.
 #[derive(Debug)]
 pub(super) struct Buttons {
-    /// Heard while it is down.
+    /// Push-to-talk.
     pub(super) talk: Option<String>,
-    /// Sets and lifts mute.
+    /// Toggles mute.
     pub(super) mute: Option<String>,
-    /// Says yes to a call that waits for it.
+    /// Confirms the pending call.
     pub(super) confirm: Option<String>,
 }
 
-/// Listens to a board.
-pub(super) struct Ears {
+/// Handles messages of the board.
+pub(super) struct BoardInputs {
     board: Board,
     sink: Arc<dyn Sink>,
     inbound: mpsc::Sender<Inbound>,
@@ -44,7 +44,7 @@ pub(super) struct Ears {
     read: BTreeMap<u8, Instant>,
 }
 
-impl Ears {
+impl BoardInputs {
     pub(super) fn new(
         board: Board,
         sink: Arc<dyn Sink>,
@@ -55,7 +55,7 @@ impl Ears {
         Self { board, sink, inbound, buttons, microphone, reported: None, read }
     }
 
-    /// Runs until told to stop or until the link has ended.
+    /// Runs until `stop` or the end of the link.
     pub(super) async fn run(mut self, mut told: mpsc::Receiver<Message>, stop: CancellationToken) {
         let mut status = self.board.status();
         loop {
@@ -65,7 +65,7 @@ impl Ears {
                 () = stop.cancelled() => return,
                 message = told.recv() => match message {
                     Some(message) => {
-                        // The board is told of before what it tells.
+                        // Report the board before its messages.
                         let now = status.borrow_and_update().clone();
                         self.report_board(&now).await;
                         self.hear(message).await;
@@ -113,7 +113,7 @@ impl Ears {
                     origin: event::Origin::Firmware,
                     ..event::Ask::default()
                 };
-                // Where nobody takes it any more, the daemon ends.
+                // Fails only during shutdown.
                 self.inbound.send(Inbound::Ask(ask)).await.ok();
             }
             _ => {}
@@ -125,7 +125,7 @@ impl Ears {
         self.inbound.send(Inbound::Talk(held)).await.ok();
     }
 
-    /// The microphone is closed here and now; the agent hears of it as of any other change.
+    /// Close the microphone right away, then tell the agent.
     async fn toggle_mute(&self) {
         let muted = !self.microphone.is_muted();
         self.microphone.mute(muted);
@@ -153,7 +153,7 @@ impl Ears {
             .map(|known| (known.name.as_str().to_owned(), known.function))
     }
 
-    /// Tells when the board comes, goes or is refused. A button of a board that is gone is not held.
+    /// Reports when the board comes, goes or is refused. Releases push-to-talk when it is gone.
     async fn report_board(&mut self, status: &Status) {
         let report = describe(status);
         if self.reported.as_ref() == Some(&report) {

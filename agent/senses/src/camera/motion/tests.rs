@@ -16,17 +16,17 @@ fn person(at: usize) -> impl Fn(usize, usize) -> f32 {
 
 /// A gate fed with five pictures a second.
 struct Feed {
-    scene: Scene,
+    scene: MotionDetector,
     start: Instant,
     count: u32,
     noise: u32,
 }
 
 impl Feed {
-    fn new(edit: impl FnOnce(&mut SceneConfig)) -> Self {
-        let mut config = SceneConfig::default();
+    fn new(edit: impl FnOnce(&mut MotionConfig)) -> Self {
+        let mut config = MotionConfig::default();
         edit(&mut config);
-        Self { scene: Scene::new(config), start: Instant::now(), count: 0, noise: 1 }
+        Self { scene: MotionDetector::new(config), start: Instant::now(), count: 0, noise: 1 }
     }
 
     /// The verdict on one more picture.
@@ -36,11 +36,11 @@ impl Feed {
             noise.set(noise.get().wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
             scene(x, y) + (noise.get() >> 24) as f32 / 64.0 - 2.0
         };
-        let thumb = Thumb::of(noisy);
+        let thumbnail = Thumbnail::of(noisy);
         self.noise = noise.get();
         let now = self.start + self.count * Duration::from_millis(200);
         self.count += 1;
-        self.scene.see(thumb, now)
+        self.scene.see(thumbnail, now)
     }
 
     /// The looks in so many seconds of a scene that may change with the picture's number.

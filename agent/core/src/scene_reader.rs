@@ -1,4 +1,5 @@
-//! A look through the camera: what is read there, how many readings agree, and what the watch list makes of it.
+//! Reads a scene through the camera: several readings, alerts of the watch list, questions,
+//! evidence.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::camera::{Camera, Counters};
-use crate::config::{AgreementConfig, Answer, Live};
+use crate::config::{AgreementConfig, Answer, LiveSettings};
 use crate::dispatch::Dispatcher;
 use crate::event::{Event, EventId, Frame, Origin};
 use crate::evidence::{Evidence, EvidenceError};
@@ -21,17 +22,17 @@ use crate::report::{AlertReport, Body, CameraReport, EvidenceReport, Report, Sin
 use crate::watch::agreement::{Agreement, Verdict};
 use crate::watch::{Match, Now, WatchList};
 
-/// How long the next picture of the same scene is waited for.
+/// How long to wait for the next picture of a scene.
 const NEXT_PICTURE: Duration = Duration::from_secs(3);
 
-/// Looks at what the camera's gate lets through.
+/// Reads the pictures that passed motion detection.
 #[derive(Debug)]
-pub struct Sight {
+pub struct SceneReader {
     model: ModelHandle,
     camera: Arc<dyn Camera>,
     counters: Arc<Counters>,
     agreement: AgreementConfig,
-    live: tokio::sync::watch::Receiver<Live>,
+    live: tokio::sync::watch::Receiver<LiveSettings>,
     watch: Mutex<WatchList>,
     evidence: Option<Evidence>,
     sink: Arc<dyn Sink>,
@@ -39,7 +40,7 @@ pub struct Sight {
     deadline: Duration,
 }
 
-/// What is asked of a picture.
+/// What to ask about a picture.
 enum Query<'a> {
     /// Its text.
     Text,
@@ -47,18 +48,17 @@ enum Query<'a> {
     Question(&'a str),
 }
 
-/// What several pictures of a scene say.
+/// Result of reading a scene.
 #[derive(Debug)]
 pub struct Seen {
-    /// What enough of them agree on.
+    /// What enough readings agree on.
     said: Option<String>,
     readings: usize,
     rejected: Vec<String>,
 }
 
-impl Sight {
-    /// Looks that ask `model`, see further pictures of a scene through the camera, and watch for what the settings in force
-    /// say.
+impl SceneReader {
+    /// Creates a reader.
     pub fn new(
         model: ModelHandle,
         (camera, counters): (Arc<dyn Camera>, Arc<Counters>),
@@ -81,16 +81,16 @@ impl Sight {
         }
     }
 
-    /// Reads a scene: picture after picture, until enough readings agree.
+    /// Reads a scene: picture after picture until enough readings agree.
     ///
     /// # Errors
-    /// When the model does not answer.
+    /// If the model fails.
     pub async fn read(&self, frame: &Frame) -> Result<Seen, ModelError> {
         self.agree(frame, &Query::Text).await
     }
 
-    /// Reports what was read, raises alerts and asks the questions that are due, unless it is told to give way. False where the
-    /// model did not answer.
+    /// Reports a reading, raises alerts and asks due questions, unless interrupted. Returns false
+    /// if the model failed.
     pub async fn report(
         &self,
         (event, started): (EventId, Timestamp),
@@ -109,7 +109,7 @@ impl Sight {
                 return false;
             }
         };
-        // Readings that do not agree say nothing about whether a text is still there.
+        // Disagreeing readings do not tell whether a text is still there.
         let known = text.is_some() || rejected.is_empty();
         let (answers, error) = (Vec::new(), None);
         let report =
@@ -125,7 +125,7 @@ impl Sight {
         self.questions(report, frame, dispatcher, give_way).await
     }
 
-    /// Asks what the watch list wants to know of the picture; the event is reported again with the answers.
+    /// Asks the watch list's questions; the event is reported again with the answers.
     async fn questions(
         &self,
         mut report: CameraReport,
@@ -160,7 +160,7 @@ impl Sight {
         true
     }
 
-    /// Says it at once; then keeps the pictures, and says it again under the same id with their names.
+    /// Raises the alert right away; then stores the evidence and reports it under the same id.
     async fn alert(
         &self,
         event: EventId,
@@ -183,7 +183,7 @@ impl Sight {
         }
     }
 
-    /// Asks the same of picture after picture until enough answers agree.
+    /// Repeats a query on successive pictures until enough answers agree.
     async fn agree(&self, first: &Frame, query: &Query<'_>) -> Result<Seen, ModelError> {
         let mut agreement = Agreement::new(self.agreement);
         let mut frame = first.clone();
@@ -226,10 +226,10 @@ impl Sight {
         Ok(plain.or_else(|| (!answer.is_empty()).then(|| answer.to_owned())))
     }
 
-    /// Publishes a picture that was kept.
+    /// Publishes a stored picture.
     ///
     /// # Errors
-    /// When there is none of that name.
+    /// If there is no such picture.
     pub fn show(&self, name: &str) -> Result<(), EvidenceError> {
         let jpeg = self.evidence.as_ref().ok_or(EvidenceError::Off)?.load(name)?;
         let report = EvidenceReport { name: name.to_owned(), jpeg };
@@ -237,7 +237,7 @@ impl Sight {
         Ok(())
     }
 
-    /// Watches for what is in force now.
+    /// Takes over the watch list in effect.
     fn follow(&self) {
         let rules = self.live.borrow().watch.clone();
         if let Err(error) = self.watch().change(&rules) {

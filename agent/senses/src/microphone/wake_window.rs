@@ -1,4 +1,4 @@
-//! When an utterance is meant for the agent: always, or after the wake word.
+//! The window after the wake word in which the agent listens for a command.
 
 use std::collections::VecDeque;
 
@@ -6,43 +6,44 @@ use outpost_agent_core::config::{Vad, WakeConfig};
 use outpost_runtime::audio::{RATE, WakeWord};
 
 use crate::SenseError;
-use crate::microphone::spotter::Spotter;
+use crate::microphone::wake_word::WakeWordDetector;
 
-/// Sound kept for whoever wants to check the word: as much as the detector looks at, and a little more.
+/// Sound kept so that the model can verify the word: a little more than the detector looks at.
 const WORD: usize = RATE as usize * 2;
 
-/// Hears the wake word, and says for how long the agent attends.
+/// Wake word detection, and whether the window is open.
 #[derive(Debug)]
-pub struct Attention {
-    spotter: Spotter,
+pub struct WakeWindow {
+    wake_word: WakeWordDetector,
     threshold: f32,
     window: usize,
     step: Vec<f32>,
     heard: VecDeque<f32>,
-    /// Samples for which it attends still.
+    /// Samples until the window closes; 0 if it is closed.
     left: usize,
 }
 
-/// What a step of sound did to the attention.
+/// Effect of a step of sound on the window.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// Nothing: it attends, or not, as before.
+    /// No change.
     Same,
-    /// The word was said; its sound.
+    /// The wake word was detected. Holds its recording.
     Woken(Vec<f32>),
-    /// Nobody said anything after the word.
+    /// The window closed without an utterance.
     Expired,
 }
 
-impl Attention {
-    /// Loads the word of a configuration, if there is one; `vad` says what tells sound that might be it from silence.
+impl WakeWindow {
+    /// Loads the configured wake word, if any. `vad` tells sound that might be the word from
+    /// silence.
     ///
     /// # Errors
     /// When a graph cannot be read.
     pub fn load(config: &WakeConfig, vad: Vad) -> Result<Option<Self>, SenseError> {
         let Some(files) = config.files() else { return Ok(None) };
         Ok(Some(Self {
-            spotter: Spotter::load(&files, vad)?,
+            wake_word: WakeWordDetector::load(&files, vad)?,
             threshold: config.threshold,
             window: (config.window.as_secs_f64() * f64::from(RATE)) as usize,
             step: Vec::new(),
@@ -51,17 +52,17 @@ impl Attention {
         }))
     }
 
-    /// Samples until the next step is full.
+    /// Samples missing from the current step.
     pub fn missing(&self) -> usize {
         WakeWord::STEP - self.step.len()
     }
 
-    /// Whether what is said now is meant for the agent.
-    pub fn attends(&self) -> bool {
+    /// Whether the window is open.
+    pub fn is_open(&self) -> bool {
         self.left > 0
     }
 
-    /// Takes samples, no more than are missing; `speaking`: whether an utterance is under way, for which it stays.
+    /// Takes at most [`Self::missing`] samples. The window stays open while `speaking`.
     pub fn push(&mut self, samples: &[f32], speaking: bool) -> Step {
         self.step.extend_from_slice(samples);
         self.heard.extend(samples);
@@ -70,36 +71,36 @@ impl Attention {
             return Step::Same;
         };
         if self.left > 0 {
-            self.spotter.skip(step);
+            self.wake_word.skip(step);
             self.step.clear();
             if !speaking {
                 self.left = self.left.saturating_sub(WakeWord::STEP);
             }
             return if self.left == 0 { Step::Expired } else { Step::Same };
         }
-        let is_said = self.spotter.judge(step).is_some_and(|score| score >= self.threshold);
+        let is_said = self.wake_word.score(step).is_some_and(|score| score >= self.threshold);
         self.step.clear();
         if !is_said {
             return Step::Same;
         }
-        self.attend();
+        self.open();
         Step::Woken(self.heard.drain(..).collect())
     }
 
-    /// Attends from now on, as after the word.
-    pub fn attend(&mut self) {
+    /// Opens the window, as if the word had been said.
+    pub fn open(&mut self) {
         self.left = self.window;
-        self.spotter.forget();
+        self.wake_word.reset();
     }
 
-    /// Attends no more, until the word is said again.
-    pub fn dismiss(&mut self) {
+    /// Closes the window.
+    pub fn close(&mut self) {
         self.left = 0;
     }
 
-    /// Drops what was heard.
-    pub fn forget(&mut self) {
-        self.spotter.forget();
+    /// Resets detector and window.
+    pub fn reset(&mut self) {
+        self.wake_word.reset();
         self.step.clear();
         self.heard.clear();
         self.left = 0;

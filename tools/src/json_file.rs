@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 /// A file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {reason}; mend it, or move it away to begin anew", path.display())]
-pub struct StoreError {
+pub struct JsonFileError {
     path: PathBuf,
     reason: String,
 }
@@ -19,8 +19,8 @@ pub struct StoreError {
 ///
 /// # Errors
 /// When it is there and cannot be read.
-pub fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, StoreError> {
-    let fault = |reason: String| StoreError { path: path.to_owned(), reason };
+pub fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, JsonFileError> {
+    let fault = |reason: String| JsonFileError { path: path.to_owned(), reason };
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|reason| fault(reason.to_string())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),
@@ -32,7 +32,7 @@ pub fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, StoreError>
 ///
 /// # Errors
 /// When it cannot be written; then the old one is still there.
-pub fn write(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
+pub fn write(path: &Path, value: &impl Serialize) -> Result<(), JsonFileError> {
     let replace = || {
         let new = path.with_extension("new");
         let mut file = File::create(&new)?;
@@ -43,7 +43,9 @@ pub fn write(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     };
-    let fault =
-        |reason: std::io::Error| StoreError { path: path.to_owned(), reason: reason.to_string() };
+    let fault = |reason: std::io::Error| JsonFileError {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    };
     replace().map_err(fault)
 }

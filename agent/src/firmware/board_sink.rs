@@ -1,4 +1,4 @@
-//! Lets the board follow what the agent reports.
+//! A sink that shows reports on the board: LED, buzzer, relays.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::firmware::hands::{action, is_actuator};
+use crate::firmware::channels::{action, is_actuator};
 
-/// Commands of the house that wait for the board at most; beyond that they are dropped, and that is said.
+/// Queued commands; beyond that they are dropped, with a warning.
 const ORDERS: usize = 16;
-/// What the transaction of a question of the board begins with; its number follows.
+/// Prefix of a board's transactions; its number follows.
 const TRANSACTION: &str = "board:";
 
-/// The transaction of a question of the board.
+/// Transaction of a board's question.
 pub(super) fn transaction(request: u8) -> String {
     format!("{TRANSACTION}{request}")
 }
 
-/// A command of the house for an actuator of the board that bears the device's name.
+/// A device command for an actuator with the same name.
 #[derive(Debug)]
 pub(super) struct Order {
     name: String,
@@ -32,15 +32,15 @@ pub(super) struct Order {
     action: Action,
 }
 
-/// Passes reports on, and shows the board what concerns it.
+/// Forwards reports, and shows the board what concerns it.
 #[derive(Debug)]
-pub(super) struct Follower {
+pub(super) struct BoardSink {
     board: Board,
     sink: Arc<dyn Sink>,
     orders: mpsc::Sender<Order>,
 }
 
-impl Follower {
+impl BoardSink {
     pub(super) fn new(board: Board, sink: Arc<dyn Sink>) -> (Self, mpsc::Receiver<Order>) {
         let (orders, receiver) = mpsc::channel(ORDERS);
         (Self { board, sink, orders }, receiver)
@@ -64,12 +64,12 @@ impl Follower {
     }
 }
 
-impl Sink for Follower {
+impl Sink for BoardSink {
     fn send(&self, report: Report) {
         match &report.body {
             Body::State(state) => self.board.show(shown(state)),
             Body::Command(command) => self.obey(command),
-            // A person is needed: to look, or to say yes.
+            // Somebody has to look, or confirm.
             Body::Alert(_) | Body::Confirm(Some(_)) => self.board.cue(Cue::Alert),
             Body::Voice(voice) if voice.is_of_a_turn() => {
                 self.board.cue(if voice.error.is_some() { Cue::Failed } else { Cue::Done });
@@ -91,7 +91,7 @@ impl Sink for Follower {
     }
 }
 
-/// Carries out the house's commands, one after the other.
+/// Sends device commands to the board, one at a time.
 pub(super) async fn carry_out(
     board: Board,
     mut orders: mpsc::Receiver<Order>,
@@ -110,7 +110,7 @@ pub(super) async fn carry_out(
     }
 }
 
-/// Whether a device of the house is to be on, for those that can be.
+/// On or off, for devices that can be.
 fn switched(payload: &Value) -> Option<bool> {
     match payload.get("state").and_then(Value::as_str) {
         Some("on") => Some(true),

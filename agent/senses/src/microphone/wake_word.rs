@@ -1,7 +1,9 @@
-//! Looks for the wake word, but only where there may be sound: its graphs cost ten times as much as to tell sound from silence.
+//! Wake word detection that idles in silence: its graphs cost ten times as much as detecting
+//! silence.
 //!
-//! Nothing is missed by that. What the graphs say of a step depends on the latest [`REACH`] steps alone. So they are spared where all
-//! of these are still, and are shown what they were spared before they are asked again: they say the same as if they ran always.
+//! Skipping is lossless. A score depends on the latest [`REACH`] steps only, so the graphs are
+//! skipped while all of these are quiet, and catch up on the skipped steps before the next score.
+//! The scores are the same as if they always ran.
 
 use std::collections::VecDeque;
 
@@ -9,52 +11,53 @@ use outpost_agent_core::config::Vad;
 use outpost_runtime::audio::{WakeWord, WakeWordFiles};
 
 use crate::SenseError;
-use crate::microphone::stillness::Stillness;
+use crate::microphone::quiet::QuietDetector;
 
-/// 80 ms of sound.
+/// One step: 80 ms of sound.
 type Step = [f32; WakeWord::STEP];
 
-/// Steps that a score depends on, the one that it is given for among them: sixteen embeddings, each of ten steps of mel frames, the
-/// first of which reach back into the step before.
+/// Number of steps that a score depends on, including its own: sixteen embeddings of ten steps of
+/// mel frames each, the first of which reach back into the previous step.
 const REACH: usize = 16 + 9 + 1;
 
-/// Spots the wake word in a stream at 16 kHz.
+/// Detects the wake word in a 16 kHz stream.
 #[derive(Debug)]
-pub(super) struct Spotter {
+pub(super) struct WakeWordDetector {
     detector: WakeWord,
-    stillness: Stillness,
-    /// The latest steps that the graphs were spared, oldest first.
+    quiet: QuietDetector,
+    /// Steps not yet shown to the graphs, oldest first.
     spared: VecDeque<Step>,
 }
 
-impl Spotter {
-    /// Loads the word's graphs; `vad` says how sound that might be speech is told from silence.
+impl WakeWordDetector {
+    /// Loads the graphs. `vad` decides how possible speech is told from silence.
     ///
     /// # Errors
     /// When a graph cannot be read.
     pub(super) fn load(files: &WakeWordFiles, vad: Vad) -> Result<Self, SenseError> {
         Ok(Self {
             detector: WakeWord::load(files)?,
-            stillness: Stillness::new(vad),
+            quiet: QuietDetector::new(vad),
             spared: VecDeque::with_capacity(REACH),
         })
     }
 
-    /// How likely the word ends in the next step, from 0 to 1; none where nothing stirred since it could have begun.
-    pub(super) fn judge(&mut self, step: &Step) -> Option<f32> {
+    /// Probability that the word ends in this step. `None` if it has been quiet for as long as a
+    /// word can last.
+    pub(super) fn score(&mut self, step: &Step) -> Option<f32> {
         self.skip(step);
-        if self.stillness.take(step) >= REACH {
+        if self.quiet.push(step) >= REACH {
             return None;
         }
         let mut score = None;
         for step in self.spared.drain(..) {
-            // The graphs ran when they were loaded, and their input has always the same shape.
+            // Cannot fail: the graphs ran at load, and their input shape is fixed.
             score = Some(self.detector.judge(&step).unwrap_or(0.0));
         }
         score
     }
 
-    /// Takes a step in which the word is not looked for.
+    /// Takes a step without scoring it.
     pub(super) fn skip(&mut self, step: &Step) {
         if self.spared.len() == REACH {
             self.spared.pop_front();
@@ -62,10 +65,10 @@ impl Spotter {
         self.spared.push_back(*step);
     }
 
-    /// Forgets the stream, so that the word is not heard twice.
-    pub(super) fn forget(&mut self) {
+    /// Resets the stream, so that one word is not detected twice.
+    pub(super) fn reset(&mut self) {
         self.detector.reset();
-        self.stillness.forget();
+        self.quiet.reset();
         self.spared.clear();
     }
 }
@@ -107,7 +110,8 @@ mod tests {
         sound.as_chunks::<{ WakeWord::STEP }>().0
     }
 
-    /// A room in which somebody says a command, again soon after, again much later, and last so softly that it hardly stands out of the hiss.
+    /// Somebody says a command, again soon after, again much later, and finally so softly that it
+    /// hardly stands out of the hiss.
     fn conversation() -> (Vec<f32>, Vec<Range<usize>>) {
         let clip = root().join("models/nano/samples/lock_the_front_door.wav");
         let clip = read_wav(&clip).unwrap().samples;
@@ -123,16 +127,16 @@ mod tests {
     }
 
     #[test]
-    fn speech_is_judged_as_by_graphs_that_run_always() {
+    fn speech_scores_as_with_graphs_that_always_run() {
         for vad in [Vad::Silero, Vad::Energy] {
             let (sound, spoken) = conversation();
             let mut always = WakeWord::load(&files()).unwrap();
-            let mut spotter = Spotter::load(&files(), vad).unwrap();
+            let mut wake_word = WakeWordDetector::load(&files(), vad).unwrap();
             let mut spared = 0;
             for (index, step) in steps(&sound).iter().enumerate() {
                 let expected = always.judge(step).unwrap();
                 let at = (index + 1) * WakeWord::STEP;
-                if let Some(score) = spotter.judge(step) {
+                if let Some(score) = wake_word.score(step) {
                     assert_eq!(score.to_bits(), expected.to_bits(), "{vad:?} step {index}");
                     continue;
                 }
@@ -140,7 +144,7 @@ mod tests {
                 // The recording begins with 300 ms of silence, and no word is over 200 ms after it began.
                 let is_near =
                     |said: &Range<usize>| (said.start + 8_000..said.end + 16_000).contains(&at);
-                assert!(!spoken.iter().any(is_near), "{vad:?} step {index} is not judged");
+                assert!(!spoken.iter().any(is_near), "{vad:?} step {index} has no score");
             }
             assert!(spared > 60, "{vad:?}: {spared} steps spared");
         }
@@ -149,24 +153,24 @@ mod tests {
     #[test]
     fn in_a_quiet_room_the_graphs_do_not_run() {
         let sound: Vec<f32> = hiss().take(30 * 16_000).collect();
-        let mut spotter = Spotter::load(&files(), Vad::Silero).unwrap();
-        let judged = steps(&sound).iter().filter_map(|step| spotter.judge(step)).count();
-        assert!(judged < REACH * 2, "{judged} steps judged");
+        let mut wake_word = WakeWordDetector::load(&files(), Vad::Silero).unwrap();
+        let scored = steps(&sound).iter().filter_map(|step| wake_word.score(step)).count();
+        assert!(scored < REACH * 2, "{scored} steps scored");
     }
 
     #[test]
-    fn a_spotter_that_forgot_starts_anew() {
+    fn a_reset_detector_starts_from_scratch() {
         let (sound, spoken) = conversation();
         let begin = spoken[0].start - WakeWord::STEP;
         let heard = &sound[begin..spoken[0].end];
-        let mut fresh = Spotter::load(&files(), Vad::Silero).unwrap();
-        let mut used = Spotter::load(&files(), Vad::Silero).unwrap();
+        let mut fresh = WakeWordDetector::load(&files(), Vad::Silero).unwrap();
+        let mut used = WakeWordDetector::load(&files(), Vad::Silero).unwrap();
         for step in steps(&sound[..begin]) {
-            used.judge(step);
+            used.score(step);
         }
-        used.forget();
+        used.reset();
         for step in steps(heard) {
-            assert_eq!(used.judge(step), fresh.judge(step));
+            assert_eq!(used.score(step), fresh.score(step));
         }
     }
 }

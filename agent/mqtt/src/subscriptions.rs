@@ -1,4 +1,4 @@
-//! Topics that others than the agent loop listen to: who offers tools, and who answers their questions.
+//! Further subscriptions: programs that offer tools, and answers to their requests.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,33 +8,33 @@ use tracing::warn;
 
 use crate::session::Arrival;
 
-/// Messages that wait at most; a listener that is slower loses some.
+/// Queued messages; a slow receiver loses some.
 const CAPACITY: usize = 1024;
-/// Room for them, KiB.
+/// Total size, KiB.
 const ROOM_KIB: usize = 4096;
 
-/// A message that was listened to.
+/// A delivered message.
 #[derive(Debug)]
-pub struct Overheard {
+pub struct Delivery {
     /// The message.
     pub arrival: Arrival,
-    /// On which connection it came; they are counted.
+    /// Number of the connection it came on.
     pub connection: u64,
     _room: OwnedSemaphorePermit,
 }
 
-/// What is listened to, and by whom.
+/// The filters, and who receives the messages.
 #[derive(Debug, Clone)]
-pub struct Ears(Arc<Inner>);
+pub struct Subscriptions(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     filters: watch::Sender<Vec<String>>,
-    out: OnceLock<mpsc::Sender<Overheard>>,
+    out: OnceLock<mpsc::Sender<Delivery>>,
     room: Arc<Semaphore>,
 }
 
-impl Default for Ears {
+impl Default for Subscriptions {
     fn default() -> Self {
         let (filters, _) = watch::channel(Vec::new());
         let room = Arc::new(Semaphore::new(ROOM_KIB));
@@ -42,9 +42,9 @@ impl Default for Ears {
     }
 }
 
-impl Ears {
-    /// Has the one who listens be given what arrives; there is one at most.
-    pub fn lend(&self) -> mpsc::Receiver<Overheard> {
+impl Subscriptions {
+    /// Creates the receiver; there can be one only.
+    pub fn receiver(&self) -> mpsc::Receiver<Delivery> {
         let (out, heard) = mpsc::channel(CAPACITY);
         if self.0.out.set(out).is_err() {
             warn!("somebody listens already");
@@ -52,8 +52,8 @@ impl Ears {
         heard
     }
 
-    /// Listens to a filter too, from soon on and on every connection.
-    pub fn listen(&self, filter: &str) {
+    /// Adds a filter, now and on every later connection.
+    pub fn add(&self, filter: &str) {
         self.0.filters.send_if_modified(|filters| {
             let is_new = !filters.iter().any(|known| known == filter);
             if is_new {
@@ -63,13 +63,13 @@ impl Ears {
         });
     }
 
-    /// What is listened to, now and from now on.
+    /// Watches the filters.
     pub(super) fn filters(&self) -> watch::Receiver<Vec<String>> {
         self.0.filters.subscribe()
     }
 
-    /// Hands over a message, if somebody listens to it and there is room.
-    pub(super) fn hear(&self, arrival: Arrival, connection: u64) {
+    /// Delivers a message if it matches and there is room.
+    pub(super) fn deliver(&self, arrival: Arrival, connection: u64) {
         let is_wanted = self.0.filters.borrow().iter().any(|filter| fits(filter, &arrival.topic));
         let Some(out) = self.0.out.get().filter(|_| is_wanted) else { return };
         let kib = arrival.payload.len() / 1024 + 1;
@@ -78,7 +78,7 @@ impl Ears {
             .and_then(|kib| Arc::clone(&self.0.room).try_acquire_many_owned(kib).ok());
         let topic = arrival.topic.clone();
         let handed = permit.is_some_and(|room| {
-            out.try_send(Overheard { arrival, connection, _room: room }).is_ok()
+            out.try_send(Delivery { arrival, connection, _room: room }).is_ok()
         });
         if !handed {
             warn!(topic, "dropped a message: too many wait to be listened to");

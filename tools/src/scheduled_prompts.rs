@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
-use crate::store::{self, StoreError};
+use crate::json_file::{self, JsonFileError};
 
 /// Once, later than this is not made up for.
 const LATE: SignedDuration = SignedDuration::from_hours(1);
@@ -68,7 +68,7 @@ pub enum PlanError {
     Full(usize),
     /// The file cannot be used.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] JsonFileError),
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -146,20 +146,20 @@ pub fn moment(text: &str, now: &Zoned) -> Result<Timestamp, PlanError> {
 
 /// The plan, its file, and whoever waits for it.
 #[derive(Debug)]
-pub struct Agenda {
+pub struct ScheduledPrompts {
     path: PathBuf,
     limit: usize,
     plan: Mutex<Plan>,
     changed: Notify,
 }
 
-impl Agenda {
+impl ScheduledPrompts {
     /// Opens the file; without one nothing is planned yet.
     ///
     /// # Errors
     /// When the file is there and cannot be read.
-    pub fn open(path: PathBuf, limit: usize, now: &Zoned) -> Result<Arc<Self>, StoreError> {
-        let mut plan: Plan = store::read(&path)?;
+    pub fn open(path: PathBuf, limit: usize, now: &Zoned) -> Result<Arc<Self>, JsonFileError> {
+        let mut plan: Plan = json_file::read(&path)?;
         plan.anew(now);
         Ok(Arc::new(Self { path, limit, plan: Mutex::new(plan), changed: Notify::new() }))
     }
@@ -196,7 +196,7 @@ impl Agenda {
         changed.last += 1;
         let entry = Entry { id: changed.last, when, prompt: prompt.trim().to_owned(), next };
         changed.entries.push(entry.clone());
-        store::write(&self.path, &changed)?;
+        json_file::write(&self.path, &changed)?;
         *plan = changed;
         self.changed.notify_one();
         Ok(entry)
@@ -206,13 +206,13 @@ impl Agenda {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn cancel(&self, id: u64) -> Result<bool, StoreError> {
+    pub fn cancel(&self, id: u64) -> Result<bool, JsonFileError> {
         let mut plan = self.plan();
         let mut changed = plan.clone();
         changed.entries.retain(|entry| entry.id != id);
         let found = changed.entries.len() < plan.entries.len();
         if found {
-            store::write(&self.path, &changed)?;
+            json_file::write(&self.path, &changed)?;
             *plan = changed;
         }
         Ok(found)
@@ -226,7 +226,7 @@ impl Agenda {
         if changed.entries == plan.entries {
             return due;
         }
-        if let Err(fault) = store::write(&self.path, &changed) {
+        if let Err(fault) = json_file::write(&self.path, &changed) {
             warn!(%fault, "what is planned cannot be kept");
         }
         *plan = changed;
@@ -270,8 +270,8 @@ mod tests {
         format!("{text}[Europe/Berlin]").parse().unwrap()
     }
 
-    fn open(path: &Path, now: &Zoned) -> Arc<Agenda> {
-        Agenda::open(path.to_owned(), 3, now).unwrap()
+    fn open(path: &Path, now: &Zoned) -> Arc<ScheduledPrompts> {
+        ScheduledPrompts::open(path.to_owned(), 3, now).unwrap()
     }
 
     fn prompts(entries: Vec<Entry>) -> Vec<String> {
@@ -300,15 +300,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plan.json");
         let now = at("2026-11-25T22:30");
-        let agenda = open(&path, &now);
+        let scheduled_prompts = open(&path, &now);
         let once = |text| When::Once(at(text).timestamp());
-        agenda.add(once("2026-11-25T23:00"), "late", &now).unwrap();
-        agenda.add(once("2026-11-26T00:30"), "missed", &now).unwrap();
-        assert!(agenda.take_due(&at("2026-11-25T22:59")).is_empty());
+        scheduled_prompts.add(once("2026-11-25T23:00"), "late", &now).unwrap();
+        scheduled_prompts.add(once("2026-11-26T00:30"), "missed", &now).unwrap();
+        assert!(scheduled_prompts.take_due(&at("2026-11-25T22:59")).is_empty());
         // The machine was off over both; one is too old.
         let now = at("2026-11-26T01:29");
-        let agenda = open(&path, &now);
-        assert_eq!(prompts(agenda.take_due(&now)), ["missed"]);
+        let scheduled_prompts = open(&path, &now);
+        assert_eq!(prompts(scheduled_prompts.take_due(&now)), ["missed"]);
         assert!(open(&path, &now).entries().is_empty());
     }
 
@@ -317,33 +317,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plan.json");
         let now = at("2026-11-25T22:30");
-        let agenda = open(&path, &now);
-        agenda.add(When::Cron("0 7 * * MON-FRI".into()), "up", &now).unwrap();
-        assert_eq!(prompts(agenda.take_due(&at("2026-11-26T07:00"))), ["up"]);
-        assert!(agenda.take_due(&at("2026-11-26T07:00")).is_empty());
+        let scheduled_prompts = open(&path, &now);
+        scheduled_prompts.add(When::Cron("0 7 * * MON-FRI".into()), "up", &now).unwrap();
+        assert_eq!(prompts(scheduled_prompts.take_due(&at("2026-11-26T07:00"))), ["up"]);
+        assert!(scheduled_prompts.take_due(&at("2026-11-26T07:00")).is_empty());
         let now = at("2026-11-27T07:30");
-        let agenda = open(&path, &now);
-        assert!(agenda.take_due(&now).is_empty());
+        let scheduled_prompts = open(&path, &now);
+        assert!(scheduled_prompts.take_due(&now).is_empty());
         // Saturday and Sunday are left out.
-        assert_eq!(agenda.entries()[0].next, at("2026-11-30T07:00").timestamp());
+        assert_eq!(scheduled_prompts.entries()[0].next, at("2026-11-30T07:00").timestamp());
     }
 
     #[test]
     fn what_cannot_be_planned_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let now = at("2026-11-25T22:30");
-        let agenda = open(&folder.path().join("plan.json"), &now);
-        let cron = |pattern: &str| agenda.add(When::Cron(pattern.into()), "x", &now);
+        let scheduled_prompts = open(&folder.path().join("plan.json"), &now);
+        let cron = |pattern: &str| scheduled_prompts.add(When::Cron(pattern.into()), "x", &now);
         for pattern in ["", "* * * * * *", "61 * * * *", "0 0 30 2 *", "soon"] {
             assert!(cron(pattern).is_err(), "{pattern}");
         }
-        assert!(agenda.add(When::Once(now.timestamp()), "x", &now).is_err());
-        assert!(agenda.add(When::Cron("0 7 * * *".into()), " ", &now).is_err());
+        assert!(scheduled_prompts.add(When::Once(now.timestamp()), "x", &now).is_err());
+        assert!(scheduled_prompts.add(When::Cron("0 7 * * *".into()), " ", &now).is_err());
         for _ in 0..3 {
             cron("@daily").unwrap();
         }
         assert!(matches!(cron("@daily"), Err(PlanError::Full(3))));
-        assert!(agenda.cancel(2).unwrap() && !agenda.cancel(2).unwrap());
+        assert!(scheduled_prompts.cancel(2).unwrap() && !scheduled_prompts.cancel(2).unwrap());
         assert_eq!(cron("@daily").unwrap().id, 4, "an id is not used again");
     }
 
@@ -351,15 +351,15 @@ mod tests {
     async fn it_is_given_when_it_is_due() {
         let folder = tempfile::tempdir().unwrap();
         let now = Zoned::now();
-        let agenda = open(&folder.path().join("plan.json"), &now);
+        let scheduled_prompts = open(&folder.path().join("plan.json"), &now);
         let (out, mut due) = mpsc::channel::<Entry>(4);
         let soon = now.timestamp() + SignedDuration::from_millis(300);
         let test = async {
-            agenda.add(When::Once(soon), "now", &now).unwrap();
+            scheduled_prompts.add(When::Once(soon), "now", &now).unwrap();
             let entry = tokio::time::timeout(Duration::from_secs(20), due.recv()).await;
             assert_eq!(entry.unwrap().unwrap().prompt, "now");
             drop(due);
         };
-        tokio::join!(agenda.run(out), test);
+        tokio::join!(scheduled_prompts.run(out), test);
     }
 }

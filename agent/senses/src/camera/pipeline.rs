@@ -1,14 +1,13 @@
-//! What the camera's thread does with each picture: hide what nobody may see, show it to the eye, and decide whether the model
-//! is to look.
+//! What the camera's thread does with each picture: privacy masks, latest frame, motion detection.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outpost_agent_core::camera::Counters;
-use outpost_agent_core::config::{Area, CameraConfig, CameraGate, Live};
+use outpost_agent_core::config::{Area, CameraConfig, CameraGate, LiveSettings};
 use outpost_agent_core::event::Frame;
-use outpost_agent_core::report::{Body, CameraState, Report, SightReport, Sink};
+use outpost_agent_core::report::{Body, CameraState, CameraStatusReport, Report, Sink};
 use outpost_runtime::Image;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -17,65 +16,67 @@ use tracing::{info, warn};
 use crate::SenseError;
 use crate::camera::area::{blacken, crop};
 use crate::camera::latest_frame::LatestFrame;
-use crate::camera::scene::{Scene, Verdict};
-use crate::camera::thumb::Thumb;
+use crate::camera::motion::{MotionDetector, Verdict};
+use crate::camera::thumbnail::Thumbnail;
 
-/// From one picture of the look-back to the next.
+/// Interval of the look-back.
 const LOOK_BACK_STEP: Duration = Duration::from_millis(500);
-/// Pictures of the look-back together, bytes: large pictures are fewer.
+/// Memory of the look-back in bytes: large pictures are fewer.
 const LOOK_BACK_BYTES: usize = 64 << 20;
 
-/// The parts of a watcher that others hold too.
+/// Parts shared with the agent.
 #[derive(Debug, Clone)]
 pub struct Shared {
-    /// Where the newest picture is shown.
+    /// The newest picture.
     pub latest: LatestFrame,
-    /// Where it is counted.
+    /// Counters.
     pub counters: Arc<Counters>,
-    /// Where it is said that the camera came or went.
+    /// Takes the camera's status reports.
     pub sink: Arc<dyn Sink>,
-    /// How far apart looks are, once that was changed.
-    pub live: watch::Receiver<Live>,
+    /// Live settings: intervals between looks.
+    pub live: watch::Receiver<LiveSettings>,
 }
 
 impl Shared {
-    /// Parts that have shown and counted nothing.
-    pub fn new(sink: Arc<dyn Sink>, live: watch::Receiver<Live>) -> Self {
+    /// Creates empty parts.
+    pub fn new(sink: Arc<dyn Sink>, live: watch::Receiver<LiveSettings>) -> Self {
         Self { latest: LatestFrame::default(), counters: Arc::default(), sink, live }
     }
 }
 
 /// The camera's thread, without its source.
 #[derive(Debug)]
-pub struct Watcher {
+pub struct CameraPipeline {
     shared: Shared,
     privacy: Vec<Area>,
     region: Option<Area>,
     decide: Decide,
     look_back: LookBack,
-    /// What was last said of the camera.
+    /// Last reported state.
     said: Option<CameraState>,
     was_closed: bool,
 }
 
-/// How it is decided whether to look.
+/// When the model looks.
 #[derive(Debug)]
 enum Decide {
-    /// Only when a tool asks.
+    /// Only on request of a tool.
     Never,
-    /// At each picture that is not the one before.
+    /// At each picture that differs from the previous one.
     EachNew(Option<Image>),
-    /// When the scene changed.
-    Scene(Box<Scene>),
+    /// On motion.
+    Motion(Box<MotionDetector>),
 }
 
-impl Watcher {
-    /// A watcher that has seen nothing.
+impl CameraPipeline {
+    /// A pipeline that has seen nothing.
     pub fn new(config: &CameraConfig, shared: Shared) -> Self {
         let decide = match config.gate() {
             _ if !config.watch => Decide::Never,
             CameraGate::Each => Decide::EachNew(None),
-            CameraGate::Scene => Decide::Scene(Box::new(Scene::new(config.scene.clone()))),
+            CameraGate::Scene => {
+                Decide::Motion(Box::new(MotionDetector::new(config.scene.clone())))
+            }
         };
         Self {
             shared,
@@ -88,7 +89,7 @@ impl Watcher {
         }
     }
 
-    /// Whether the camera is switched off: nothing of its pictures is looked at or kept.
+    /// Whether the camera is off; if so, forgets its pictures.
     pub fn is_closed(&mut self) -> bool {
         let closed = self.shared.latest.is_off();
         if closed && !self.was_closed {
@@ -96,14 +97,14 @@ impl Watcher {
             match &mut self.decide {
                 Decide::Never => {}
                 Decide::EachNew(last) => *last = None,
-                Decide::Scene(scene) => scene.forget(),
+                Decide::Motion(scene) => scene.forget(),
             }
         }
         self.was_closed = closed;
         closed
     }
 
-    /// Takes a picture; gives it back where the model is to look at it.
+    /// Takes a picture. Returns it if the model should look.
     pub fn see(&mut self, mut frame: Frame, now: Instant) -> Option<Frame> {
         self.say(CameraState::Up, &frame.source, None);
         self.shared.counters.frames.add(1);
@@ -131,12 +132,12 @@ impl Watcher {
                 counters.still.add(u64::from(!new));
                 new
             }
-            Decide::Scene(scene) => {
+            Decide::Motion(scene) => {
                 if self.shared.live.has_changed().unwrap_or(false) {
                     let live = self.shared.live.borrow_and_update();
                     scene.pace(live.interval, live.cooldown);
                 }
-                match scene.see(Thumb::new(image), now) {
+                match scene.see(Thumbnail::new(image), now) {
                     Verdict::Look => true,
                     Verdict::Still => {
                         counters.still.add(1);
@@ -151,7 +152,8 @@ impl Watcher {
         }
     }
 
-    /// There are no pictures for now. The scene is remembered, so that a camera that comes back to it raises no alarm.
+    /// Camera offline. The last scene is kept, so that reconnecting to an unchanged view does not
+    /// count as motion.
     pub fn lost(&mut self, source: &str, error: &SenseError) {
         if self.said != Some(CameraState::Lost) {
             self.shared.counters.lost.add(1);
@@ -170,12 +172,12 @@ impl Watcher {
             info!(source, "the camera is back");
         }
         self.said = Some(state);
-        let report = SightReport { state, source: source.to_owned(), reason };
-        self.shared.sink.send(Report::now(Body::Sight(report)));
+        let report = CameraStatusReport { state, source: source.to_owned(), reason };
+        self.shared.sink.send(Report::now(Body::CameraStatus(report)));
     }
 }
 
-/// The last few pictures, as evidence of what came before.
+/// The last few pictures, kept with the evidence of an alert.
 #[derive(Debug)]
 struct LookBack {
     pictures: VecDeque<Image>,

@@ -1,4 +1,4 @@
-//! For how long a room has been still. Pure: time is a count of steps of sound.
+//! Detects how long a room has been quiet. Pure: time is a count of steps.
 
 use outpost_agent_core::config::Vad;
 use outpost_runtime::audio::{RATE, SpeechDetector, WakeWord};
@@ -6,27 +6,27 @@ use tracing::warn;
 
 use crate::vad::NoiseFloor;
 
-/// A step that is louder than the noise by this many decibels is not still. Steady noise varies by less.
+/// A step louder than the noise floor by this many decibels is not quiet. Steady noise varies less.
 const MARGIN: f32 = 6.0;
-/// What lies below is left out of the level, hertz: rumble swings by more than the margin.
+/// Cut-off of the high-pass in hertz: rumble varies by more than the margin.
 const RUMBLE: f32 = 300.0;
-/// Speech that drowns in noise is likely at least this much.
+/// Minimum speech probability, low enough for speech that drowns in noise.
 const FAINT: f32 = 0.1;
 
-/// Watches a room for anything that might be speech, and would rather take noise for it than miss it.
+/// Looks for anything that might be speech. Prefers false alarms to misses.
 #[derive(Debug)]
-pub(super) struct Stillness {
+pub(super) struct QuietDetector {
     floor: NoiseFloor,
     rumble: f32,
-    /// None where speech is told by its energy alone.
+    /// `None` with the energy VAD.
     detector: Option<SpeechDetector>,
-    /// Samples of a frame that is not yet full.
+    /// Samples of an incomplete frame.
     partial: Vec<f32>,
     steps: usize,
 }
 
-impl Stillness {
-    /// At the start of a stream.
+impl QuietDetector {
+    /// Starts a stream.
     pub(super) fn new(vad: Vad) -> Self {
         let detector = match vad {
             Vad::Energy => None,
@@ -43,16 +43,16 @@ impl Stillness {
         }
     }
 
-    /// Takes the next step; the number of steps up to this one in which nothing stirred.
-    pub(super) fn take(&mut self, step: &[f32; WakeWord::STEP]) -> usize {
+    /// Takes the next step; returns the number of quiet steps up to and including it.
+    pub(super) fn push(&mut self, step: &[f32; WakeWord::STEP]) -> usize {
         let is_loud = self.is_loud(step);
         let is_speech = self.may_be_speech(step);
         self.steps = if is_loud || is_speech { 0 } else { self.steps + 1 };
         self.steps
     }
 
-    /// Nothing is known of what was before.
-    pub(super) fn forget(&mut self) {
+    /// Resets the count.
+    pub(super) fn reset(&mut self) {
         self.partial.clear();
         self.steps = 0;
     }
@@ -72,7 +72,7 @@ impl Stillness {
         let (frames, _) = self.partial.as_chunks::<{ SpeechDetector::FRAME }>();
         let mut likeliest = 0.0f32;
         for frame in frames {
-            // The graph ran when it was loaded, and its input has always the same shape.
+            // Cannot fail: the graph ran at load, and its input shape is fixed.
             likeliest = likeliest.max(detector.judge(frame).unwrap_or(1.0));
         }
         let judged = frames.len() * SpeechDetector::FRAME;

@@ -1,4 +1,4 @@
-//! What is said of a call, however it ends: one report and its lines in the audit log, also where the turn is dropped.
+//! Reports every call exactly once, however it ends, also when its turn is dropped.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::confirm::Decision;
 use crate::dispatch::Cause;
 use crate::report::{Body, Intent, Outcome, Report, ReportId, Sink, ToolReport};
 
-/// The account of one call. Dropped before it was closed, it says that the call was given up.
+/// The record of one call. Dropped before it is closed, it reports the call as cancelled.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(super) struct CallRecord {
     sink: Arc<dyn Sink>,
     audit: Audit,
     intent: Intent,
@@ -21,8 +21,8 @@ pub(super) struct Account {
     closed: bool,
 }
 
-impl Account {
-    /// Opens the account of a call that the model or the agent wants.
+impl CallRecord {
+    /// Opens the record of a call.
     pub(super) fn open(
         (sink, audit): (Arc<dyn Sink>, Audit),
         cause: Cause,
@@ -50,24 +50,24 @@ impl Account {
         &self.intent.arguments
     }
 
-    /// The rules have spoken.
+    /// Records the policy decision.
     pub(super) fn judged(&self, verdict: &str, reason: Option<&str>) {
         self.audit.decision(&self.intent, verdict, reason);
     }
 
-    /// A person was asked.
+    /// Records a person's answer.
     pub(super) fn answered(&self, decision: Decision) {
         self.audit.answer(&self.intent, decision.as_str());
     }
 
-    /// The tool is about to be called: from here on, a crash leaves a trace.
+    /// Records that the tool is about to be called: a crash leaves a trace from here on.
     pub(super) fn begin(&mut self, idempotent: bool) {
         self.intent.idempotent = idempotent;
         self.sink.intend(&self.intent);
         self.begun = Some(Instant::now());
     }
 
-    /// Says what came of the call.
+    /// Reports the outcome.
     pub(super) fn close(mut self, result: &Result<ToolOutcome, ToolError>) {
         self.say(match result {
             Ok(done) => Outcome::Done(done.for_model()),
@@ -85,7 +85,7 @@ impl Account {
     }
 }
 
-impl Drop for Account {
+impl Drop for CallRecord {
     fn drop(&mut self) {
         if !self.closed {
             let message = if self.begun.is_some() {
@@ -102,7 +102,7 @@ fn failed(kind: ErrorKind, message: String) -> Outcome {
     Outcome::Failed { kind: kind.as_str().to_owned(), message }
 }
 
-/// Reports the calls that an earlier run had begun and never told the end of. None of them is carried out again.
+/// Reports calls that a previous run left in flight. None is made again.
 pub fn report_left(sink: &dyn Sink, audit: &Audit, left: Vec<Intent>) {
     for intent in left {
         let again = if intent.idempotent {

@@ -1,4 +1,4 @@
-//! A picture reduced to a few cells of luma: all that the gate looks at. Pure.
+//! A picture reduced to a grid of luma cells, the input of motion detection. Pure.
 
 use outpost_runtime::Image;
 
@@ -9,15 +9,15 @@ pub const ROWS: usize = 48;
 /// All cells.
 pub const CELLS: usize = COLUMNS * ROWS;
 
-/// Points of a cell that are looked at, in each direction: enough to even out a sensor's noise.
+/// Sample points per cell and direction: enough to average out sensor noise.
 const POINTS: usize = 5;
 
-/// The mean luma of each cell, 0 to 255, row after row.
+/// Mean luma per cell, 0 to 255, row-major.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Thumb(Vec<f32>);
+pub struct Thumbnail(Vec<f32>);
 
-impl Thumb {
-    /// Reduces a picture. One with no pixels is black.
+impl Thumbnail {
+    /// Reduces a picture. An empty one is black.
     pub fn new(image: &Image) -> Self {
         let (width, height) = (image.width as usize, image.height as usize);
         if width == 0 || height == 0 {
@@ -74,12 +74,12 @@ mod tests {
         for (width, height) in [(1, 1), (63, 47), (640, 480), (1921, 1081)] {
             let rgb = vec![100; width * height * 3];
             let image = Image { width: width as u32, height: height as u32, rgb: rgb.into() };
-            let thumb = Thumb::new(&image);
-            assert!(thumb.cells().iter().all(|cell| (cell - 100.0).abs() < 0.5));
+            let thumbnail = Thumbnail::new(&image);
+            assert!(thumbnail.cells().iter().all(|cell| (cell - 100.0).abs() < 0.5));
         }
         let left_white: Vec<u8> =
             (0..640 * 480).flat_map(|at| [if at % 640 < 320 { 255 } else { 0 }; 3]).collect();
-        let thumb = Thumb::new(&Image { width: 640, height: 480, rgb: left_white.into() });
-        assert_eq!((thumb.cells()[31].round(), thumb.cells()[32]), (255.0, 0.0));
+        let thumbnail = Thumbnail::new(&Image { width: 640, height: 480, rgb: left_white.into() });
+        assert_eq!((thumbnail.cells()[31].round(), thumbnail.cells()[32]), (255.0, 0.0));
     }
 }

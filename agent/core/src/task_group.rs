@@ -1,26 +1,26 @@
-//! The daemon's tasks, and the two steps in which they end.
+//! The daemon's tasks, and their shutdown in two steps.
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Starts tasks, tells them when to end, and waits for them. All copies are of the same tasks.
+/// Starts tasks, stops them and waits for them. Clones share the group.
 #[derive(Debug, Clone, Default)]
-pub struct Lifetime {
-    /// Waits for all tasks.
+pub struct TaskGroup {
+    /// Tracks all tasks.
     pub tracker: TaskTracker,
-    /// Ends the agent, and what brings it work.
+    /// First step: stops the agent and its sources of work.
     pub stop: CancellationToken,
-    /// Ends the links to broker and board, once all is said that there was to say.
-    pub farewell: CancellationToken,
+    /// Second step: disconnects broker and board, once all reports are out.
+    pub disconnect: CancellationToken,
 }
 
-impl Lifetime {
-    /// Starts a task that ends by itself when it is told to.
+impl TaskGroup {
+    /// Spawns a task that handles shutdown itself.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn(task);
     }
 
-    /// Starts a task that is dropped, wherever it is, when the agent ends.
+    /// Spawns a task that is dropped on [`Self::stop`].
     pub fn spawn_until_stop(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.spawn(async move {

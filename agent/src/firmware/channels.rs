@@ -8,16 +8,16 @@ use outpost_tools::builtin::add_board;
 use outpost_tools::tool::BoxFuture;
 use outpost_tools::{ErrorKind, PolicyRules, Registry, ToolError};
 
-/// The argument that names the channel, for each of [`BOARD_TOOLS`].
+/// The argument that names the channel, per tool of [`BOARD_TOOLS`].
 const ARGUMENTS: [&str; 2] = ["sensor", "actuator"];
 
-/// Reaches the sensors and actuators of a board.
+/// Sensors and actuators of a board as tools.
 #[derive(Debug, Clone)]
-pub struct Hands {
+pub struct ChannelTools {
     board: Board,
 }
 
-impl Hands {
+impl ChannelTools {
     pub(super) fn new(board: Board) -> Self {
         Self { board }
     }
@@ -39,7 +39,7 @@ impl Hands {
     }
 }
 
-impl BoardTools for Hands {
+impl BoardTools for ChannelTools {
     fn offered(&self) -> Vec<ToolSpec> {
         let registry = Registry::new(PolicyRules::default());
         if add_board(&registry).is_err() {
@@ -59,7 +59,7 @@ impl BoardTools for Hands {
     }
 }
 
-impl outpost_tools::Board for Hands {
+impl outpost_tools::Board for ChannelTools {
     fn read_sensor<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, ToolError>> {
         Box::pin(async move {
             let Some((channel, Function::Sensor(quantity))) = self.board.channel(name) else {
@@ -98,7 +98,7 @@ pub(super) fn is_actuator(function: Function) -> bool {
     matches!(function, Function::Switch | Function::Dimmer | Function::Pin)
 }
 
-/// What an actuator is to do. One that cannot be dimmed is on or off.
+/// Action for an actuator. One that cannot be dimmed is on or off.
 pub(super) fn action(function: Function, on: bool, percent: Option<u8>) -> Action {
     match (function, on, percent) {
         (_, false, _) => Action::Off,

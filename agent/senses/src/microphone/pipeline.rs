@@ -1,4 +1,4 @@
-//! From sound to what the agent is told. Pure: time is a count of samples.
+//! Sound → what the agent is told: wake word, then endpointing. Pure: time is a count of samples.
 
 use std::time::Duration;
 
@@ -11,35 +11,35 @@ use outpost_runtime::audio::RATE;
 
 use crate::SenseError;
 use crate::endpoint::{Cut, Endpoint, Piece};
-use crate::microphone::attention::{Attention, Step};
-use crate::vad::judge;
+use crate::microphone::wake_window::{Step, WakeWindow};
+use crate::vad::detector;
 
-/// Noise is told of this seldom at most.
+/// Noise is reported at most this often.
 const NOISE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Listens to one source.
+/// Processes one stream.
 #[derive(Debug)]
-pub struct Ear {
+pub struct SpeechPipeline {
     endpoint: Endpoint,
-    /// None where everything that is said is meant for the agent.
-    attention: Option<Attention>,
-    /// The sound of the wake word, for the utterance after it.
+    /// `None` if no wake word is needed.
+    wake_window: Option<WakeWindow>,
+    /// Recording of the wake word, attached to the next utterance.
     word: Option<Audio>,
     source: String,
     cuts: Vec<Cut>,
     noise_from: Duration,
 }
 
-impl Ear {
-    /// At the start of a stream.
+impl SpeechPipeline {
+    /// Starts a stream.
     ///
     /// # Errors
     /// When the wake word's graphs cannot be read.
     pub fn new(config: &MicrophoneConfig, source: String) -> Result<Self, SenseError> {
-        let judge = judge(config.vad, &config.endpoint);
+        let vad = detector(config.vad, &config.endpoint);
         Ok(Self {
-            endpoint: Endpoint::new(config.endpoint.clone(), judge),
-            attention: Attention::load(&config.wake, config.vad)?,
+            endpoint: Endpoint::new(config.endpoint.clone(), vad),
+            wake_window: WakeWindow::load(&config.wake, config.vad)?,
             word: None,
             source,
             cuts: Vec::new(),
@@ -47,24 +47,24 @@ impl Ear {
         })
     }
 
-    /// Takes the next samples; appends what they bring to `heard`.
+    /// Takes the next samples and appends events to `heard`.
     pub fn push(&mut self, chunk: &[f32], heard: &mut Vec<Heard>) {
-        if self.attention.is_none() {
+        if self.wake_window.is_none() {
             self.endpoint.push(chunk, &mut self.cuts);
             return self.tell(heard);
         }
         let mut rest = chunk;
-        while let Some(attention) = &mut self.attention
+        while let Some(wake_window) = &mut self.wake_window
             && !rest.is_empty()
         {
-            let (head, tail) = rest.split_at(attention.missing().min(rest.len()));
+            let (head, tail) = rest.split_at(wake_window.missing().min(rest.len()));
             rest = tail;
-            if attention.attends() {
+            if wake_window.is_open() {
                 self.endpoint.push(head, &mut self.cuts);
             } else {
                 self.endpoint.skip(head.len());
             }
-            let step = attention.push(head, self.endpoint.is_speaking());
+            let step = wake_window.push(head, self.endpoint.is_speaking());
             self.tell(heard);
             match step {
                 Step::Same => {}
@@ -81,14 +81,14 @@ impl Ear {
         }
     }
 
-    /// The button went down: what is said now is meant for the agent.
-    pub fn attend(&mut self) {
-        if let Some(attention) = &mut self.attention {
-            attention.attend();
+    /// Push-to-talk pressed: listen without a wake word.
+    pub fn open(&mut self) {
+        if let Some(wake_window) = &mut self.wake_window {
+            wake_window.open();
         }
     }
 
-    /// The button came up: what was said so far is the utterance; if that is none, the agent need not wait for one.
+    /// Push-to-talk released: ends the utterance in progress, or reports that there was none.
     pub fn close(&mut self, heard: &mut Vec<Heard>) {
         let before = heard.len();
         self.finish(heard);
@@ -98,14 +98,14 @@ impl Ear {
         }
     }
 
-    /// Mute was set: what is under way is thrown away.
+    /// Mute was set: drops the utterance in progress.
     pub fn mute(&mut self, heard: &mut Vec<Heard>) {
         if self.forget() {
             heard.push(self.nothing(Unheard::Muted, Duration::ZERO));
         }
     }
 
-    /// The stream ended or broke off: what is under way is an utterance now.
+    /// The stream ended or was interrupted: emits the utterance in progress.
     pub fn finish(&mut self, heard: &mut Vec<Heard>) {
         self.endpoint.finish(&mut self.cuts);
         self.tell(heard);
@@ -113,11 +113,11 @@ impl Ear {
 
     fn forget(&mut self) -> bool {
         self.word = None;
-        let attended = self.attention.as_ref().is_some_and(Attention::attends);
-        if let Some(attention) = &mut self.attention {
-            attention.forget();
+        let was_open = self.wake_window.as_ref().is_some_and(WakeWindow::is_open);
+        if let Some(wake_window) = &mut self.wake_window {
+            wake_window.reset();
         }
-        self.endpoint.forget() || attended
+        self.endpoint.forget() || was_open
     }
 
     fn tell(&mut self, heard: &mut Vec<Heard>) {
@@ -134,8 +134,8 @@ impl Ear {
                 }),
                 Cut::Noise { end, loud } => self.noise(end, loud),
                 Cut::Utterance(piece) => {
-                    if let Some(attention) = &mut self.attention {
-                        attention.dismiss();
+                    if let Some(wake_window) = &mut self.wake_window {
+                        wake_window.close();
                     }
                     let word = self.word.take();
                     Some(Heard::Utterance(self.utterance(piece, word)))
@@ -144,9 +144,9 @@ impl Ear {
         }
     }
 
-    /// Where a wake word is needed, noise is not worth a message: nobody waits for an answer.
+    /// With a wake word, noise is not reported: nobody is waiting for an answer.
     fn noise(&mut self, end: Duration, loud: Duration) -> Option<Heard> {
-        if self.attention.is_some() || end < self.noise_from {
+        if self.wake_window.is_some() || end < self.noise_from {
             return None;
         }
         self.noise_from = end + NOISE_INTERVAL;
