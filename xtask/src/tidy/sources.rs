@@ -1,7 +1,7 @@
 //! What may stand in a file.
 
 /// Longest Rust file, in lines.
-const LONGEST: usize = 500;
+const LONGEST: usize = 600;
 
 /// Folders of one machine, none of which another has. In two parts, so that this file passes its own check.
 const FOLDERS: [&str; 3] = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
