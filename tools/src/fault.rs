@@ -1,10 +1,15 @@
 //! What is wrong with a table of the configuration: found by its owner here, told by the program with all the others.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use serde::Deserialize;
 
 use crate::tool::Class;
+
+/// Maximum faults reported for an untrusted document.
+const MOST: usize = 32;
+/// Longest key or value reported for one, characters.
+const LONGEST: usize = 200;
 
 /// One value that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +44,61 @@ impl Faults {
         if !fits {
             self.add(key, value, remedy);
         }
+    }
+
+    /// The faults of an untrusted document, cut to fit into a message.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        let cut = |text: String, most: usize| text.chars().take(most).collect();
+        let more = self.0.len().saturating_sub(MOST);
+        let first = self.0.into_iter().take(MOST).map(|Fault { key, value, remedy }| Fault {
+            key: cut(key, LONGEST),
+            value: cut(value, LONGEST),
+            remedy: cut(remedy, 4 * LONGEST),
+        });
+        let mut faults = Self(first.collect());
+        if more > 0 {
+            faults.add("", "", format!("and {more} more"));
+        }
+        faults
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// All of them, in the order found.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.0.iter()
+    }
+}
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, value, remedy } = self;
+        match (key.is_empty(), value.is_empty()) {
+            (true, _) => f.write_str(remedy),
+            (false, true) => write!(f, "{key}: {remedy}"),
+            (false, false) => write!(f, "{key} = {value}: {remedy}"),
+        }
+    }
+}
+
+impl Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "  {fault}")?;
+        }
+        Ok(())
     }
 }
 

@@ -1,11 +1,12 @@
 //! Small files of JSON that are whole at any time: a new one takes the place of the old in one step.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::durable;
 
 /// A file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,14 +35,9 @@ pub fn read<T: DeserializeOwned + Default>(path: &Path) -> Result<T, JsonFileErr
 /// When it cannot be written; then the old one is still there.
 pub fn write(path: &Path, value: &impl Serialize) -> Result<(), JsonFileError> {
     let replace = || {
-        let new = path.with_extension("new");
-        let mut file = File::create(&new)?;
-        serde_json::to_writer_pretty(&mut file, value)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        let mut bytes = serde_json::to_vec_pretty(value)?;
+        bytes.push(b'\n');
+        durable::write(path, &bytes)
     };
     let fault = |reason: std::io::Error| JsonFileError {
         path: path.to_owned(),

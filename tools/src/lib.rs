@@ -20,6 +20,7 @@ pub mod bus;
 pub mod call;
 pub mod declared;
 pub mod devices;
+pub mod durable;
 pub mod fault;
 pub mod http;
 pub mod json_file;

@@ -15,7 +15,7 @@ use crate::config::Limits;
 use crate::event::{Event, EventId, Frame, Inbound, Payload, Setting, Utterance};
 use crate::heartbeat::Pulse;
 use crate::mailbox::Receiver;
-use crate::microphone::{Heard, Microphone};
+use crate::microphone::{Heard, Holder, Microphone};
 use crate::pending::Pending;
 use crate::report::{Body, Counts, Report, Sink, State, StateReport, VoiceReport};
 use crate::state::{Input, Machine};
@@ -222,7 +222,7 @@ impl Agent {
                 self.step(Input::Mute(muted));
             }
             Next::Inbound(Inbound::Set(Setting::Listen(held))) => {
-                self.inputs.switch.hold(held);
+                self.inputs.switch.hold(Holder::Mqtt, held);
                 self.take(Next::Inbound(Inbound::Talk(held)));
             }
             Next::Inbound(Inbound::Set(Setting::Camera(on))) => self.switch_camera(on),

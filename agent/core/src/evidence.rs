@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageError};
 use outpost_runtime::Image;
+use outpost_tools::durable;
 
 use crate::config::EvidenceConfig;
 use crate::report::ReportId;
@@ -107,12 +108,8 @@ impl Evidence {
 
     /// Atomic and durable.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), EvidenceError> {
-        let (path, part) = (self.path(name), self.path(name).with_extension("part"));
-        let written = fs::write(&part, bytes).and_then(|()| fs::rename(&part, &path));
-        written.map_err(|source| {
-            drop(fs::remove_file(&part));
-            EvidenceError::Io { path, source }
-        })
+        let path = self.path(name);
+        durable::write(&path, bytes).map_err(|source| EvidenceError::Io { path, source })
     }
 
     /// Names start with a time-ordered id, so the first are the oldest.

@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod asked;
 pub mod audit;
+pub mod back_off;
 pub mod camera;
 pub mod config;
 pub mod confirm;

@@ -32,6 +32,15 @@ pub enum Heard {
     Changed,
 }
 
+/// Who can hold the microphone open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// `set/listen` over MQTT.
+    Mqtt,
+    /// The board's button.
+    Board,
+}
+
 /// The microphone's switch and state.
 pub trait Microphone: fmt::Debug + Send + Sync {
     /// Sets or lifts mute. Once it returns, no sound passes, whoever holds the microphone open.
@@ -40,8 +49,8 @@ pub trait Microphone: fmt::Debug + Send + Sync {
     /// Whether mute is set.
     fn is_muted(&self) -> bool;
 
-    /// Push-to-talk pressed or released.
-    fn hold(&self, held: bool);
+    /// Push-to-talk pressed or released. The microphone stays open while anybody holds it.
+    fn hold(&self, holder: Holder, held: bool);
 
     /// Current state.
     fn state(&self) -> MicrophoneState;

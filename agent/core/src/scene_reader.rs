@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::{Timestamp, Zoned};
-use tokio::time::Instant;
+use jiff::Timestamp;
+use outpost_tools::Moment;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -20,7 +20,7 @@ use crate::ocr::read_text;
 use crate::prompting;
 use crate::report::{AlertReport, Body, CameraReport, EvidenceReport, Report, Sink};
 use crate::watch::agreement::{Agreement, Verdict};
-use crate::watch::{Match, Now, WatchList};
+use crate::watch::{Match, WatchList};
 
 /// How long to wait for the next picture of a scene.
 const NEXT_PICTURE: Duration = Duration::from_secs(3);
@@ -116,7 +116,7 @@ impl SceneReader {
             CameraReport { event, source, text, readings, rejected, answers, latency, error };
         self.sink.send(Report::now(Body::Camera(report.clone())));
         if known {
-            let matches = self.watch().read(report.text.as_deref(), now());
+            let matches = self.watch().read(report.text.as_deref(), Moment::now());
             for found in matches {
                 let text = report.text.as_deref().unwrap_or_default();
                 self.alert(event, found, text, frame, dispatcher).await;
@@ -133,7 +133,7 @@ impl SceneReader {
         dispatcher: &Dispatcher,
         give_way: &CancellationToken,
     ) -> bool {
-        let questions = self.watch().questions(now());
+        let questions = self.watch().questions(Moment::now());
         for question in &questions {
             let query = Query::Question(&question.question);
             let seen = tokio::select! {
@@ -148,7 +148,7 @@ impl SceneReader {
                     return false;
                 }
             };
-            let found = self.watch().answer(question, Answer::read(&said), now());
+            let found = self.watch().answer(question, Answer::read(&said), Moment::now());
             if let Some(found) = found {
                 self.alert(report.event, found, &said, frame, dispatcher).await;
             }
@@ -248,8 +248,4 @@ impl SceneReader {
     fn watch(&self) -> MutexGuard<'_, WatchList> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn now() -> Now {
-    Now { instant: Instant::now(), local: Zoned::now().datetime() }
 }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outpost_agent_core::back_off::BackOff;
 use outpost_agent_core::config::MqttConfig;
 use outpost_agent_core::event::{Inbound, RespondTo};
 use outpost_agent_core::heartbeat::Pulse;
@@ -32,8 +33,7 @@ use crate::transport::{Target, TransportError};
 use crate::{home_assistant, inbound, payload};
 
 /// Back-off between connection attempts.
-const BACK_OFF: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(250)..=Duration::from_mins(1);
+const BACK_OFF: BackOff = BackOff::new(Duration::from_millis(250), Duration::from_mins(1));
 /// Interval of housekeeping.
 const TEND: Duration = Duration::from_secs(1);
 /// Time to deliver what is in flight at shutdown.
@@ -88,12 +88,9 @@ impl Publisher {
 
     /// Waits until the outbox is empty. Returns false after `limit`.
     pub async fn flushed(&self, limit: Duration) -> bool {
-        let empty = async {
-            while !self.outbox.is_empty() {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(limit, empty).await.is_ok()
+        let mut changes = self.outbox.changes();
+        let empty = async { while !self.outbox.is_empty() && changes.changed().await.is_ok() {} };
+        timeout(limit, empty).await.is_ok() && self.outbox.is_empty()
     }
 
     /// Watches the connection state.
@@ -221,19 +218,20 @@ struct Link {
 
 impl Link {
     async fn run(self) {
-        let mut pause = *BACK_OFF.start();
+        let mut back_off = BACK_OFF;
         let mut filters = Filters::new(self.subscriptions());
         let mut number = 0;
         while !self.task_group.disconnect.is_cancelled() {
             number += 1;
             let Some(fault) = self.connection(&mut filters, number).await else { return };
             if *self.status.borrow() == LinkStatus::Up {
-                pause = *BACK_OFF.start();
+                back_off.reset();
             }
             self.pulse.rest();
             if fault.kind == FaultKind::Refused {
-                pause = *BACK_OFF.end();
+                back_off.exhaust();
             }
+            let pause = back_off.pause();
             self.say_down(&fault, pause);
             if fault.kind == FaultKind::TooLong {
                 filters.suspect();
@@ -241,7 +239,6 @@ impl Link {
             if !self.rest(jittered(pause)).await {
                 return;
             }
-            pause = (pause * 2).min(*BACK_OFF.end());
         }
     }
 
@@ -287,6 +284,7 @@ impl Link {
         let mut connection = Connection::new(session, self.options.keep_alive, number);
         let mut tend = interval(TEND);
         let mut wanted = self.publisher.subscriptions.filters();
+        let mut changes = self.outbox.changes();
         loop {
             tokio::select! {
                 signal = connection.session.next() => {
@@ -294,7 +292,7 @@ impl Link {
                         return Some(fault);
                     }
                 }
-                () = self.outbox.changed(), if connection.up => {}
+                Ok(()) = changes.changed(), if connection.up => {}
                 Ok(()) = wanted.changed() => self.listen(&mut connection, filters),
                 _ = tend.tick() => {
                     self.tend(&mut connection, filters);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outpost_agent_core::event;
 use outpost_agent_core::event::{Consent, Inbound};
-use outpost_agent_core::microphone::Microphone;
+use outpost_agent_core::microphone::{Holder, Microphone};
 use outpost_agent_core::report::{
     BoardReport, BoardState, Body, InputReport, ReadingReport, Report, Sink,
 };
@@ -121,7 +121,7 @@ impl BoardInputs {
     }
 
     async fn talk(&self, held: bool) {
-        self.microphone.hold(held);
+        self.microphone.hold(Holder::Board, held);
         self.inbound.send(Inbound::Talk(held)).await.ok();
     }
 

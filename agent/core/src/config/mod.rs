@@ -8,7 +8,6 @@ mod audit;
 mod camera;
 pub(crate) mod duration;
 mod evidence;
-mod faults;
 mod firmware;
 mod live;
 mod microphone;
@@ -30,12 +29,12 @@ pub use camera::{
     AgreementConfig, Area, CameraConfig, CameraGate, MotionConfig, PixelFormat, ReadingConfig,
 };
 pub use evidence::EvidenceConfig;
-pub use faults::{Fault, Faults};
 pub use firmware::{CheckChoice, FirmwareConfig};
 pub use live::LiveSettings;
 pub use microphone::{EndOfSpeech, EndpointConfig, MicrophoneConfig, Pace, Vad, WakeConfig};
 pub use model::{Device, Encoders, Kv, ModelConfig};
 pub use mqtt::{HomeAssistantConfig, MqttConfig, Secret, TlsConfig, Transport, Version};
+pub use outpost_tools::fault::{Fault, Faults};
 pub use policy::{PolicyConfig, RuleConfig};
 pub(crate) use sections::Sections;
 pub use tools::ToolsConfig;

@@ -9,7 +9,6 @@ use outpost_tools::builtin::publish::PublishConfig;
 use outpost_tools::builtin::run_process::ProcessConfig;
 use outpost_tools::builtin::schedule::ScheduleConfig;
 use outpost_tools::declared::{Declared, DeclaredConfig};
-use outpost_tools::fault::Faults as ToolFaults;
 use outpost_tools::mcp::McpConfig;
 use outpost_tools::remote::RemoteConfig;
 use outpost_tools::requests::Correlate;
@@ -64,15 +63,14 @@ pub(crate) fn names(config: &Config) -> Option<Vec<String>> {
 }
 
 /// Validates all three.
-pub(crate) fn check(config: &Config, faults: &mut Faults) {
-    let mut found = ToolFaults::default();
+pub(crate) fn check(config: &Config, found: &mut Faults) {
     let tools = &config.tools;
-    tools.http.iter().for_each(|table| table.check(&mut found));
-    tools.process.iter().for_each(|table| table.check(&mut found));
-    tools.publish.iter().for_each(|table| table.check(&mut found));
-    tools.memory.iter().for_each(|table| table.check(&mut found));
-    tools.schedule.iter().for_each(|table| table.check(&mut found));
-    tools.mqtt.iter().for_each(|table| table.check(&mut found));
+    tools.http.iter().for_each(|table| table.check(found));
+    tools.process.iter().for_each(|table| table.check(found));
+    tools.publish.iter().for_each(|table| table.check(found));
+    tools.memory.iter().for_each(|table| table.check(found));
+    tools.schedule.iter().for_each(|table| table.check(found));
+    tools.mqtt.iter().for_each(|table| table.check(found));
     let bundled: BTreeSet<String> = bundled_tools().into_iter().map(|tool| tool.name).collect();
     let mut taken: BTreeSet<&str> = bundled.iter().map(String::as_str).collect();
     taken.extend(BOARD_TOOLS);
@@ -80,7 +78,7 @@ pub(crate) fn check(config: &Config, faults: &mut Faults) {
     taken.extend(tools.names());
     for (index, tool) in config.tool.iter().enumerate() {
         let key = format!("tool[{index}]");
-        Declared::read(tool, &key, &mut found);
+        Declared::read(tool, &key, found);
         if !taken.insert(&tool.name) {
             found.add(
                 format!("{key}.name"),
@@ -99,7 +97,7 @@ pub(crate) fn check(config: &Config, faults: &mut Faults) {
     let mut servers = BTreeSet::new();
     for (index, server) in config.mcp.iter().enumerate() {
         let key = format!("mcp[{index}]");
-        server.check(&key, &mut found);
+        server.check(&key, found);
         if !servers.insert(&server.name) {
             found.add(
                 format!("{key}.name"),
@@ -108,14 +106,11 @@ pub(crate) fn check(config: &Config, faults: &mut Faults) {
             );
         }
     }
-    check_times(config, &mut found);
-    for fault in found.0 {
-        faults.add(fault.key, fault.value, fault.remedy);
-    }
+    check_times(config, found);
 }
 
 /// A tool's timeout may not exceed that of a round of tools.
-fn check_times(config: &Config, found: &mut ToolFaults) {
+fn check_times(config: &Config, found: &mut Faults) {
     let tools = &config.tools;
     let built_in = [
         ("tools.http.timeout_seconds", tools.http.as_ref().map(|table| table.timeout_seconds)),

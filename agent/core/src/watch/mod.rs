@@ -3,21 +3,13 @@
 
 pub mod agreement;
 
-use jiff::civil::DateTime;
+use std::time::Instant;
+
+use outpost_tools::Moment;
 use outpost_tools::schedule::Schedule;
-use tokio::time::Instant;
 
 use crate::config::{Answer, Condition, RuleError, Severity, WatchRule};
 use crate::report::ReportId;
-
-/// Monotonic and local time.
-#[derive(Debug, Clone, Copy)]
-pub struct Now {
-    /// For intervals.
-    pub instant: Instant,
-    /// For days and hours.
-    pub local: DateTime,
-}
 
 /// A match.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,7 +93,7 @@ impl WatchList {
     }
 
     /// Matches a reading; none if there is no text.
-    pub fn read(&mut self, text: Option<&str>, now: Now) -> Vec<Match> {
+    pub fn read(&mut self, text: Option<&str>, now: Moment) -> Vec<Match> {
         let holding = self.entries.iter_mut().filter(|entry| entry.schedule.holds(now.local));
         holding
             .filter_map(|entry| {
@@ -113,7 +105,7 @@ impl WatchList {
     }
 
     /// Takes the due questions.
-    pub fn questions(&mut self, now: Now) -> Vec<Question> {
+    pub fn questions(&mut self, now: Moment) -> Vec<Question> {
         let due = |(rule, entry): (usize, &mut Entry)| {
             let Condition::Ask { question, .. } = &entry.condition else { return None };
             let waits = entry.asked.is_some_and(|asked| now.instant < asked + entry.rule.every);
@@ -131,7 +123,7 @@ impl WatchList {
         &mut self,
         question: &Question,
         answer: Option<Answer>,
-        now: Now,
+        now: Moment,
     ) -> Option<Match> {
         let entry = self.entries.get_mut(question.rule)?;
         let Condition::Ask { expect, .. } = entry.condition else { return None };
@@ -178,10 +170,10 @@ mod tests {
     struct Clock(Instant);
 
     impl Clock {
-        fn at(&self, seconds: u64) -> Now {
+        fn at(&self, seconds: u64) -> Moment {
             let noon = jiff::civil::date(2026, 11, 23).at(12, 0, 0, 0);
             let passed = jiff::SignedDuration::from_secs(seconds as i64);
-            Now {
+            Moment {
                 instant: self.0 + Duration::from_secs(seconds),
                 local: noon.saturating_add(passed),
             }

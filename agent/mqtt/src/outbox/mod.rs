@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info};
 
@@ -113,7 +113,8 @@ struct Inner {
 #[derive(Debug)]
 pub struct Outbox {
     inner: Mutex<Inner>,
-    changed: Notify,
+    /// Counts changes.
+    revision: watch::Sender<u64>,
 }
 
 impl Outbox {
@@ -142,7 +143,7 @@ impl Outbox {
             }
         };
         let inner = Mutex::new(Inner { queue, intents, store });
-        Ok(Self { inner, changed: Notify::new() })
+        Ok(Self { inner, revision: watch::Sender::new(0) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -167,7 +168,7 @@ impl Outbox {
         });
         store.mend(queue, intents);
         drop(inner);
-        self.changed.notify_one();
+        self.note_change();
     }
 
     /// Records a call that is about to be made. Durable when it returns, unless
@@ -194,7 +195,7 @@ impl Outbox {
         inner.queue.remove(number);
         inner.store.write(|file| file.delete(&[number]));
         drop(inner);
-        self.changed.notify_one();
+        self.note_change();
     }
 
     /// Deletes an undeliverable message, and counts it.
@@ -212,6 +213,10 @@ impl Outbox {
             store.write(|file| file.delete(&expired));
         }
         store.mend(queue, intents);
+        drop(inner);
+        if !expired.is_empty() {
+            self.note_change();
+        }
     }
 
     /// A note left by a previous run.
@@ -247,9 +252,13 @@ impl Outbox {
         self.lock().queue.len() == 0
     }
 
-    /// Waits for a change.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
+    /// Watches for changes: messages appended, delivered or dropped.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    fn note_change(&self) {
+        self.revision.send_modify(|revision| *revision += 1);
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use outpost_agent_core::back_off::BackOff;
 use outpost_agent_core::camera::Counters;
 use outpost_agent_core::event::Frame;
 use outpost_runtime::Image;
@@ -24,7 +25,9 @@ pub struct LiveCamera {
     warm_up: u32,
     counters: Arc<Counters>,
     stream: Option<Stream>,
-    retry: Retry,
+    back_off: BackOff,
+    /// Before the device is opened again; none before the first time.
+    pause: Duration,
 }
 
 struct Stream {
@@ -46,10 +49,11 @@ impl LiveCamera {
         device: Box<dyn RawCamera>,
         fps: f64,
         warm_up: u32,
-        retry: Retry,
+        back_off: BackOff,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { device, pace: Pace::new(fps), warm_up, counters, stream: None, retry }
+        let (pace, pause) = (Pace::new(fps), Duration::ZERO);
+        Self { device, pace, warm_up, counters, stream: None, back_off, pause }
     }
 
     /// Next picture that is due and intact. Not decoded if `seen` is false.
@@ -88,15 +92,16 @@ impl LiveCamera {
 
     fn step(&mut self, seen: bool) -> Result<Option<Image>, SenseError> {
         if self.stream.is_none() {
-            std::thread::sleep(self.retry.pause());
+            std::thread::sleep(self.pause);
         }
         let result = self.advance(seen);
         if result.is_ok() {
-            self.retry.succeeded();
+            self.back_off.reset();
+            self.pause = Duration::ZERO;
         } else {
             // Close right away: an unplugged device frees its name only then.
             self.stream = None;
-            self.retry.failed();
+            self.pause = self.back_off.pause();
         }
         Ok(result?)
     }
@@ -121,33 +126,6 @@ impl FrameSource for LiveCamera {
 
     fn is_live(&self) -> bool {
         true
-    }
-}
-
-/// Back-off before a device is reopened.
-#[derive(Debug, Clone, Copy)]
-pub struct Retry {
-    first: Duration,
-    last: Duration,
-    next: Option<Duration>,
-}
-
-impl Retry {
-    /// From `first` up to `last`; the first attempt is immediate.
-    pub const fn new(first: Duration, last: Duration) -> Self {
-        Self { first, last, next: None }
-    }
-
-    fn pause(&self) -> Duration {
-        self.next.unwrap_or_default()
-    }
-
-    fn failed(&mut self) {
-        self.next = Some(self.next.map_or(self.first, |pause| (pause * 2).min(self.last)));
-    }
-
-    fn succeeded(&mut self) {
-        self.next = None;
     }
 }
 

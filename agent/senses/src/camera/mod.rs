@@ -23,6 +23,7 @@ mod tests;
 
 use std::time::Duration;
 
+use outpost_agent_core::back_off::BackOff;
 use outpost_agent_core::config::CameraConfig;
 use outpost_agent_core::event::Frame;
 use outpost_agent_core::heartbeat::Pulse;
@@ -30,7 +31,7 @@ use outpost_agent_core::mailbox::mailbox;
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::camera::live::{LiveCamera, Retry};
+use crate::camera::live::LiveCamera;
 use crate::camera::negotiate::ModeRequest;
 use crate::camera::pipeline::{CameraPipeline, Shared};
 use crate::camera::v4l2::V4l2Camera;
@@ -40,7 +41,7 @@ use crate::{FrameSource, Sense, SenseError};
 /// Queue to the agent: only the latest picture matters.
 const SEEN_CAPACITY: usize = 1;
 /// Back-off for a missing device.
-const RETRY: Retry = Retry::new(Duration::from_millis(500), Duration::from_secs(15));
+const BACK_OFF: BackOff = BackOff::new(Duration::from_millis(500), Duration::from_secs(15));
 
 /// A live camera is stuck if it returns nothing, not even an error, for this long.
 const STUCK: Duration = Duration::from_mins(1);
@@ -59,7 +60,7 @@ pub fn start(
         (Some(device), _) => {
             let raw = Box::new(V4l2Camera::new(device.clone(), ModeRequest::from(config)));
             let counters = shared.counters.clone();
-            Box::new(LiveCamera::new(raw, config.fps, config.warm_up, RETRY, counters))
+            Box::new(LiveCamera::new(raw, config.fps, config.warm_up, BACK_OFF, counters))
         }
         (None, Some(path)) => Box::new(FileCamera::open(path, config.repeat, config.interval)?),
         (None, None) => return Ok(None),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use image::codecs::jpeg::JpegEncoder;
+use outpost_agent_core::back_off::BackOff;
 use outpost_agent_core::camera::Camera as _;
 use outpost_agent_core::config::{Area, CameraGate, Config, LiveSettings, PixelFormat};
 use outpost_agent_core::heartbeat::Heartbeats;
@@ -111,9 +112,9 @@ fn shared() -> (Shared, Arc<Told>) {
 }
 
 fn live(device: Scripted, shared: &Shared, warm_up: u32) -> LiveCamera {
-    let retry = Retry::new(Duration::from_millis(1), Duration::from_millis(4));
+    let back_off = BackOff::new(Duration::from_millis(1), Duration::from_millis(4));
     // Every picture is due.
-    LiveCamera::new(Box::new(device), 1e9, warm_up, retry, shared.counters.clone())
+    LiveCamera::new(Box::new(device), 1e9, warm_up, back_off, shared.counters.clone())
 }
 
 /// The luma of the pictures and the errors of so many reads.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use outpost_agent_core::back_off::BackOff;
 use outpost_agent_core::report::{MicrophoneState, Presence};
 use outpost_runtime::audio::Stream;
 use tokio::time::Instant;
@@ -10,10 +11,8 @@ use tracing::{info, warn};
 
 use crate::{AudioSource, SenseError};
 
-/// First pause before a lost device is reopened; doubles with each attempt.
-const FIRST_RETRY: Duration = Duration::from_millis(500);
-/// Longest pause between attempts.
-const LAST_RETRY: Duration = Duration::from_secs(10);
+/// Back-off before a lost device is reopened.
+const BACK_OFF: BackOff = BackOff::new(Duration::from_millis(500), Duration::from_secs(10));
 /// Reopen the device after this long without audio.
 const STALLED: Duration = Duration::from_secs(3);
 /// A read without a device returns this often, so that the thread notices shutdown.
@@ -59,7 +58,7 @@ pub struct Device {
     open: Open,
     opened: Option<Opened>,
     state: MicrophoneState,
-    retry: Duration,
+    back_off: BackOff,
     retry_at: Instant,
 }
 
@@ -84,7 +83,7 @@ impl Device {
             open,
             opened: None,
             state: MicrophoneState::default(),
-            retry: FIRST_RETRY,
+            back_off: BACK_OFF,
             retry_at: Instant::now(),
         }
     }
@@ -95,8 +94,7 @@ impl Device {
         }
         self.state.format = None;
         self.state.condition = Presence::Lost(why.to_string());
-        self.retry_at = Instant::now() + self.retry;
-        self.retry = (self.retry * 2).min(LAST_RETRY);
+        self.retry_at = Instant::now() + self.back_off.pause();
     }
 
     fn open(&mut self) {
@@ -124,7 +122,7 @@ impl Device {
         match opened.capture.take(&mut opened.mono)? {
             Taken::Sound => {
                 opened.last_sound = Instant::now();
-                self.retry = FIRST_RETRY;
+                self.back_off.reset();
                 opened.stream.push(&opened.mono, chunk).map_err(|fault| Lost(fault.to_string()))
             }
             Taken::Overrun => {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use outpost_agent_core::microphone::Microphone;
+use outpost_agent_core::microphone::{Holder, Microphone};
 use outpost_agent_core::report::MicrophoneState;
 
 /// Whether sound may pass, and the microphone's state. Clones share both.
@@ -13,7 +13,8 @@ pub struct MicGate(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     push_to_talk: bool,
-    held: AtomicBool,
+    held_by_mqtt: AtomicBool,
+    held_by_board: AtomicBool,
     muted: AtomicBool,
     mutes: AtomicU64,
     state: Mutex<MicrophoneState>,
@@ -32,7 +33,7 @@ impl MicGate {
 
     /// Whether it is being held open.
     pub fn is_held(&self) -> bool {
-        self.0.held.load(Ordering::SeqCst)
+        [&self.0.held_by_mqtt, &self.0.held_by_board].iter().any(|held| held.load(Ordering::SeqCst))
     }
 
     /// Number of times mute was set. The thread compares it to notice a mute that was lifted
@@ -62,8 +63,12 @@ impl Microphone for MicGate {
         self.0.muted.load(Ordering::SeqCst)
     }
 
-    fn hold(&self, held: bool) {
-        self.0.held.store(held, Ordering::SeqCst);
+    fn hold(&self, holder: Holder, held: bool) {
+        let place = match holder {
+            Holder::Mqtt => &self.0.held_by_mqtt,
+            Holder::Board => &self.0.held_by_board,
+        };
+        place.store(held, Ordering::SeqCst);
     }
 
     fn state(&self) -> MicrophoneState {
@@ -79,11 +84,22 @@ mod tests {
     fn mute_closes_what_a_button_holds_open() {
         let gate = MicGate::push_to_talk();
         assert!(!gate.is_open());
-        gate.hold(true);
+        gate.hold(Holder::Board, true);
         assert!(gate.is_open());
         gate.mute(true);
         assert!(!gate.is_open());
         gate.mute(false);
         assert!(gate.is_open());
+    }
+
+    #[test]
+    fn a_button_that_is_released_leaves_what_mqtt_holds_open() {
+        let gate = MicGate::push_to_talk();
+        gate.hold(Holder::Mqtt, true);
+        gate.hold(Holder::Board, true);
+        gate.hold(Holder::Board, false);
+        assert!(gate.is_open());
+        gate.hold(Holder::Mqtt, false);
+        assert!(!gate.is_open());
     }
 }

@@ -3,7 +3,7 @@ use std::sync::{Arc, mpsc};
 
 use outpost_agent_core::config::{MicrophoneConfig, Vad};
 use outpost_agent_core::heartbeat::Heartbeats;
-use outpost_agent_core::microphone::{Heard, Microphone as _};
+use outpost_agent_core::microphone::{Heard, Holder, Microphone as _};
 use outpost_agent_core::report::Unheard;
 
 use super::*;
@@ -82,7 +82,7 @@ impl Bench {
         drop(self.beat);
         // Only a microphone that is heard sees the end of its source.
         self.gate.mute(false);
-        self.gate.hold(true);
+        self.gate.hold(Holder::Board, true);
         let (mut receiver, mut rest) = (self.sense.receiver, Vec::new());
         while let Some(heard) = receiver.recv().await {
             rest.push(heard);
@@ -128,10 +128,10 @@ async fn a_mute_that_is_lifted_at_once_throws_away_what_was_being_said_too() {
 #[tokio::test]
 async fn a_button_that_comes_up_ends_the_utterance() {
     let mut bench = bench(MicGate::push_to_talk());
-    bench.gate.hold(true);
+    bench.gate.hold(Holder::Board, true);
     bench.pass(10);
     assert_eq!(bench.next().await, Heard::Started);
-    bench.gate.hold(false);
+    bench.gate.hold(Holder::Board, false);
     bench.pass(2);
     let Heard::Utterance(utterance) = bench.next().await else { panic!("no utterance") };
     assert!(utterance.duration() > Duration::from_millis(700), "{:?}", utterance.duration());
