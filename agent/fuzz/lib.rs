@@ -46,7 +46,8 @@ fn flags(data: &[u8]) -> (u8, &[u8]) {
 
 /// A document says what is desired of the device. One without a fault can be laid over the file.
 pub fn desired(data: &[u8]) {
-    let (mut file, mut faults) = (Config::default(), Faults::default());
+    let mut file = Config::default();
+    let mut faults = Faults::default();
     let desired = Desired::read(data, &file, &mut faults);
     if faults.is_empty() {
         desired.lay_over(&mut file);

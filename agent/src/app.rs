@@ -123,7 +123,8 @@ impl App {
             model.warm_up(&warm_up)?;
             Ok(model)
         };
-        let (started, parts) = (Instant::now(), Heartbeats::default());
+        let started = Instant::now();
+        let parts = Heartbeats::default();
         let model = ModelThread::start(load_warm, MODEL_QUEUE, parts.part("model")).await?;
         let broker = match config.mqtt.host {
             Some(_) => None,
@@ -155,7 +156,8 @@ impl App {
         let microphone = start_microphone(&config.microphone, gate, parts.part("microphone"))?;
         let (inbound_out, inbound) = mpsc::channel::<Inbound>(INBOUND_CAPACITY);
         let address = broker.as_ref().map(Broker::address);
-        let (told, pulse) = (inbound_out.clone(), parts.part("mqtt"));
+        let told = inbound_out.clone();
+        let pulse = parts.part("mqtt");
         let publisher = client::connect(&config.mqtt, address, told.clone(), &task_group, pulse)?;
         let sink: Arc<dyn Sink> = Arc::new(publisher.clone());
         let board = firmware.as_ref().map(Firmware::board_tools);
@@ -165,38 +167,40 @@ impl App {
         };
         let settings = settings(&config, &publisher, sink.clone(), &task_group);
         let (counts, counted) = watch::channel(Counts::default());
-        let seeing = Shared::new(sink.clone(), settings.live.clone());
-        let eye: Arc<dyn Camera> = Arc::new(seeing.latest.clone());
-        let camera = camera::start(&config.camera, seeing.clone(), parts.part("camera"))?;
+        let shared = Shared::new(sink.clone(), settings.live.clone());
+        let latest: Arc<dyn Camera> = Arc::new(shared.latest.clone());
+        let camera = camera::start(&config.camera, shared.clone(), parts.part("camera"))?;
         let gauges = Gauges {
-            camera: seeing.counters.clone(),
+            camera: shared.counters.clone(),
             counts: counted.clone(),
             model: model.handle.clone(),
             backlog: Arc::new(publisher.clone()),
             parts: parts.clone(),
             started,
         };
-        let (live, stop) = (settings.live.clone(), task_group.stop.clone());
+        let live = settings.live.clone();
+        let stop = task_group.stop.clone();
         task_group.spawn(metrics::publish(gauges, sink.clone(), live, stop));
 
         let reach = HostParts {
             sink: sink.clone(),
-            camera: eye.clone(),
+            camera: latest.clone(),
             model: model.handle.clone(),
             board,
         };
         let dispatcher = dispatcher(&settings, tools, reach, publisher.left())?;
         add_tools(&settings, &dispatcher, &publisher, inbound_out, &task_group)?;
-        let turns = turns(&settings, dispatcher, model.handle.clone(), seeing)?;
+        let turns = turns(&settings, dispatcher, model.handle.clone(), shared)?;
         let inputs = Inputs {
             microphone: microphone.map(|sense| sense.receiver),
             switch,
             frames: camera.map(|sense| sense.receiver),
-            camera: eye,
+            camera: latest,
             inbound,
         };
         let agent = Agent::new(inputs, turns, sink, counts, config.agent.limits);
-        let (grace, pulse) = (config.agent.grace / 2, parts.part("agent"));
+        let grace = config.agent.grace / 2;
+        let pulse = parts.part("agent");
         let ended = run_agent(agent, grace, pulse, &task_group);
         info!(device = config.mqtt.device, "ready");
         Ok(Running {
@@ -220,7 +224,8 @@ fn settings<'a>(
     task_group: &TaskGroup,
 ) -> Settings<'a> {
     let (live_out, live) = watch::channel(LiveSettings::of(file));
-    let (desired, stop) = (publisher.desired_config().subscribe(), task_group.stop.clone());
+    let desired = publisher.desired_config().subscribe();
+    let stop = task_group.stop.clone();
     task_group.spawn(live::follow(file.clone(), desired, live_out, sink, stop));
     Settings { file, live }
 }
@@ -243,8 +248,10 @@ fn add_tools(
     inbound: mpsc::Sender<Inbound>,
     task_group: &TaskGroup,
 ) -> Result<(), ToolboxError> {
-    let (registry, offering) = (dispatcher.registry(), dispatcher.clone());
-    let (publisher, task_group) = (publisher.clone(), task_group.clone());
+    let registry = dispatcher.registry();
+    let offering = dispatcher.clone();
+    let publisher = publisher.clone();
+    let task_group = task_group.clone();
     let site = Site { registry: registry.clone(), publisher, inbound, task_group };
     site.open(settings, move || offering.offered())?;
     // A rule for an unknown tool may be a typo, which would leave the intended tool unrestricted.
@@ -275,7 +282,8 @@ fn run_agent(
     pulse: Pulse,
     task_group: &TaskGroup,
 ) -> CancellationToken {
-    let (ended, stop) = (CancellationToken::new(), task_group.stop.clone());
+    let ended = CancellationToken::new();
+    let stop = task_group.stop.clone();
     let guard = ended.clone().drop_guard();
     task_group.spawn(async move {
         let _guard = guard;
@@ -288,13 +296,15 @@ fn turns(
     settings: &Settings<'_>,
     dispatcher: Dispatcher,
     model: ModelHandle,
-    seeing: Shared,
+    camera: Shared,
 ) -> Result<Turns, AppError> {
     // Invalid rules are reported at startup.
     WatchList::new(settings.file.watch.clone())?;
-    let (sink, evidence) = (seeing.sink.clone(), Evidence::open(&settings.file.evidence)?);
-    let camera: (Arc<dyn Camera>, _) = (Arc::new(seeing.latest), seeing.counters);
-    let scene_reader = SceneReader::new(model.clone(), camera, evidence, sink.clone(), settings);
+    let Shared { latest, counters, sink, .. } = camera;
+    let evidence = Evidence::open(&settings.file.evidence)?;
+    let camera = Arc::new(latest);
+    let scene_reader =
+        SceneReader::new(model.clone(), camera, counters, evidence, sink.clone(), settings);
     Ok(Turns::new(model, dispatcher, scene_reader, sink, settings))
 }
 

@@ -106,7 +106,8 @@ pub fn prepare(found: &Found, progress: &mut dyn FnMut(&str)) -> Result<PathBuf,
         Found::Packed(path) => return Ok(path.clone()),
         Found::Bundled(root) => root,
     };
-    let (source, destination) = (root.join(CHECKPOINT), root.join(PACKED));
+    let source = root.join(CHECKPOINT);
+    let destination = root.join(PACKED);
     let folder = destination.parent().unwrap_or(root);
     let io = |path: &Path| {
         let path = path.to_owned();

@@ -38,7 +38,8 @@ impl Manager for Systemd {
 
 /// Runs `work`, extending the startup timeout meanwhile.
 pub async fn loading<T>(manager: &impl Manager, work: impl Future<Output = T>) -> T {
-    let (started, mut due) = (Instant::now(), interval(LOADING));
+    let started = Instant::now();
+    let mut due = interval(LOADING);
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {
@@ -92,7 +93,8 @@ pub async fn attend(
 
 fn status(counts: &Counts) -> String {
     let Counts { state, utterances, asks, pictures, failed, .. } = counts;
-    let (state, failed) = (state.as_str(), failed + counts.overdue);
+    let state = state.as_str();
+    let failed = failed + counts.overdue;
     format!("{state}; heard {utterances}, asked {asks}, looked at {pictures}, failed {failed}")
 }
 

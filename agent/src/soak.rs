@@ -101,10 +101,11 @@ impl Day {
         match scene {
             Scene::Command(clip) => self.speak(*clip),
             Scene::Music(level) => {
-                let (base, beat) =
-                    (self.rng.random_range(80.0..300.0), self.rng.random_range(0.3..0.8));
+                let base = self.rng.random_range(80.0..300.0);
+                let beat = self.rng.random_range(0.3..0.8);
                 let chord = [1.0, 1.26, 1.5, 2.0].map(|ratio| base * ratio);
-                let (level, mut second) = (*level, 0.0f32);
+                let level = *level;
+                let mut second = 0.0f32;
                 self.sound(seconds, |_| {
                     second += 1.0 / RATE as f32;
                     let decay = (-3.0 * (second % beat) / beat).exp();
@@ -151,7 +152,8 @@ impl Day {
     /// Adds a sound.
     fn sound(&mut self, seconds: f64, mut next: impl FnMut(&mut Self) -> f32) {
         let mut left = (seconds * f64::from(RATE)) as usize;
-        let (mut chunk, mut cuts) = (Vec::with_capacity(CHUNK), Vec::new());
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let mut cuts = Vec::new();
         while left > 0 {
             chunk.clear();
             for _ in 0..left.min(CHUNK) {

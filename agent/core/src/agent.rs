@@ -159,8 +159,10 @@ impl Agent {
     fn begin(&mut self, event: Event) -> Current {
         debug!(event = %event.id, "turn starts");
         let (progress, told) = mpsc::channel(8);
-        let (turns, give_way) = (self.turns.clone(), CancellationToken::new());
-        let (of_turn, gives_way) = (event.clone(), give_way.clone());
+        let turns = self.turns.clone();
+        let give_way = CancellationToken::new();
+        let of_turn = event.clone();
+        let gives_way = give_way.clone();
         let work = Box::pin(async move { turns.handle(of_turn, progress, gives_way).await });
         self.counts.send_modify(|counts| counts.begun(&event));
         self.step(Input::TurnStarted);
@@ -302,7 +304,8 @@ impl Agent {
 
     /// Feeds the state machine. Returns true if the turn in progress has to be dropped.
     fn step(&mut self, input: Input) -> bool {
-        let (before, now) = (self.machine.state(), Instant::now());
+        let before = self.machine.state();
+        let now = Instant::now();
         let (machine, effects) = self.machine.step(input, now);
         self.machine = machine;
         let state = machine.state();

@@ -163,7 +163,8 @@ mod tests {
         let said = Arc::new(Said::default());
         let confirmations = Confirmations::new(said.clone(), Duration::from_secs(30));
         assert!(!confirmations.answer(&bare(true)), "nothing waits");
-        let (first, second) = (question("first"), question("second"));
+        let first = question("first");
+        let second = question("second");
         let of_second = Consent { call: Some(second.call.to_string()), yes: true };
         let person = async {
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -179,7 +179,8 @@ mod tests {
     #[test]
     fn pictures_come_back_by_name_and_the_oldest_make_room() {
         let (dir, store) = store(1);
-        let (picture, before) = (noisy(320, 240, 1), [noisy(64, 48, 2)]);
+        let picture = noisy(320, 240, 1);
+        let before = [noisy(64, 48, 2)];
         let alerts: Vec<ReportId> = (0..20).map(|_| ReportId::new()).collect();
         for alert in &alerts {
             let names = store.save(*alert, &picture, &before).unwrap();

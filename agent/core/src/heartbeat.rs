@@ -91,8 +91,10 @@ mod tests {
 
     #[test]
     fn a_part_is_late_once_its_promise_has_passed_and_well_again_with_the_next() {
-        let (parts, now) = (Heartbeats::default(), Instant::now());
-        let (model, camera) = (parts.part("model"), parts.part("camera"));
+        let parts = Heartbeats::default();
+        let now = Instant::now();
+        let model = parts.part("model");
+        let camera = parts.part("camera");
         assert_eq!(parts.health(now), [("camera", Health::Waiting), ("model", Health::Waiting)]);
         model.promise(now + Duration::from_secs(10));
         camera.promise(now + Duration::from_secs(30));
@@ -105,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_part_that_ends_is_forgotten_and_one_that_panics_is_not() {
-        let (parts, now) = (Heartbeats::default(), Instant::now());
+        let parts = Heartbeats::default();
+        let now = Instant::now();
         drop(parts.part("camera"));
         let microphone = parts.part("microphone");
         let thread = std::thread::spawn(move || {

@@ -42,7 +42,8 @@ pub enum MemoryError {
 pub fn engine_options(dir: &Path, model: &ModelConfig) -> Result<EngineOptions, MemoryError> {
     let mut options = model.engine_options();
     let Some(free) = available() else { return Ok(options) };
-    let (config, manifest) = (Config::read(&dir.join("config.json"))?, Manifest::read(dir)?);
+    let config = Config::read(&dir.join("config.json"))?;
+    let manifest = Manifest::read(dir)?;
     let plan = Plan::of(&config, ImportOptions { quant: manifest.quant, group: manifest.group });
     let context = model.context.min(config.decoder.max_position_embeddings);
     if model.encoders == Encoders::Auto && plan.total(context, options.kv, options.encoders) > free

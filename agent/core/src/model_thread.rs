@@ -243,7 +243,8 @@ impl Shared {
     }
 
     fn new(capacity: usize, pulse: Pulse) -> Self {
-        let (queue, arrived) = (Mutex::default(), Condvar::new());
+        let queue = Mutex::default();
+        let arrived = Condvar::new();
         Self { queue, arrived, capacity: capacity.max(1), pulse }
     }
 

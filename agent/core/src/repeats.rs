@@ -76,7 +76,8 @@ impl Repeats {
             answer.clone()
         } else {
             let error = "asked and answered before, and the answer is too long to be kept".into();
-            let (text, result) = (String::new(), None);
+            let text = String::new();
+            let result = None;
             AnswerReport { text, result, error: Some(error), ..answer.clone() }
         });
     }
@@ -113,7 +114,8 @@ mod tests {
     use crate::event::RespondTo;
 
     fn ask(transaction: &str) -> Ask {
-        let (transaction, prompt) = (Some(transaction.into()), "lock the door".into());
+        let transaction = Some(transaction.into());
+        let prompt = "lock the door".into();
         Ask { transaction, prompt, ..Ask::default() }
     }
 
@@ -128,7 +130,9 @@ mod tests {
 
     #[test]
     fn a_question_that_comes_again_is_given_the_answer_of_the_first() {
-        let (mut repeats, now, event) = (Repeats::default(), Instant::now(), EventId::new());
+        let mut repeats = Repeats::default();
+        let now = Instant::now();
+        let event = EventId::new();
         assert_eq!(repeats.ask(&ask("1"), event, now), Repeat::New);
         assert_eq!(repeats.ask(&ask("1"), EventId::new(), now), Repeat::UnderWay);
         repeats.answered(&answer(event, "Done."));
@@ -141,7 +145,8 @@ mod tests {
 
     #[test]
     fn whatever_differs_is_another_question() {
-        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        let mut repeats = Repeats::default();
+        let now = Instant::now();
         let call = |level: u8| {
             let arguments = json!({"level": level}).as_object().cloned().unwrap();
             Some(Box::new(ToolCall { name: "set_volume".into(), arguments }))
@@ -180,7 +185,8 @@ mod tests {
 
     #[test]
     fn the_memory_is_bounded_and_what_came_to_nothing_may_be_asked_again() {
-        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        let mut repeats = Repeats::default();
+        let now = Instant::now();
         let event = EventId::new();
         repeats.ask(&ask("0"), event, now);
         repeats.answered(&answer(event, &"a".repeat(LONGEST + 1)));

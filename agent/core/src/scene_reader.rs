@@ -61,7 +61,8 @@ impl SceneReader {
     /// Creates a reader.
     pub fn new(
         model: ModelHandle,
-        (camera, counters): (Arc<dyn Camera>, Arc<Counters>),
+        camera: Arc<dyn Camera>,
+        counters: Arc<Counters>,
         evidence: Option<Evidence>,
         sink: Arc<dyn Sink>,
         settings: &Settings<'_>,
@@ -93,13 +94,15 @@ impl SceneReader {
     /// if the model failed.
     pub async fn report(
         &self,
-        (event, started): (EventId, Timestamp),
+        event: EventId,
+        started: Timestamp,
         frame: &Frame,
         read: Result<Seen, ModelError>,
         dispatcher: &Dispatcher,
         give_way: &CancellationToken,
     ) -> bool {
-        let (source, latency) = (frame.source.clone(), Event::age(started));
+        let source = frame.source.clone();
+        let latency = Event::age(started);
         self.follow();
         let Seen { said: text, readings, rejected } = match read {
             Ok(seen) => seen,
@@ -111,7 +114,8 @@ impl SceneReader {
         };
         // Disagreeing readings do not tell whether a text is still there.
         let known = text.is_some() || rejected.is_empty();
-        let (answers, error) = (Vec::new(), None);
+        let answers = Vec::new();
+        let error = None;
         let report =
             CameraReport { event, source, text, readings, rejected, answers, latency, error };
         self.sink.send(Report::now(Body::Camera(report.clone())));
@@ -172,7 +176,8 @@ impl SceneReader {
         let first = found.count == 1;
         let alert = dispatcher.raise_alert(event, found, text).await;
         let Some(evidence) = self.evidence.clone().filter(|_| first) else { return };
-        let (id, frame) = (alert.alert, frame.clone());
+        let id = alert.alert;
+        let frame = frame.clone();
         let keep = move || evidence.save(id, &frame.image, &frame.before);
         match tokio::task::spawn_blocking(keep).await {
             Ok(Ok(evidence)) => {
@@ -207,7 +212,8 @@ impl SceneReader {
     async fn ask(&self, frame: &Frame, query: &Query<'_>) -> Result<Option<String>, ModelError> {
         let question = match query {
             Query::Text => {
-                let (max_new_tokens, deadline) = (self.max_new_tokens, self.deadline);
+                let max_new_tokens = self.max_new_tokens;
+                let deadline = self.deadline;
                 return read_text(
                     &self.model,
                     Origin::Camera,

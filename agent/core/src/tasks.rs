@@ -151,7 +151,8 @@ impl Task {
     }
 
     fn lacks(self, given: &Given) -> Option<&'static str> {
-        let (images, sound) = (given.images.len(), given.audio.is_some());
+        let images = given.images.len();
+        let sound = given.audio.is_some();
         match self {
             Self::Chat if given.prompt.is_none() => Some("a prompt"),
             Self::Call if given.prompt.is_none() && !sound => Some("a prompt or a sound (audio)"),

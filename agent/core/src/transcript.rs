@@ -17,7 +17,8 @@ pub fn is_said(phrase: &str, transcript: &str) -> bool {
     let letters = |text: &str| -> Vec<char> {
         text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
     };
-    let (phrase, transcript) = (letters(phrase), letters(transcript));
+    let phrase = letters(phrase);
+    let transcript = letters(transcript);
     // Edit distance of the phrase to any substring of the transcript, by columns.
     let mut costs: Vec<usize> = (0..=phrase.len()).collect();
     let mut least = costs[phrase.len()];

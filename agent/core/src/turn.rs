@@ -187,7 +187,8 @@ impl Turns {
         progress: mpsc::Sender<Progress>,
         give_way: CancellationToken,
     ) -> Ended {
-        let (id, started) = (event.id, event.at);
+        let id = event.id;
+        let started = event.at;
         match event.payload.clone() {
             Payload::Utterance(utterance) => {
                 Ended::when(self.voice(id, utterance, started, &progress).await)
@@ -198,8 +199,10 @@ impl Turns {
                     biased;
                     () = give_way.cancelled() => Ended::GaveWay(Box::new(event)),
                     read = self.scene_reader.read(&frame) => {
-                        let about = (id, started);
-                        Ended::when(self.scene_reader.report(about, &frame, read, &self.dispatcher, &give_way).await)
+                        let scenes = &self.scene_reader;
+                        let tools = &self.dispatcher;
+                        let done = scenes.report(id, started, &frame, read, tools, &give_way).await;
+                        Ended::when(done)
                     }
                 }
             }
@@ -231,7 +234,8 @@ impl Turns {
     /// Reports an event that is dropped.
     pub fn abandon(&self, event: Event, reason: &str) {
         let outcome = Conversation { error: Some(reason.to_owned()), ..Conversation::default() };
-        let (id, latency) = (event.id, Event::age(event.at));
+        let id = event.id;
+        let latency = Event::age(event.at);
         match event.payload {
             Payload::Utterance(utterance) => self.heard(id, utterance, None, outcome, latency),
             Payload::Ask(ask) => self.answer(id, ask, outcome, latency),
@@ -299,12 +303,14 @@ impl Turns {
 
     /// The report of an utterance if the model does not hear the wake phrase in it.
     async fn unwanted(&self, event: EventId, utterance: &Utterance) -> Option<VoiceReport> {
-        let (phrase, word) = (self.phrase.as_ref()?, utterance.word.clone()?);
+        let phrase = self.phrase.as_ref()?;
+        let word = utterance.word.clone()?;
         let transcript = self.transcript(word).await?;
         if is_said(phrase, &transcript) {
             return None;
         }
-        let (source, start) = (utterance.source.clone(), utterance.start);
+        let source = utterance.source.clone();
+        let start = utterance.start;
         let report = VoiceReport::nothing(Unheard::Noise, source, start, utterance.duration());
         Some(VoiceReport { event, transcript: Some(transcript), ..report })
     }
@@ -384,7 +390,8 @@ impl Turns {
         words: Option<mpsc::Sender<String>>,
     ) -> Conversation {
         let mut outcome = Conversation::default();
-        let (origin, max_steps) = (cause.origin, self.live.borrow().max_steps);
+        let origin = cause.origin;
+        let max_steps = self.live.borrow().max_steps;
         for step in 0..=max_steps {
             let asked = request.clone();
             let words = words.clone();

@@ -416,7 +416,8 @@ impl Link {
             let mut cursor = connection.cursor;
             let Some((row, message)) = self.outbox.next(&mut cursor) else { return };
             if !message.is_deliverable(connection.max_packet) {
-                let (topic, bytes) = (&message.topic, message.payload.len());
+                let topic = &message.topic;
+                let bytes = message.payload.len();
                 error!(topic, bytes, "dropped a message that no broker takes");
                 self.outbox.refuse(row);
             } else if !connection.send(Some(row), &message) {

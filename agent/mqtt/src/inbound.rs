@@ -260,7 +260,8 @@ mod tests {
     use outpost_agent_core::event::Setting;
 
     fn read(path: &str, payload: impl AsRef<[u8]>) -> Result<Option<Inbound>, PayloadError> {
-        let (topic, payload) = (format!("outpost/desk/{path}"), payload.as_ref().to_vec());
+        let topic = format!("outpost/desk/{path}");
+        let payload = payload.as_ref().to_vec();
         decode(&Arrival { topic, payload, ..Arrival::default() }, &Topics::new("desk"))
     }
 

@@ -41,7 +41,7 @@ pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
             Body::Tool(tool) => Some(tool.call.to_string()),
             _ => None,
         },
-        ..message(topics.below(&path), retain, (report.at, report.id), body)
+        ..message(topics.below(&path), retain, report.at, report.id, body)
     };
     let respond_to = match &report.body {
         Body::Answer(answer) => answer.respond_to.as_ref(),
@@ -62,16 +62,16 @@ pub fn outbox(condition: &Condition, topics: &Topics) -> Message {
         "refused": condition.dropped.refused });
     let body =
         json!({ "durable": condition.durable, "dropped": dropped, "fault": condition.fault });
-    message(topics.outbox(), true, (Timestamp::now(), ReportId::new()), present(body))
+    message(topics.outbox(), true, Timestamp::now(), ReportId::new(), present(body))
 }
 
 /// Device information; sent on each connection.
 pub fn info(topics: &Topics) -> Message {
     let body = json!({ "version": env!("CARGO_PKG_VERSION") });
-    message(topics.info(), true, (Timestamp::now(), ReportId::new()), body)
+    message(topics.info(), true, Timestamp::now(), ReportId::new(), body)
 }
 
-fn message(topic: String, retain: bool, (at, id): (Timestamp, ReportId), body: Value) -> Message {
+fn message(topic: String, retain: bool, at: Timestamp, id: ReportId, body: Value) -> Message {
     let mut object = Map::new();
     object.insert("ts".into(), at.to_string().into());
     object.insert("schema".into(), SCHEMA.into());
@@ -228,7 +228,9 @@ fn delta_body(delta: &DeltaReport) -> (String, bool, Value) {
 }
 
 fn metrics_body(metrics: &MetricsReport) -> (String, bool, Value) {
-    let (counts, model, camera) = (&metrics.counts, &metrics.model, &metrics.camera);
+    let counts = &metrics.counts;
+    let model = &metrics.model;
+    let camera = &metrics.camera;
     let entered = State::ALL.iter().zip(counts.entered);
     let entered: Map<String, Value> =
         entered.map(|(state, count)| (state.as_str().into(), count.into())).collect();

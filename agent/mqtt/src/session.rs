@@ -154,7 +154,8 @@ impl Session {
 
     /// Publishes a message. Returns false if the client is full.
     pub(super) fn publish(&self, message: &Message) -> bool {
-        let (topic, payload) = (message.topic.clone(), message.payload.clone());
+        let topic = message.topic.clone();
+        let payload = message.payload.clone();
         let qos = QoS::AtLeastOnce;
         match &self.client {
             Client::V311(client) => client.try_publish(topic, qos, message.retain, payload).is_ok(),

@@ -146,7 +146,8 @@ async fn serve(
                     let payload = serde_json::from_slice(&arrival.payload).unwrap_or_else(|_| {
                         String::from_utf8_lossy(&arrival.payload).into_owned().into()
                     });
-                    let (topic, retained) = (arrival.topic, arrival.retained);
+                    let topic = arrival.topic;
+                    let retained = arrival.retained;
                     let correlation = arrival.correlation;
                     let received = Received { topic, payload, retained, correlation };
                     if messages.send(received).await.is_err() {

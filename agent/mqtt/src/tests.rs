@@ -49,7 +49,8 @@ impl Device {
 
     fn try_with(config: &MqttConfig, embedded: Option<SocketAddr>) -> Result<Self, MqttError> {
         let (inbound_out, inbound) = mpsc::channel(2);
-        let (task_group, pulse) = (TaskGroup::default(), Heartbeats::default().part("mqtt"));
+        let task_group = TaskGroup::default();
+        let pulse = Heartbeats::default().part("mqtt");
         let publisher = connect(config, embedded, inbound_out, &task_group, pulse)?;
         Ok(Self { publisher, inbound, task_group })
     }
@@ -252,7 +253,8 @@ async fn hostile_questions_are_answered_and_the_next_one_is_heard() {
     }
     let busy = next(&mut answers).await.payload;
     assert_eq!(busy["transaction"], "3", "the queue of this test holds two: {busy}");
-    let (transaction, prompt) = (Some("1".into()), "lights off".into());
+    let transaction = Some("1".into());
+    let prompt = "lights off".into();
     let expected = Ask { transaction, prompt, ..Ask::default() };
     assert_eq!(device.inbound.recv().await, Some(Inbound::Ask(expected)));
     device.stop().await;

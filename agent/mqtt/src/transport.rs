@@ -84,7 +84,8 @@ impl Target {
 
     /// A broker on plain TCP.
     pub(super) fn plain(broker: SocketAddr) -> Self {
-        let (address, port) = (broker.ip().to_string(), broker.port());
+        let address = broker.ip().to_string();
+        let port = broker.port();
         Self { address, port, transport: rumqttc::Transport::Tcp, login: None }
     }
 }

@@ -93,7 +93,8 @@ fn request(args: &Args, max_new_tokens: usize) -> anyhow::Result<Request> {
     let audio = args.audio.as_deref().map(read_wav).transpose()?;
     let prompt = args.prompt.clone();
     let of_pair = args.pair.map(|pair| pair.language().to_owned());
-    let (language, transcript) = (of_pair.or_else(|| args.to.clone()), args.transcript);
+    let language = of_pair.or_else(|| args.to.clone());
+    let transcript = args.transcript;
     if prompt.is_none() && audio.is_none() && images.is_empty() {
         bail!("nothing to ask: give a prompt, --audio, --image or --video");
     }

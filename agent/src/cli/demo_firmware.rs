@@ -28,7 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) async fn show(recording: &Path, dir: &Path) -> anyhow::Result<ExitCode> {
     let (simulator, bench) = Simulator::new().context("opening a pseudo-terminal")?;
     let port = simulator.port.display().to_string();
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let tasks = TaskTracker::new();
+    let stop = CancellationToken::new();
     tasks.spawn(simulator.run(stop.clone()));
     let app = App::build(config(&port, recording), dir).await?;
     let broker = app.broker().context("the demo has a broker of its own")?;

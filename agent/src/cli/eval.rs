@@ -213,7 +213,8 @@ impl Tallies {
         let (tally, right) = match line.task {
             Task::Call => (&mut self.call, line.expect_call.is(&generation.calls)),
             Task::Transcribe => {
-                let (expected, given) = (plain_words(&line.expect_text), plain_words(given));
+                let expected = plain_words(&line.expect_text);
+                let given = plain_words(given);
                 self.transcribe.words.add_words(&expected, &given);
                 self.transcribe.chars.add_chars(&expected, &given);
                 (&mut self.transcribe, expected == given)
@@ -237,7 +238,8 @@ fn print(tallies: &Tallies, as_json: bool) {
         object.insert("call".into(), json!({ "n": call.n, "exact": call.exact() }));
     }
     if transcribe.n > 0 {
-        let (wer, cer) = (transcribe.words.rate(), transcribe.chars.rate());
+        let wer = transcribe.words.rate();
+        let cer = transcribe.chars.rate();
         object.insert("transcribe".into(), json!({ "n": transcribe.n, "wer": wer, "cer": cer }));
     }
     if ocr.n > 0 {

@@ -47,9 +47,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         bail!("no microphone: give --device, --file or a configuration that names one")
     };
     let mut pipeline = SpeechPipeline::new(&config, source.name())?;
-    let (mut meter, mut chunk, mut heard) = (Meter::default(), Vec::new(), Vec::new());
+    let mut meter = Meter::default();
+    let mut chunk = Vec::new();
+    let mut heard = Vec::new();
     let total = (args.seconds * f64::from(RATE)) as usize;
-    let (mut samples, mut silent_reads, mut shown) = (0, 0, 0);
+    let mut samples = 0;
+    let mut silent_reads = 0;
+    let mut shown = 0;
     while samples < total {
         chunk.clear();
         let more = source.read(&mut chunk)?;

@@ -65,7 +65,8 @@ fn about(camera: &Probe, configured: Option<&str>) -> Finding {
 fn sizes(camera: &Probe, format: PixelFormat) -> Option<String> {
     let modes = || camera.modes.iter().filter(move |mode| mode.format == format);
     let pixels = |mode: &&Mode| mode.width * mode.height;
-    let (least, most) = (modes().min_by_key(pixels)?, modes().max_by_key(pixels)?);
+    let least = modes().min_by_key(pixels)?;
+    let most = modes().max_by_key(pixels)?;
     Some(if least == most { least.to_string() } else { format!("{least} to {most}") })
 }
 

@@ -52,8 +52,10 @@ pub(super) fn examine(config: &MicrophoneConfig) -> Vec<Finding> {
 }
 
 fn listen(config: &MicrophoneConfig) -> MicrophoneState {
-    let (mut meter, mut chunk) = (Meter::default(), Vec::new());
-    let (mut samples, mut silent_reads) = (0, 0);
+    let mut meter = Meter::default();
+    let mut chunk = Vec::new();
+    let mut samples = 0;
+    let mut silent_reads = 0;
     let Ok(Some(mut source)) = open(config) else { return MicrophoneState::default() };
     // Reads never fail: a lost device is reopened.
     while samples < SAMPLES && silent_reads < MOST_SILENT_READS && source.read(&mut chunk).is_ok() {

@@ -42,7 +42,8 @@ fn packed(dir: &Path, config: &ModelConfig) -> Vec<Finding> {
         let found = format!("{}: {name} is missing or cut short", dir.display());
         Finding::wrong(AREA, found, again)
     } else {
-        let (from, quant) = (&manifest.source.name, manifest.quant);
+        let from = &manifest.source.name;
+        let quant = manifest.quant;
         Finding::ok(AREA, format!("{}: {from}, {quant:?}", dir.display()))
     };
     let memory = match memory::engine_options(dir, config) {

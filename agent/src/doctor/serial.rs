@@ -61,7 +61,8 @@ mod tests {
     fn usb_ports_are_named_as_the_configuration_takes_them() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
-        let (usb, tty) = (root.join("sys/devices/usb1/1-1"), root.join("sys/class/tty"));
+        let usb = root.join("sys/devices/usb1/1-1");
+        let tty = root.join("sys/class/tty");
         fs::create_dir_all(usb.join("1-1:1.0")).unwrap();
         fs::create_dir_all(tty.join("ttyACM0")).unwrap();
         fs::create_dir_all(tty.join("tty0")).unwrap();

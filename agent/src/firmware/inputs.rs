@@ -49,7 +49,8 @@ impl BoardInputs {
         board: Board,
         sink: Arc<dyn Sink>,
         inbound: mpsc::Sender<Inbound>,
-        (buttons, microphone): (Buttons, Arc<dyn Microphone>),
+        buttons: Buttons,
+        microphone: Arc<dyn Microphone>,
     ) -> Self {
         let read = BTreeMap::new();
         Self { board, sink, inbound, buttons, microphone, reported: None, read }

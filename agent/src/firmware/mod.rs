@@ -44,7 +44,8 @@ impl Firmware {
             CheckChoice::Crc32 => Check::Crc32,
             CheckChoice::Crc16 => Check::Crc16,
         };
-        let (baud, timeout) = (config.baud, config.timeout);
+        let baud = config.baud;
+        let timeout = config.timeout;
         let (board, told, task) = host::connect(HostConfig { port, baud, check, timeout });
         let buttons = Buttons {
             talk: config.push_to_talk.clone(),
@@ -75,7 +76,7 @@ impl Firmware {
             orders,
             task_group.disconnect.clone(),
         ));
-        let inputs = BoardInputs::new(board, sink, inbound, (buttons, microphone));
+        let inputs = BoardInputs::new(board, sink, inbound, buttons, microphone);
         task_group.spawn(inputs.run(told, task_group.disconnect.clone()));
         Arc::new(board_sink)
     }

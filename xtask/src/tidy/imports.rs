@@ -64,7 +64,8 @@ impl Imports {
         for child in self.read_text(&text, module) {
             let below =
                 child[module.len()..].iter().fold(folder.to_owned(), |path, name| path.join(name));
-            let (flat, nested) = (below.with_extension("rs"), below.join("mod.rs"));
+            let flat = below.with_extension("rs");
+            let nested = below.join("mod.rs");
             let file: PathBuf = if flat.exists() { flat } else { nested };
             self.read_file(&file, &below, &child)?;
         }

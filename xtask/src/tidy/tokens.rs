@@ -9,7 +9,8 @@ pub(super) fn is_name(token: &str) -> bool {
 pub(super) fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let at = |index: usize| chars.get(index).copied().unwrap_or('\0');
-    let (mut tokens, mut index) = (Vec::new(), 0);
+    let mut tokens = Vec::new();
+    let mut index = 0;
     while index < chars.len() {
         let first = chars[index];
         index = if first == '/' && at(index + 1) == '/' {
@@ -53,7 +54,8 @@ fn end_of_string(chars: &[char], from: usize) -> usize {
 
 /// Comments in `/* */` can be nested.
 fn end_of_comment(chars: &[char], from: usize) -> usize {
-    let (mut depth, mut index) = (0, from);
+    let mut depth = 0;
+    let mut index = from;
     while index < chars.len() {
         match (chars[index], chars.get(index + 1)) {
             ('/', Some('*')) => (depth, index) = (depth + 1, index + 2),

@@ -30,7 +30,8 @@ pub struct LiveSettings {
 impl LiveSettings {
     /// Takes them from a configuration.
     pub fn of(config: &Config) -> Self {
-        let (agent, scene) = (&config.agent, &config.camera.scene);
+        let agent = &config.agent;
+        let scene = &config.camera.scene;
         Self {
             tools: agent.tools.clone(),
             max_steps: agent.max_steps,

@@ -103,7 +103,9 @@ impl ModelConfig {
             Encoders::Auto | Encoders::Resident => EncoderWeights::Resident,
             Encoders::OnDemand => EncoderWeights::OnDemand,
         };
-        let (threads, context, kv) = (self.threads, self.context, self.kv.into());
+        let threads = self.threads;
+        let context = self.context;
+        let kv = self.kv.into();
         EngineOptions { device, threads, context, kv, encoders }
     }
 

@@ -206,7 +206,8 @@ impl WatchRule {
         }
         for (name, time) in [("every", self.every), ("cooldown", self.cooldown)] {
             if time > LONGEST {
-                let (key, most) = (format!("{key}.{name}_seconds"), LONGEST.as_secs());
+                let key = format!("{key}.{name}_seconds");
+                let most = LONGEST.as_secs();
                 faults.add(key, time.as_secs_f64(), format!("use {most} or less"));
             }
         }

@@ -24,7 +24,8 @@ pub(super) struct CallRecord {
 impl CallRecord {
     /// Opens the record of a call.
     pub(super) fn open(
-        (sink, audit): (Arc<dyn Sink>, Audit),
+        sink: Arc<dyn Sink>,
+        audit: Audit,
         cause: Cause,
         name: &str,
         arguments: Map<String, Value>,
@@ -114,7 +115,8 @@ pub fn report_left(sink: &dyn Sink, audit: &Audit, left: Vec<Intent>) {
             "the agent ended while {} was carried out: it may have been done, and is not repeated; {again}",
             intent.name
         );
-        let (outcome, latency) = (Outcome::Unknown { message }, std::time::Duration::ZERO);
+        let outcome = Outcome::Unknown { message };
+        let latency = std::time::Duration::ZERO;
         audit.outcome(&intent, &outcome, latency);
         let Intent { call, cause, origin, name, arguments, .. } = intent;
         let report = ToolReport { call, cause, origin, name, arguments, outcome, latency };

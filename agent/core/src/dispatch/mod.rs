@@ -184,8 +184,8 @@ impl Dispatcher {
 
     async fn run(&self, wanted: Wanted<'_>) -> CallResult {
         let Wanted { name, arguments, cause, origin, refused, alert } = wanted;
-        let means = (self.host.reach.sink.clone(), self.audit.clone());
-        let mut record = CallRecord::open(means, cause, name, arguments);
+        let sink = self.host.reach.sink.clone();
+        let mut record = CallRecord::open(sink, self.audit.clone(), cause, name, arguments);
         let permit = match refused {
             Some(error) => {
                 record.judged(error.kind.as_str(), Some(&error.for_operator));
@@ -218,7 +218,8 @@ impl Dispatcher {
         cause: Cause,
         record: &CallRecord,
     ) -> Result<Permit, ToolError> {
-        let (id, arguments) = (record.call(), record.arguments().clone());
+        let id = record.call();
+        let arguments = record.arguments().clone();
         let judged = self.registry.judge(name, arguments, origin, (&id.to_string(), Moment::now()));
         let unconfirmed = match judged {
             Ok(Judged::Allowed(permit)) => {

@@ -107,7 +107,8 @@ impl Desired {
         let AgentPatch { tools, max_steps, tool_timeout, retries, transcribe, metrics } =
             self.agent.clone();
         let ScenePatch { interval, cooldown } = self.camera.scene.clone();
-        let (agent, scene) = (&mut config.agent, &mut config.camera.scene);
+        let agent = &mut config.agent;
+        let scene = &mut config.camera.scene;
         if tools.is_some() {
             agent.tools = tools;
         }

@@ -122,7 +122,8 @@ fn a_full_queue_gives_way_to_a_higher_priority() {
     for origin in [Origin::Camera, Origin::Ask, Origin::Ask, Origin::Camera] {
         let (reply, answer) = oneshot::channel();
         let request = Request::new(vec![Turn::text(Role::User, "x")]);
-        let (stop, due) = (Stop::never(), Instant::now());
+        let stop = Stop::never();
+        let due = Instant::now();
         let job = Job { request, stop, due, words: None, reply };
         queue.push(job, rank(origin), 2);
         replies.push(answer);

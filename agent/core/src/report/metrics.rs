@@ -31,8 +31,13 @@ pub struct Counts {
 impl Default for Counts {
     fn default() -> Self {
         let entered = [0; State::ALL.len()];
-        let (utterances, asks, pictures) = (0, 0, 0);
-        let (failed, overdue, gave_way, dropped) = (0, 0, 0, 0);
+        let utterances = 0;
+        let asks = 0;
+        let pictures = 0;
+        let failed = 0;
+        let overdue = 0;
+        let gave_way = 0;
+        let dropped = 0;
         let state = State::Idle;
         Self { state, entered, utterances, asks, pictures, failed, overdue, gave_way, dropped }
     }

@@ -222,7 +222,10 @@ pub struct CameraReport {
 impl CameraReport {
     /// Of a picture that was not read.
     pub fn failed(event: EventId, source: String, latency: Duration, error: String) -> Self {
-        let (text, readings, rejected, answers) = (None, 0, Vec::new(), Vec::new());
+        let text = None;
+        let readings = 0;
+        let rejected = Vec::new();
+        let answers = Vec::new();
         Self { event, source, text, readings, rejected, answers, latency, error: Some(error) }
     }
 }

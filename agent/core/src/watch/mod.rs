@@ -68,7 +68,8 @@ impl WatchList {
     /// If a rule is invalid; validating the configuration catches that.
     pub fn new(rules: Vec<WatchRule>) -> Result<Self, RuleError> {
         let entry = |rule: WatchRule| {
-            let (condition, schedule) = (rule.condition()?, rule.schedule()?);
+            let condition = rule.condition()?;
+            let schedule = rule.schedule()?;
             Ok(Entry { rule, condition, schedule, situation: None, asked: None })
         };
         Ok(Self { entries: rules.into_iter().map(entry).collect::<Result<_, RuleError>>()? })

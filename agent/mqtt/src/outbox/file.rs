@@ -60,7 +60,9 @@ impl Row {
             Some(binary) => BASE64.decode(binary).ok()?,
             None => row.payload.into_bytes(),
         };
-        let (topic, retain, urgent) = (row.topic, row.retain, row.urgent);
+        let topic = row.topic;
+        let retain = row.retain;
+        let urgent = row.urgent;
         Some(Message { retain, urgent, correlation, ..Message::new(topic, payload) })
     }
 }

@@ -30,7 +30,8 @@ pub(super) fn encode(intent: &Intent) -> Vec<u8> {
 /// Decodes a call; `None` if invalid.
 pub(super) fn decode(call: &str, bytes: &[u8]) -> Option<Intent> {
     let Row { cause, origin, name, arguments, idempotent } = serde_json::from_slice(bytes).ok()?;
-    let (call, cause) = (ReportId::read(call)?, EventId::read(&cause)?);
+    let call = ReportId::read(call)?;
+    let cause = EventId::read(&cause)?;
     let origin = Origin::ALL.into_iter().find(|known| known.as_str() == origin)?;
     Some(Intent { call, cause, origin, name, arguments, idempotent })
 }

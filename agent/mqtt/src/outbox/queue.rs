@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn alerts_overtake_and_each_topic_keeps_its_order() {
-        let (mut queue, now) = (queue(10, 1000), Instant::now());
+        let mut queue = queue(10, 1000);
+        let now = Instant::now();
         for (text, urgent) in [("a", false), ("b", false), ("A", true), ("c", false), ("B", true)] {
             queue.push(message(text, urgent), now);
         }
@@ -173,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_the_oldest_and_alerts_last() {
-        let (mut by_rows, now) = (queue(2, 1000), Instant::now());
+        let mut by_rows = queue(2, 1000);
+        let now = Instant::now();
         for (text, urgent) in [("A", true), ("a", false), ("b", false), ("B", true), ("C", true)] {
             by_rows.push(message(text, urgent), now);
         }
@@ -187,7 +189,8 @@ mod tests {
 
     #[test]
     fn what_waited_too_long_goes() {
-        let (mut queue, start) = (queue(10, 1000), Instant::now());
+        let mut queue = queue(10, 1000);
+        let start = Instant::now();
         queue.push(message("a", false), start);
         queue.push(message("b", false), start + Duration::from_secs(30));
         assert!(queue.expire(start + Duration::from_mins(1)).is_empty());

@@ -50,7 +50,8 @@ fn messages_survive_reopening_in_order() {
 #[test]
 fn the_file_is_whole_after_every_push_as_if_the_power_went_then() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, copy) = (folder.path().join("outbox.redb"), folder.path().join("copy.redb"));
+    let path = folder.path().join("outbox.redb");
+    let copy = folder.path().join("copy.redb");
     let outbox = Outbox::open(Some(&path), LIMITS).unwrap();
     for number in 0..20 {
         push(&outbox, &[&number.to_string()]);
@@ -127,9 +128,11 @@ fn report_of(intent: &Intent) -> Message {
 #[test]
 fn a_call_whose_end_was_not_told_is_found_after_a_power_cut_and_one_whose_end_was_told_is_not() {
     let folder = tempfile::tempdir().unwrap();
-    let (path, copy) = (folder.path().join("outbox.redb"), folder.path().join("copy.redb"));
+    let path = folder.path().join("outbox.redb");
+    let copy = folder.path().join("copy.redb");
     let outbox = Outbox::open(Some(&path), LIMITS).unwrap();
-    let (told, untold) = (intent("told"), intent("untold"));
+    let told = intent("told");
+    let untold = intent("untold");
     outbox.intend(&told);
     outbox.intend(&untold);
     outbox.push(&report_of(&told));
@@ -147,7 +150,8 @@ async fn calls_are_known_in_memory_while_the_file_fails_and_are_in_it_when_it_is
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox.redb");
     let outbox = Outbox::open(Some(&path), LIMITS).unwrap();
-    let (before, meanwhile) = (intent("before"), intent("meanwhile"));
+    let before = intent("before");
+    let meanwhile = intent("meanwhile");
     outbox.intend(&before);
     let full = || OutboxError::Io { path: path.clone(), source: io::ErrorKind::StorageFull.into() };
     outbox.lock().store.write(|_| Err(full()));

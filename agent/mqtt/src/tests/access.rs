@@ -54,7 +54,8 @@ async fn tls_trusts_the_given_authority_only_and_shows_the_clients_certificate_a
     let Some(wss) = Mosquitto::prepared(folder, &ws) else { return };
     for version in [Version::V311, Version::V5] {
         works(&MqttConfig { version, ..config.clone() }).await;
-        let (port, transport) = (wss.config().port, Transport::Ws);
+        let port = wss.config().port;
+        let transport = Transport::Ws;
         works(&MqttConfig { port, version, transport, ..config.clone() }).await;
     }
     // The client's own certificate is no authority that signed the broker's.
@@ -66,7 +67,8 @@ async fn tls_trusts_the_given_authority_only_and_shows_the_clients_certificate_a
         "{status:?}"
     );
     device.stop().await;
-    let (port, transport) = (wss.config().port, Transport::Ws);
+    let port = wss.config().port;
+    let transport = Transport::Ws;
     let mut device = Device::with(&MqttConfig { port, transport, ..config.clone() }, None);
     let status = reaches(&mut device, |status| *status != LinkStatus::Connecting).await;
     assert!(
@@ -129,8 +131,9 @@ async fn with_the_recommended_rules_the_agent_may_all_it_has_to_and_only_the_own
     let of = |user: &str| MqttConfig { username: Some(user.into()), ..broker.config() };
     let open =
         async |user: &str| Subscriber::to(&of(user), user, "outpost/desk/answer").await.unwrap();
-    let (mut panel, owner, operator) =
-        (open("panel").await, open("owner").await, open("operator").await);
+    let mut panel = open("panel").await;
+    let owner = open("owner").await;
+    let operator = open("operator").await;
     let mut device = Device::with(&of("desk"), None);
     reaches(&mut device, |status| *status == LinkStatus::Up).await;
 
@@ -186,7 +189,8 @@ async fn the_embedded_broker_does_not_speak_mqtt_5_and_says_so_early() {
     // A program that tries it all the same is turned away, and does not hang.
     let broker = broker();
     let address = broker.address();
-    let (host, port) = (Some(address.ip().to_string()), address.port());
+    let host = Some(address.ip().to_string());
+    let port = address.port();
     let config = MqttConfig { host, port, version: Version::V5, ..MqttConfig::default() };
     let refused = Subscriber::to(&config, "modern", "#").await.unwrap_err();
     assert!(!refused.reason.is_empty());

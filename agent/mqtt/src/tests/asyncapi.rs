@@ -13,7 +13,8 @@ use crate::topics::Topics;
 
 #[test]
 fn each_message_fits_its_schema() {
-    let (contract, topics) = (Contract::read().unwrap(), Topics::new("desk"));
+    let contract = Contract::read().unwrap();
+    let topics = Topics::new("desk");
     let status = Message::new(topics.status(), "online");
     for message in messages(&topics).into_iter().chain([status]) {
         let text = String::from_utf8(message.payload).unwrap();
@@ -42,10 +43,12 @@ fn each_channel_that_is_received_is_understood_and_each_operation_has_its_channe
 
 #[test]
 fn a_question_that_fits_the_schema_is_read() {
-    let (contract, topics) = (Contract::read().unwrap(), Topics::new("desk"));
+    let contract = Contract::read().unwrap();
+    let topics = Topics::new("desk");
     let validator = contract.validator("outpost/desk/ask").unwrap();
     let read = |ask: &Value| {
-        let (topic, payload) = ("outpost/desk/ask".into(), ask.to_string().into_bytes());
+        let topic = "outpost/desk/ask".into();
+        let payload = ask.to_string().into_bytes();
         decode(&Arrival { topic, payload, ..Arrival::default() }, &topics).is_ok()
     };
     let schemas = &contract.document["components"]["schemas"];

@@ -352,7 +352,8 @@ fn the_document_shows_what_is_sent() {
 fn what_the_document_tells_to_send_is_understood() {
     let topics = Topics::new("desk");
     let understood = |path: &str, payload: &str| {
-        let (topic, payload) = (topics.below(path), payload.into());
+        let topic = topics.below(path);
+        let payload = payload.into();
         let arrival = Arrival { topic, payload, ..Arrival::default() };
         matches!(decode(&arrival, &topics), Ok(Some(_)))
     };

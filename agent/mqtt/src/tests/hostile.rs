@@ -32,7 +32,8 @@ fn arrive(payload: &[u8], tools: &Tools) {
     tools.arrive(payload);
     let topics = Topics::new("desk");
     for path in TOPICS {
-        let (topic, payload) = (topics.below(path), payload.to_vec());
+        let topic = topics.below(path);
+        let payload = payload.to_vec();
         let arrival = Arrival { topic, payload, ..Arrival::default() };
         if let Ok(Some(Inbound::Ask(ask))) = decode(&arrival, &topics) {
             let media = ask.images.iter().chain(&ask.audio).map(Vec::len).sum::<usize>();
@@ -45,7 +46,8 @@ fn arrive(payload: &[u8], tools: &Tools) {
 
 /// A document says what is desired. What is taken of it keeps the bounds.
 fn desire(payload: &[u8]) {
-    let (mut file, mut faults) = (Config::default(), Faults::default());
+    let mut file = Config::default();
+    let mut faults = Faults::default();
     let desired = Desired::read(payload, &file, &mut faults);
     if faults.is_empty() {
         desired.lay_over(&mut file);

@@ -249,13 +249,15 @@ async fn what_is_desired_is_known_after_a_lost_connection_and_forgotten_when_it_
     let retain = async |topic: &str, text: &str| {
         client.send(Message { retain: true, ..Message::new(topic, text) }).await.unwrap();
     };
-    let (of_group, of_device) = ("outpost/@kitchens/config/desired", "outpost/desk/config/desired");
+    let of_group = "outpost/@kitchens/config/desired";
+    let of_device = "outpost/desk/config/desired";
     for version in [Version::V311, Version::V5] {
         retain(of_group, "{}").await;
         retain(of_device, "a").await;
         let address = SocketAddr::from(([127, 0, 0, 1], broker.port));
         let wire = Wire::to(address).await;
-        let (group, port) = (Some("kitchens".into()), wire.address().port());
+        let group = Some("kitchens".into());
+        let port = wire.address().port();
         let config = MqttConfig { group, port, version, ..broker.config() };
         let device = Device::with(&config, None);
         let mut latest = device.publisher.desired_config().subscribe();

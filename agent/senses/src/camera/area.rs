@@ -28,7 +28,8 @@ pub fn crop(image: &Image, area: Area) -> Image {
         return image.clone();
     }
     let Pixels { columns, rows } = pixels(area, image);
-    let (width, height) = (columns.len() as u32, rows.len() as u32);
+    let width = columns.len() as u32;
+    let height = rows.len() as u32;
     let line = |row: usize| {
         let start = row * image.width as usize;
         &image.rgb[(start + columns.start) * 3..(start + columns.end) * 3]

@@ -34,7 +34,8 @@ fn luma(seed: u32) -> impl Iterator<Item = u8> {
     let mut noise = seed;
     (0..SIZE[0] * SIZE[1]).map(move |at| {
         noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let (x, y) = (at % SIZE[0], at / SIZE[0]);
+        let x = at % SIZE[0];
+        let y = at / SIZE[0];
         (60 + 50 * ((x / 70 + y / 90) % 3) + (noise >> 29)) as u8
     })
 }
@@ -67,7 +68,8 @@ fn watching_a_still_scene() {
         let counters = shared.counters.clone();
         let config = CameraConfig { device: Some("made up".into()), ..CameraConfig::default() };
         let mut pipeline = CameraPipeline::new(&config, shared);
-        let (start, mut count) = (Instant::now(), 0);
+        let start = Instant::now();
+        let mut count = 0;
         let whole = share(&pictures, |bytes| {
             count += 1;
             let now = start + Duration::from_millis(200) * count;

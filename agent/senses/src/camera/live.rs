@@ -52,7 +52,8 @@ impl LiveCamera {
         back_off: BackOff,
         counters: Arc<Counters>,
     ) -> Self {
-        let (pace, pause) = (Pace::new(fps), Duration::ZERO);
+        let pace = Pace::new(fps);
+        let pause = Duration::ZERO;
         Self { device, pace, warm_up, counters, stream: None, back_off, pause }
     }
 

@@ -55,7 +55,8 @@ impl MotionDetector {
     pub fn new(config: MotionConfig) -> Self {
         let at = |index: usize, count: usize| (index as f32 + 0.5) / count as f32;
         let ignored = |cell: &usize| {
-            let (x, y) = (at(cell % COLUMNS, COLUMNS), at(cell / COLUMNS, ROWS));
+            let x = at(cell % COLUMNS, COLUMNS);
+            let y = at(cell / COLUMNS, ROWS);
             config.ignore.iter().any(|area| area.contains(x, y))
         };
         Self {
@@ -153,9 +154,11 @@ impl MotionDetector {
         } else {
             (1.0, 0.0)
         };
-        let (mut changed, mut brightness) = (0, 0);
+        let mut changed = 0;
+        let mut brightness = 0;
         for &cell in &self.counted {
-            let (old, new) = (old.cells()[cell], new.cells()[cell]);
+            let old = old.cells()[cell];
+            let new = new.cells()[cell];
             changed += usize::from((new - (gain * old + offset)).abs() > self.config.threshold);
             brightness += usize::from((new - old).abs() > self.config.threshold);
         }
@@ -201,10 +204,14 @@ impl Shades {
         let mean = |thumbnail: &Thumbnail| {
             cells.iter().map(|cell| thumbnail.cells()[*cell]).sum::<f32>() / count
         };
-        let (old_mean, new_mean) = (mean(old), mean(new));
-        let (mut old_var, mut new_var, mut both) = (0.0, 0.0, 0.0);
+        let old_mean = mean(old);
+        let new_mean = mean(new);
+        let mut old_var = 0.0;
+        let mut new_var = 0.0;
+        let mut both = 0.0;
         for &cell in cells {
-            let (a, b) = (old.cells()[cell] - old_mean, new.cells()[cell] - new_mean);
+            let a = old.cells()[cell] - old_mean;
+            let b = new.cells()[cell] - new_mean;
             old_var += a * a;
             new_var += b * b;
             both += a * b;

@@ -83,7 +83,8 @@ pub fn to_image(bytes: &[u8], layout: PixelLayout) -> Result<Image, FrameError> 
     if width == 0 || height == 0 || u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(FrameError::Size { width, height });
     }
-    let (w, h) = (width as usize, height as usize);
+    let w = width as usize;
+    let h = height as usize;
     let mut rgb = Vec::with_capacity(w * h * 3);
     match format {
         PixelFormat::Yuyv => {
@@ -136,9 +137,11 @@ fn yuyv_row(row: &[u8], width: usize, rgb: &mut Vec<u8>) {
 }
 
 fn nv12(bytes: &[u8], layout: PixelLayout, rgb: &mut Vec<u8>) -> Result<(), FrameError> {
-    let (w, h) = (layout.width as usize, layout.height as usize);
+    let w = layout.width as usize;
+    let h = layout.height as usize;
     let stride = if layout.stride == 0 { w } else { layout.stride as usize };
-    let (chroma_length, chroma_rows) = (w.div_ceil(2) * 2, h.div_ceil(2));
+    let chroma_length = w.div_ceil(2) * 2;
+    let chroma_rows = h.div_ceil(2);
     let luma: Vec<&[u8]> = rows(bytes, w, h, layout.stride)?.collect();
     let start = stride * h;
     let need = start + stride.max(chroma_length) * (chroma_rows - 1) + chroma_length;
@@ -170,7 +173,8 @@ struct Chroma {
 
 impl Chroma {
     fn new(u: u8, v: u8) -> Self {
-        let (d, e) = (i32::from(u) - 128, i32::from(v) - 128);
+        let d = i32::from(u) - 128;
+        let e = i32::from(v) - 128;
         Self { red: 409 * e + 128, green: 128 - 100 * d - 208 * e, blue: 516 * d + 128 }
     }
 

@@ -181,8 +181,8 @@ fn a_device_that_is_unplugged_and_busy_comes_back_and_both_are_said_once() {
     let camera = live(Scripted::new(steps), &shared, 0);
     let config = CameraConfig { gate: Some(CameraGate::Each), ..CameraConfig::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let (pipeline, pulse) =
-        (CameraPipeline::new(&config, shared.clone()), Heartbeats::default().part("camera"));
+    let pipeline = CameraPipeline::new(&config, shared.clone());
+    let pulse = Heartbeats::default().part("camera");
     let mut sense = watch(Box::new(camera), pipeline, pulse, Duration::from_mins(1)).unwrap();
     // Only the newest waits, so only the last is sure to be seen.
     while runtime.block_on(sense.receiver.recv()).unwrap().image.rgb[0] != 3 {}
@@ -260,7 +260,8 @@ fn jpeg(width: u32, height: u32) -> Vec<u8> {
 
 /// The JPEG without its Huffman tables, as many cameras send it.
 fn without_tables(jpeg: &[u8]) -> Vec<u8> {
-    let (mut bare, mut at) = (jpeg[..2].to_vec(), 2);
+    let mut bare = jpeg[..2].to_vec();
+    let mut at = 2;
     while jpeg[at + 1] != 0xda {
         let end = at + 2 + usize::from(u16::from_be_bytes([jpeg[at + 2], jpeg[at + 3]]));
         if jpeg[at + 1] != 0xc4 {
@@ -293,7 +294,8 @@ fn a_jpeg_is_read_with_or_without_tables_and_with_padding_but_not_cut_short() {
 #[test]
 fn the_same_colour_comes_out_of_every_format() {
     // Red as BT.601 in studio range: Y 81, U 90, V 240.
-    let (width, height) = (4u32, 4u32);
+    let width = 4u32;
+    let height = 4u32;
     let pixels = (width * height) as usize;
     let padded = |row: Vec<u8>, stride: usize| -> Vec<u8> {
         (0..height).flat_map(|_| [row.clone(), vec![0xee; stride - row.len()]].concat()).collect()
@@ -347,9 +349,11 @@ fn looks_are_as_far_apart_as_is_desired_now() {
     let mut pipeline = CameraPipeline::new(&config, shared);
     let start = Instant::now();
     let mut sees = |somebody: bool, seconds: u64| {
-        let (width, height) = (128, 96);
+        let width = 128;
+        let height = 96;
         let luma = |at: u32| {
-            let (x, y) = (at % width, at / width);
+            let x = at % width;
+            let y = at / width;
             let is_hidden = somebody && (20..60).contains(&x) && y > 30;
             if is_hidden { 20 } else { (60 + 50 * ((x / 14 + y / 18) % 3)) as u8 }
         };

@@ -19,7 +19,8 @@ pub struct Thumbnail(Vec<f32>);
 impl Thumbnail {
     /// Reduces a picture. An empty one is black.
     pub fn new(image: &Image) -> Self {
-        let (width, height) = (image.width as usize, image.height as usize);
+        let width = image.width as usize;
+        let height = image.height as usize;
         if width == 0 || height == 0 {
             return Self(vec![0.0; CELLS]);
         }

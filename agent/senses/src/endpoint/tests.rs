@@ -135,7 +135,8 @@ fn an_end_of_speech_to_taste_waits_longer_or_shorter() {
         [(EndOfSpeech::Relaxed, 1), (EndOfSpeech::Default, 1), (EndOfSpeech::Aggressive, 2)]
     {
         let config = EndpointConfig { end_of_speech, ..EndpointConfig::default() };
-        let (mut endpoint, mut cuts) = (endpoint(Vad::Energy, config), Vec::new());
+        let mut endpoint = endpoint(Vad::Energy, config);
+        let mut cuts = Vec::new();
         endpoint.push(&stream, &mut cuts);
         assert_eq!(utterances(&cuts).len(), count, "{end_of_speech:?}");
     }
@@ -143,7 +144,8 @@ fn an_end_of_speech_to_taste_waits_longer_or_shorter() {
 
 #[test]
 fn what_is_skipped_is_not_heard_and_counts() {
-    let (mut endpoint, mut cuts) = (endpoint(Vad::Energy, EndpointConfig::default()), Vec::new());
+    let mut endpoint = endpoint(Vad::Energy, EndpointConfig::default());
+    let mut cuts = Vec::new();
     endpoint.push(&tone(400, 0.3), &mut cuts);
     endpoint.skip(16_000 * 9);
     endpoint.push(&tone(600, 0.0), &mut cuts);

@@ -59,7 +59,8 @@ pub fn start_microphone(
 /// When a file cannot be read.
 pub fn open(config: &MicrophoneConfig) -> Result<Option<Box<dyn AudioSource>>, SenseError> {
     if let Some(name) = config.device.clone() {
-        let (period, buffer) = (config.period, config.buffer);
+        let period = config.period;
+        let buffer = config.buffer;
         let options = PcmOptions { name: name.clone(), period, buffer };
         let open = move || Ok(Box::new(Pcm::open(&options)?) as Box<dyn Capture>);
         return Ok(Some(Box::new(Device::new(name, Box::new(open)))));

@@ -83,7 +83,8 @@ impl Bench {
         // Only a microphone that is heard sees the end of its source.
         self.gate.mute(false);
         self.gate.hold(Holder::Board, true);
-        let (mut receiver, mut rest) = (self.sense.receiver, Vec::new());
+        let mut receiver = self.sense.receiver;
+        let mut rest = Vec::new();
         while let Some(heard) = receiver.recv().await {
             rest.push(heard);
         }

@@ -115,7 +115,8 @@ mod tests {
     fn conversation() -> (Vec<f32>, Vec<Range<usize>>) {
         let clip = root().join("models/nano/samples/lock_the_front_door.wav");
         let clip = read_wav(&clip).unwrap().samples;
-        let (mut sound, mut spoken) = (Vec::new(), Vec::new());
+        let mut sound = Vec::new();
+        let mut spoken = Vec::new();
         for (pause, gain) in [(4, 1.0), (1, 0.3), (9, 1.0), (5, 0.05)] {
             sound.resize(sound.len() + pause * 16_000, 0.0);
             spoken.push(sound.len()..sound.len() + clip.len());
