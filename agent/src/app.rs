@@ -256,7 +256,7 @@ fn add_tools(
     site.open(settings, move || offering.offered())?;
     // A rule for an unknown tool may be a typo, which would leave the intended tool unrestricted.
     for name in registry.rules_without_tool() {
-        warn!(name, "policy.tools has a rule for a tool that is not there now");
+        warn!(name, "policy.tools has a rule for an unknown tool");
     }
     Ok(())
 }
@@ -346,22 +346,22 @@ impl Running {
         let end = Instant::now() + grace;
         self.task_group.stop.cancel();
         if timeout_at(end, self.ended.cancelled()).await.is_err() {
-            warn!("the agent did not end in time");
+            warn!("the agent did not stop in time");
         }
         self.model.handle.close();
         let left = end.saturating_duration_since(Instant::now());
         let flushed = self.publisher.flushed(left / 2).await;
         if !flushed {
-            warn!(stored = self.is_durable, "the broker does not have all reports");
+            warn!(stored = self.is_durable, "shutting down with undelivered reports");
         }
         self.task_group.disconnect.cancel();
         self.task_group.tracker.close();
         if timeout_at(end, self.task_group.tracker.wait()).await.is_err() {
-            warn!("tasks did not end in time");
+            warn!("tasks did not stop in time");
         }
         let join = tokio::task::spawn_blocking(move || self.model.join());
         if timeout_at(end.max(Instant::now() + LAST_LAYER), join).await.is_err() {
-            warn!("the model did not end in time");
+            warn!("the model did not stop in time");
         }
         flushed || self.is_durable
     }

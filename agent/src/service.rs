@@ -31,7 +31,7 @@ pub struct Systemd;
 impl Manager for Systemd {
     fn tell(&self, states: &[NotifyState<'_>]) {
         if let Err(fault) = sd_notify::notify(states) {
-            debug!(%fault, "the service manager cannot be told");
+            debug!(%fault, "cannot notify the service manager");
         }
     }
 }

@@ -150,7 +150,7 @@ impl Agent {
         if let Some(Current { event, work, .. }) = current
             && tokio::time::timeout(grace, work).await.is_err()
         {
-            warn!("the turn at work did not end in time and was dropped");
+            warn!("dropped the current turn at shutdown");
             self.turns.abandon(event, "the agent ends");
         }
         info!("the agent ends");
@@ -177,7 +177,7 @@ impl Agent {
                 Input::TurnFailed
             }
             Ended::GaveWay(event) => {
-                debug!(event = %event.id, "the picture makes way for somebody who spoke");
+                debug!(event = %event.id, "reading a picture is interrupted by speech");
                 self.counts.send_modify(|counts| counts.gave_way += 1);
                 self.pending.put_back(*event);
                 Input::TurnEnded
@@ -310,7 +310,7 @@ impl Agent {
         self.machine = machine;
         let state = machine.state();
         if effects.cancel_turn {
-            warn!(state = before.as_str(), "the turn at work took too long and was dropped");
+            warn!(state = before.as_str(), "dropped the current turn: it took too long");
             self.counts.send_modify(|counts| counts.overdue += 1);
         }
         if state != before {

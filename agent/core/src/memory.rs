@@ -49,7 +49,7 @@ pub fn engine_options(dir: &Path, model: &ModelConfig) -> Result<EngineOptions, 
     if model.encoders == Encoders::Auto && plan.total(context, options.kv, options.encoders) > free
     {
         options.encoders = EncoderWeights::OnDemand;
-        tracing::info!("memory is short: the encoders' layers are read when they are needed");
+        tracing::info!("memory is short: encoder layers are loaded on demand");
     }
     let needed = plan.total(context, options.kv, options.encoders);
     if needed <= free {

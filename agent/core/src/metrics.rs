@@ -104,7 +104,7 @@ pub async fn publish(
             now = due.tick() => {
                 let report = gauges.read(now);
                 if report.outbox > OUTBOX_BUSY {
-                    debug!(waiting = report.outbox, "no metrics: the broker does not keep up");
+                    debug!(waiting = report.outbox, "skipped metrics: the broker does not keep up");
                 } else {
                     sink.send(Report::now(Body::Metrics(Box::new(report))));
                 }

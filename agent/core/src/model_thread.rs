@@ -428,7 +428,7 @@ fn serve(shared: &Shared, mut model: Box<dyn Model>) {
         count(&mut shared.lock().stats, &answer);
         job.answer(answer);
     }
-    info!("the model thread ends");
+    info!("the model thread stopped");
 }
 
 fn count(stats: &mut ModelStats, answer: &Result<Generation, ModelError>) {

@@ -148,7 +148,7 @@ impl SceneReader {
             let said = match seen {
                 Ok(seen) => seen.said.unwrap_or_else(|| "unclear".to_owned()),
                 Err(error) => {
-                    warn!(%error, rule = question.name, "a question of the watch list has no answer");
+                    warn!(%error, rule = question.name, "the model failed on a question of the watch list");
                     return false;
                 }
             };
@@ -183,8 +183,8 @@ impl SceneReader {
             Ok(Ok(evidence)) => {
                 self.sink.send(Report::now(Body::Alert(AlertReport { evidence, ..alert })));
             }
-            Ok(Err(error)) => warn!(%error, "an alert has no evidence"),
-            Err(error) => warn!(%error, "an alert has no evidence"),
+            Ok(Err(error)) => warn!(%error, "cannot store evidence of an alert"),
+            Err(error) => warn!(%error, "cannot store evidence of an alert"),
         }
     }
 
@@ -247,7 +247,7 @@ impl SceneReader {
     fn follow(&self) {
         let rules = self.live.borrow().watch.clone();
         if let Err(error) = self.watch().change(&rules) {
-            warn!(%error, "a watch list was not taken up");
+            warn!(%error, "invalid watch list: keeping the previous one");
         }
     }
 

@@ -217,7 +217,7 @@ impl Turns {
             Repeat::UnderWay => {}
             Repeat::Answered(answer) => self.sink.send(Report::now(Body::Answer(*answer))),
         }
-        info!(transaction = ask.transaction, "a question came again and is not dealt with again");
+        info!(transaction = ask.transaction, "duplicate request: not handled again");
         false
     }
 

@@ -418,7 +418,7 @@ impl Link {
             if !message.is_deliverable(connection.max_packet) {
                 let topic = &message.topic;
                 let bytes = message.payload.len();
-                error!(topic, bytes, "dropped a message that no broker takes");
+                error!(topic, bytes, "dropped an undeliverable message");
                 self.outbox.refuse(row);
             } else if !connection.send(Some(row), &message) {
                 return;
@@ -437,7 +437,7 @@ impl Link {
         match verdict {
             Verdict::Taken => self.outbox.delivered(row),
             Verdict::Refused(reason) => {
-                error!(reason, "the broker refused a report, which is dropped");
+                error!(reason, "dropped a report: the broker rejected it");
                 self.outbox.refuse(row);
             }
             Verdict::Later(reason) => {
@@ -460,7 +460,7 @@ impl Link {
             },
             Err(fault) => (fault.transaction.clone(), fault.respond_to.clone(), fault.to_string()),
         };
-        warn!(topic, refusal, "refused a message");
+        warn!(topic, refusal, "rejected a message");
         let refusal = AnswerReport { transaction, respond_to, ..AnswerReport::refusal(refusal) };
         self.publisher.send(Report::now(Body::Answer(refusal)));
     }

@@ -233,7 +233,7 @@ impl Filters {
     pub(super) fn answered(&self, taken: &[bool]) {
         let latest = &self.all[self.asked.saturating_sub(taken.len())..self.asked];
         for (filter, _) in latest.iter().zip(taken).filter(|(_, taken)| !**taken) {
-            error!(filter, "the broker refuses the subscription: check its ACL");
+            error!(filter, "the broker rejected a subscription: check its ACL");
         }
     }
 }

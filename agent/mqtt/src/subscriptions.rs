@@ -47,7 +47,7 @@ impl Subscriptions {
     pub fn receiver(&self) -> mpsc::Receiver<Delivery> {
         let (out, heard) = mpsc::channel(CAPACITY);
         if self.0.out.set(out).is_err() {
-            warn!("somebody listens already");
+            warn!("subscriptions have a receiver already");
         }
         heard
     }
@@ -81,7 +81,7 @@ impl Subscriptions {
             out.try_send(Delivery { arrival, connection, _room: room }).is_ok()
         });
         if !handed {
-            warn!(topic, "dropped a message: too many wait to be listened to");
+            warn!(topic, "dropped a message: the queue of subscriptions is full");
         }
     }
 }

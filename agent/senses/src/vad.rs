@@ -32,7 +32,7 @@ pub fn detector(vad: Vad, config: &EndpointConfig) -> Box<dyn VoiceActivityDetec
         Vad::Silero => match SpeechDetector::new() {
             Ok(detector) => Box::new(SileroVad { detector, likely: config.speech_probability }),
             Err(fault) => {
-                warn!(%fault, "the speech detector cannot be used; speech is told by its energy");
+                warn!(%fault, "silero VAD failed to load: falling back to energy");
                 energy()
             }
         },

@@ -59,7 +59,7 @@ impl BoardSink {
         let action = action(function, on, percent);
         let order = Order { name: name.to_owned(), channel, action };
         if self.orders.try_send(order).is_err() {
-            warn!(name, "the board is overrun with commands: one was dropped");
+            warn!(name, "dropped a command: too many wait for the board");
         }
     }
 }
@@ -100,7 +100,7 @@ pub(super) async fn carry_out(
     let work = async {
         while let Some(Order { name, channel, action }) = orders.recv().await {
             if let Err(fault) = board.command(channel, action).await {
-                warn!(name, "the board did not carry out a command: {fault}");
+                warn!(name, "the board failed to execute a command: {fault}");
             }
         }
     };

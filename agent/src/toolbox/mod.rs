@@ -149,7 +149,7 @@ impl Site {
 /// Turns due prompts into asks.
 async fn ask_what_is_due(mut due: mpsc::Receiver<Entry>, inbound: mpsc::Sender<Inbound>) {
     while let Some(Entry { id, prompt, .. }) = due.recv().await {
-        info!(id, "something that was planned is due");
+        info!(id, "a scheduled prompt is due");
         let transaction = Some(format!("schedule/{id}"));
         let ask = Ask { transaction, prompt, origin: Origin::Schedule, ..Ask::default() };
         if inbound.send(Inbound::Ask(ask)).await.is_err() {
@@ -214,7 +214,7 @@ impl Operator {
         };
         self.switchboard.other(&heard);
         if let Err(reason) = taken {
-            warn!(topic = heard.topic, reason, "refused what a tool says");
+            warn!(topic = heard.topic, reason, "rejected a message from a tool");
             let refusal = AnswerReport::refusal(format!("{}: {reason}", heard.topic));
             self.publisher.publish(&Report::now(Body::Answer(refusal)));
         }

@@ -64,13 +64,13 @@ pub async fn follow(
         };
         let (kept, is_known, report) = match tokio::task::spawn_blocking(take).await {
             Ok(taken) => taken,
-            Err(error) => return warn!(%error, "what is desired of the device is not followed"),
+            Err(error) => return warn!(%error, "stopped following the desired configuration"),
         };
         layers = kept;
         live.send_if_modified(|live| {
             let changed = *live != report.live;
             if changed {
-                info!("settings were changed over MQTT");
+                info!("settings changed over MQTT");
                 live.clone_from(&report.live);
             }
             changed
@@ -79,7 +79,7 @@ pub async fn follow(
         if is_known && told.as_ref() != Some(&report) {
             for refused in [&report.group, &report.device].into_iter().flatten() {
                 if let Some(refusal) = &refused.refused {
-                    warn!(faults = %refusal.faults, "refused a desired configuration");
+                    warn!(faults = %refusal.faults, "rejected a desired configuration");
                 }
             }
             sink.send(Report::now(Body::Config(Box::new(report.clone()))));

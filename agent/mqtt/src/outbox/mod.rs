@@ -131,7 +131,7 @@ impl Outbox {
                 let (file, held) = File::open(path)?;
                 let Held { messages, intents: begun, damaged } = held;
                 if damaged > 0 {
-                    error!(damaged, "rows of the outbox cannot be read and are lost");
+                    error!(damaged, "unreadable rows of the outbox were dropped");
                 }
                 let now = Instant::now();
                 for (number, message) in messages {
@@ -267,7 +267,7 @@ impl Store {
     fn write(&mut self, write: impl FnOnce(&File) -> Result<(), OutboxError>) {
         let Self::File(file) = self else { return };
         if let Err(fault) = write(file) {
-            error!(%fault, "reports are only in memory now: they would not survive a restart");
+            error!(%fault, "the outbox file failed: reports are in memory only and would not survive a restart");
             *self = Self::failed(file.path().to_owned(), &fault);
         }
     }
@@ -290,7 +290,7 @@ impl Store {
         });
         *self = match reopened {
             Ok(file) => {
-                info!("reports are kept in the file of the outbox again");
+                info!("the outbox file works again");
                 Self::File(file)
             }
             Err(fault) => Self::failed(path, &fault),

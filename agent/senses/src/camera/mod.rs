@@ -99,7 +99,7 @@ pub fn watch(
                     }
                 }
                 Ok(None) => {
-                    info!("the camera's source has ended");
+                    info!("the camera's input ended");
                     return;
                 }
                 Err(error) => pipeline.lost(&source.name(), &error),

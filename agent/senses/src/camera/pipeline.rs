@@ -159,7 +159,7 @@ impl CameraPipeline {
             self.shared.counters.lost.add(1);
             self.shared.latest.clear();
             self.look_back.clear();
-            warn!(%error, "no pictures from the camera");
+            warn!(%error, "camera lost");
         }
         self.say(CameraState::Lost, source, Some(error.to_string()));
     }

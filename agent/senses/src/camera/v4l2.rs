@@ -231,7 +231,7 @@ impl Drop for V4l2Stream {
         if let Err(fault) = mapped.stop()
             && fault.raw_os_error() != Some(ENODEV)
         {
-            error!(camera = self.path, %fault, "cannot be stopped and is left open");
+            error!(camera = self.path, %fault, "cannot be stopped: leaving it open");
             std::mem::forget(mapped);
         }
     }

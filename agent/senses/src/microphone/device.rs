@@ -90,7 +90,7 @@ impl Device {
 
     fn lose(&mut self, why: &Lost) {
         if self.opened.take().is_some() || self.state.condition == Presence::Opening {
-            warn!(device = self.name, reason = %why, "the microphone is not there; it is tried again");
+            warn!(device = self.name, reason = %why, "microphone lost: retrying");
         }
         self.state.format = None;
         self.state.condition = Presence::Lost(why.to_string());

@@ -166,7 +166,7 @@ impl MicrophoneThread {
         self.pipeline.push(chunk, &mut heard);
         if !more {
             self.pipeline.finish(&mut heard);
-            info!("the microphone's source has ended");
+            info!("the microphone's input ended");
         }
         self.show(&mut heard) && self.send(heard) && more
     }
@@ -191,7 +191,7 @@ impl MicrophoneThread {
         self.name = self.source.name();
         match SpeechPipeline::new(&self.config, self.name.clone()) {
             Ok(pipeline) => self.pipeline = pipeline,
-            Err(error) => warn!(%error, "the wake word cannot be read again; it goes on as before"),
+            Err(error) => warn!(%error, "cannot reload the wake word: keeping the current one"),
         }
     }
 

@@ -31,7 +31,7 @@ impl QuietDetector {
         let detector = match vad {
             Vad::Energy => None,
             Vad::Silero => SpeechDetector::new()
-                .inspect_err(|fault| warn!(%fault, "the speech detector cannot be used"))
+                .inspect_err(|fault| warn!(%fault, "silero VAD failed to load"))
                 .ok(),
         };
         Self {
