@@ -13,7 +13,7 @@ use outpost_agent_core::config::Config;
 use outpost_agent_core::model_thread::Model;
 use outpost_mqtt::subscriber::Subscriber;
 use outpost_tests::daemon::{Daemon, Line, Script};
-use outpost_tests::root;
+use outpost_tests::{root, skip};
 use serde_json::{Value, json};
 
 use crate::demo::outpost;
@@ -27,10 +27,6 @@ fn config(text: &str) -> Config {
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn skip(what: &str) {
-    writeln!(std::io::stderr(), "SKIPPED: {what}").unwrap();
 }
 
 /// A program that ends with the test.

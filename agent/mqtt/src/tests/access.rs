@@ -1,6 +1,5 @@
 //! Who gets in, and who may what: TLS, passwords and ACLs, against mosquitto.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -91,7 +90,7 @@ async fn a_password_is_read_from_its_file_and_a_wrong_one_is_said() {
         .args(["desk", "right"])
         .status();
     if !made.is_ok_and(|status| status.success()) {
-        return drop(writeln!(std::io::stderr(), "SKIPPED: mosquitto is not installed"));
+        return skip("mosquitto is not installed");
     }
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "wrong\n").unwrap();

@@ -2,7 +2,6 @@
 //!
 //! `cargo xtask setup` installs mosquitto. Where it is absent these tests say so and hold nothing.
 
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -49,7 +48,7 @@ impl Mosquitto {
             Command::new(program).arg("-c").arg(&config).stderr(Stdio::null()).spawn().ok()
         });
         if child.is_none() {
-            writeln!(std::io::stderr(), "SKIPPED: mosquitto is not installed").unwrap();
+            skip("mosquitto is not installed");
         }
         let started = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -178,7 +177,7 @@ async fn a_retained_giant_costs_its_subscription_and_nothing_else() {
         .arg(&giant)
         .status();
     if !sent.is_ok_and(|status| status.success()) {
-        return drop(writeln!(std::io::stderr(), "SKIPPED: mosquitto-clients is not installed"));
+        return skip("mosquitto-clients is not installed");
     }
     let asker = listen_to(&config, "nothing").await;
     let mut device = Device::with(&config, None);
@@ -223,7 +222,7 @@ async fn a_storm_of_large_messages_grows_no_memory_and_the_next_question_is_hear
             .arg(&giant)
             .status();
         if !sent.await.is_ok_and(|status| status.success()) {
-            return drop(writeln!(std::io::stderr(), "SKIPPED: no mosquitto-clients"));
+            return skip("mosquitto-clients is not installed");
         }
     }
     let hears = async {
