@@ -104,7 +104,7 @@ async fn a_list_of_tools_is_read_to_its_end_and_no_further() {
     for (mode, tools) in [("pages", 12), ("stuck", 1), ("empty", 1), ("banner", 1), ("endless", 64)]
     {
         with(odd_config(mode), async |registry| {
-            until(registry, |names| names.len() == tools).await
+            until(registry, |names| names.len() == tools).await;
         })
         .await;
     }
@@ -173,7 +173,7 @@ async fn a_server_over_http_that_forgot_the_session_is_connected_to_again() {
             match called {
                 Ok(_) => assert_eq!(status, "404"),
                 Err(error) => {
-                    assert!(error.for_model.contains(&format!("HTTP {status}")), "{error:?}")
+                    assert!(error.for_model.contains(&format!("HTTP {status}")), "{error:?}");
                 }
             }
             let again = async {
