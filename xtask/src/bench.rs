@@ -184,7 +184,7 @@ fn alternate(
             for (contender, found) in contenders.iter().zip(found) {
                 match contender.measure(*test, options.threads) {
                     Ok(figure) => {
-                        println!("{:<42}{}", contender.label(), test.show(figure));
+                        println!("{test:<22}{:<34}{}", contender.label(), test.show(figure));
                         found.push(figure);
                     }
                     Err(error) => eprintln!("{}, {test}: {error:#}", contender.label()),

@@ -9,6 +9,9 @@ const TELLING: [&str; 11] = [
     "avx2", "fma", "f16c", "avx_vnni", "avx512", "amx_", "asimd", "i8mm", "bf16", "sve", "dotprod",
 ];
 
+/// The plot, as the document shows it.
+const PLOT: &str = "![Outpost's speed as a multiple of the best peer's](performance.svg)";
+
 /// A test on a model, with every contender's figure.
 #[derive(Debug)]
 pub(super) struct Row {
@@ -106,7 +109,7 @@ pub(super) fn write_peers(
 ) -> Result<()> {
     let text = format!("{}\n\n{}", machine.describe(), table(machine, peers, kernels, rows));
     println!("\n{text}");
-    replace(root, "peers", &text)
+    replace(root, "peers", &format!("{text}\n\n{PLOT}"))
 }
 
 fn table(machine: &Machine, peers: &[String], kernels: &[Kernels], rows: &[Row]) -> String {
