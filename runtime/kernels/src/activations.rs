@@ -59,6 +59,8 @@ impl Quantized {
         });
     }
 
+    /// `N` positions from `first` on, in a group. It must become a part of its callers: a call would empty the vector registers.
+    #[inline(always)]
     pub(crate) fn group<const N: usize>(&self, group: usize, first: usize) -> Group<'_, N> {
         let at = group * self.positions + first;
         let codes = &self.codes[at * GROUP..(at + N) * GROUP];
