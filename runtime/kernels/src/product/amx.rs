@@ -33,7 +33,7 @@ const POSITIONS: usize = 512;
 const PANELS: usize = 16;
 
 /// Groups of 32 columns of a block that are turned into tiles at a time.
-const GROUPS: usize = 16;
+const GROUPS: usize = 32;
 
 /// Whether the CPU has tiles of bf16, and the system lets this process use them.
 pub(crate) fn is_permitted() -> bool {
