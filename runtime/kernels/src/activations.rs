@@ -10,13 +10,29 @@ use crate::{GROUP, PANEL};
 /// Quantized activations of some positions: `x = code * scale`.
 #[derive(Debug, Default)]
 pub(crate) struct Quantized {
-    /// `[group][position][32]`
+    /// `[block of positions][group][position][32]`: a kernel reads one run of memory.
     codes: AlignedBytes,
-    /// `[group][position]`
+    /// `[block of positions][group][position]`
     scales: Vec<f32>,
     /// The scale times the sum of the codes: what a weight's constant part is multiplied with.
     sums: Vec<f32>,
-    positions: usize,
+    places: Places,
+}
+
+/// Where a position's groups lie.
+#[derive(Debug, Clone, Copy, Default)]
+struct Places {
+    groups: usize,
+    /// Positions of a block, as a power of two: as many as a kernel takes at a time, if there are so many.
+    block: u32,
+}
+
+impl Places {
+    #[inline(always)]
+    fn of(self, group: usize, position: usize) -> usize {
+        let (block, within) = (position >> self.block, position & ((1 << self.block) - 1));
+        ((block * self.groups + group) << self.block) + within
+    }
 }
 
 /// `N` positions in a group.
@@ -30,11 +46,19 @@ impl Quantized {
     /// Quantizes `xs` `[positions, width]`, a multiple of 32 wide.
     pub(crate) fn load(&mut self, pool: &Pool, level: Level, xs: &[f32], width: usize) {
         let (positions, groups) = (xs.len() / width, width / GROUP);
-        self.positions = positions;
-        self.codes.grow(groups * positions * GROUP);
-        if self.scales.len() < groups * positions {
-            self.scales.resize(groups * positions, 0.0);
-            self.sums.resize(groups * positions, 0.0);
+        let most = match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => 8,
+            _ => 4_usize,
+        };
+        let block = most.min(positions.next_power_of_two());
+        let places = Places { groups, block: block.trailing_zeros() };
+        self.places = places;
+        let room = groups * positions.next_multiple_of(block);
+        self.codes.grow(room * GROUP);
+        if self.scales.len() < room {
+            self.scales.resize(room, 0.0);
+            self.sums.resize(room, 0.0);
         }
         let codes = Shared(self.codes.as_mut_slice().as_mut_ptr());
         let (scales, sums) = (Shared(self.scales.as_mut_ptr()), Shared(self.sums.as_mut_ptr()));
@@ -44,10 +68,10 @@ impl Quantized {
             for position in task * step..positions.min((task + 1) * step) {
                 let values = xs[position * width..][..width].as_chunks::<GROUP>().0;
                 for (group, values) in values.iter().enumerate() {
-                    let at = group * positions + position;
+                    let at = places.of(group, position);
                     let (code, scale, sum) = level.quantize(values);
-                    // SAFETY: `at` is below `groups * positions`, which all three have room for, and no other task has this
-                    // position.
+                    // SAFETY: `at` is below `room`, since the position's block is there as a whole, and no other task has
+                    // this position.
                     unsafe {
                         codes.at(at * GROUP).cast::<[i8; GROUP]>().write(code);
                         scales.at(at).write(scale);
@@ -58,8 +82,10 @@ impl Quantized {
         });
     }
 
+    /// `N` positions of one block, from `first` on, in a group. It must become a part of its callers: a call would empty the vector registers.
+    #[inline(always)]
     pub(crate) fn group<const N: usize>(&self, group: usize, first: usize) -> Group<'_, N> {
-        let at = group * self.positions + first;
+        let at = self.places.of(group, first);
         let codes = &self.codes[at * GROUP..(at + N) * GROUP];
         let (codes, _) = codes.as_chunks::<GROUP>();
         Group {

@@ -33,7 +33,7 @@ const POSITIONS: usize = 512;
 const PANELS: usize = 16;
 
 /// Groups of 32 columns of a block that are turned into tiles at a time.
-const GROUPS: usize = 16;
+const GROUPS: usize = 32;
 
 /// Positions in bf16, as the left operand's tiles: `[tile of 16 positions][group][position][32]`, tiles of zeros behind the
 /// last up to an even number.
