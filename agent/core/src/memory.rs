@@ -110,8 +110,14 @@ fn room(mounted: &Path, group: &str, limit: &str, usage: &str) -> Option<u64> {
         let limit = number(folder.join(limit))?;
         let usage = number(folder.join(usage))?;
         let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-        let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file "));
-        let cached = cached.and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+        let value = |key: &str| {
+            let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
+            lines.find(|(found, _)| *found == key)?.1.parse::<u64>().ok()
+        };
+        // Cached files are reclaimed before anything is killed. Version 1 counts those of children apart.
+        let files = |total: &str, own: &str| value(total).or_else(|| value(own)).unwrap_or(0);
+        let cached = files("total_inactive_file", "inactive_file")
+            + files("total_active_file", "active_file");
         Some(limit.saturating_sub(usage.saturating_sub(cached)))
     });
     rooms.min()
@@ -165,7 +171,7 @@ mod tests {
             ("proc/self/cgroup", "0::/\n"),
             ("sys/fs/cgroup/memory.max", "2147483648\n"),
             ("sys/fs/cgroup/memory.current", "524288000\n"),
-            ("sys/fs/cgroup/memory.stat", "anon 1\ninactive_file 104857600\n"),
+            ("sys/fs/cgroup/memory.stat", "anon 1\ninactive_file 62914560\nactive_file 41943040\n"),
         ]);
         assert_eq!(available_below(root.path()), Some(2048 * MIB - 400 * MIB));
     }
