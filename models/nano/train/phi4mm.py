@@ -114,7 +114,7 @@ class LoraLinear(nn.Module):
     def forward(self, x):
         if self.composed:  # one product of the sum: cheaper in training, where dropout is none and rows are many
             down, up = self.lora_A[self.active].weight, self.lora_B[self.active].weight
-            return F.linear(x, self.base_layer.weight + self.scaling[self.active] * (up @ down))
+            return F.linear(x, (self.base_layer.weight + self.scaling[self.active] * (up @ down)).to(x.dtype))
         y = self.base_layer(x)
         if self.active is None:
             return y
@@ -177,6 +177,17 @@ def add_adapter(model, name, r, scaling=2.0):
             module.lora_B[name] = nn.Linear(r, base.out_features, bias=False)
             nn.init.zeros_(module.lora_B[name].weight)
             module.scaling[name], module.dropout[name] = scaling, 0.0
+
+
+def freeze_all_but(model, wanted):
+    """The parameters whose names are wanted, to train in f32; all others are frozen and rounded to bf16, as they are exported."""
+    chosen = []
+    for name, parameter in model.bfloat16().named_parameters():
+        parameter.requires_grad_(wanted(name))
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+            chosen.append(parameter)
+    return chosen
 
 
 def set_adapter(model, name, composed=False):

@@ -1,9 +1,10 @@
-"""The base decoder learns how people type: `python typed_lora.py MINUTES CHECKPOINT`.
+"""The base decoder learns how people type: `python typed_lora.py MINUTES CHECKPOINT [PROCESSES]`.
 
 An adapter of the base weights alone is trained, which `typed_merge.py` adds to them and takes off again in the speech and the
 vision adapter: what those hear and see stays exactly as it was.
 """
 
+import os
 import random
 import sys
 
@@ -87,25 +88,26 @@ class Source:
 QUESTIONS = ["what does the sign say", "read the label", "what is written there", "read this", "what does it say", "read the sign"]
 
 
-def main(minutes, start):
+def main(minutes, start, workers=1):
+    """`workers` processes change the same weights, each with a step's delay of the others at most (Hogwild)."""
     torch.set_num_threads(1)
     torch.manual_seed(21)
     model = phi4mm.load_orig(phi4mm.build(phi4mm.load_config(start)), start).train()
     phi4mm.add_adapter(model, NAME, RANK)
     phi4mm.set_adapter(model, NAME, composed=True)
     attention.use(model)
-    matrices = []
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(f".{NAME}." in name)
-        matrices += [parameter] if parameter.requires_grad else []
-    source, camera = Source(22), [tool for tool in TOOLS if tool["name"] == "read_camera"]
+    matrices = [parameter.share_memory_() for parameter in phi4mm.freeze_all_but(model, lambda name: f".{NAME}." in name)]
+    worker = 0
+    while worker < workers - 1 and os.fork():
+        worker += 1
+    worker = (worker + 1) % workers  # the first process is the last to leave the loop, and number 0
+    source, camera = Source(22 + 1000 * worker), [tool for tool in TOOLS if tool["name"] == "read_camera"]
 
     def step(progress):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            if source.rng.random() < 0.15:
-                return dialogue.loss(model, [source.reading() for _ in range(BATCH)], text_data.prefix(camera))
-            tools = other_tools.offered(source.rng)
-            return dialogue.loss(model, [source.sample(tools) for _ in range(BATCH)], text_data.prefix(tools))
+        if source.rng.random() < 0.15:
+            return dialogue.loss(model, [source.reading() for _ in range(BATCH)], text_data.prefix(camera))
+        tools = other_tools.offered(source.rng)
+        return dialogue.loss(model, [source.sample(tools) for _ in range(BATCH)], text_data.prefix(tools))
 
     def evaluate():
         model.eval()
@@ -114,9 +116,13 @@ def main(minutes, start):
         return table
 
     kept = torch.nn.ModuleDict({"lora": torch.nn.ParameterList(matrices)})
-    loop.run("typed", kept, [], step, minutes, evaluate, 600, muon=[{"params": matrices, "lr": 1e-3}])
+    muon = [{"params": matrices, "lr": 2e-3}]
+    if worker:
+        loop.run(f"typed-{worker}", kept, [], step, minutes, muon=muon)
+        return
+    loop.run("typed", kept, [], step, minutes, evaluate, 1500, muon=muon)
     torch.save({n: p for n, p in model.state_dict().items() if f".{NAME}." in n}, folder("typed") / "lora.pt")
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), sys.argv[2])
+    main(float(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:4]))
