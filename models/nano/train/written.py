@@ -2,13 +2,16 @@
 
 The model learnt words as they are spoken: small letters, numbers in words, no stops. This rewrites "Set the volume to 30%." to "set the volume to
 thirty percent" before it is cut into tokens. Tool lists, calls and results are JSON, in which every part is followed by a quote or a bracket;
-they stay as they are, and so do the model's own prompts.
+they stay as they are, and so do the model's own prompts. `python written.py` puts it into the tokenizer of `base/`.
 """
 
-from tokenizers import Regex, normalizers
+import json
+
+from tokenizers import Regex, Tokenizer, normalizers
 
 import text_data
-from grammar import _TENS, _UNITS
+from grammar import _TENS, _UNITS, TOOLS, number
+from work import folder
 
 NEAR = 2000  # how far a quote or a bracket is looked for
 PROSE = rf'(?!(?>[^"{{}}\[\]]{{0,{NEAR}}})["{{}}\[\]])'
@@ -70,11 +73,29 @@ def normalizer():
     return normalizers.Sequence(_blanks_and_stops() + _small_letters() + _short_forms() + _numbers())
 
 
+EXAMPLES = {
+    "Lock the front door.": "lock the front door",
+    "UNLOCK THE\nFRONT DOOR!": "unlock the front door",
+    "Set the volume to 30%.": "set the volume to thirty percent",
+    "Make it 21°C, please.": "make it twenty one degrees please",
+    "Set a 10min timer, I'd say": "set a ten minute timer i would say",
+    "What's on the sign ??": "what is on the sign",
+    "gate 5B at 7:30 for 3.5": "gate 5b at 7:30 for 3.5",
+    '{"ok": true, "text": "EXIT 4. A, b "}': '{"ok": true, "text": "EXIT 4. A, b "}',
+    ', "celsius": ': ', "celsius": ',
+}
+
+
+def check(rewrite):
+    """Fails unless the examples, all numbers and the texts that must stay come out right."""
+    fixed = [json.dumps(TOOLS), *_OWN]
+    wanted = EXAMPLES | {text: text for text in fixed} | {str(i): number(i) for i in range(101)}
+    for text, spoken in wanted.items():
+        assert rewrite(text) == spoken, (text, rewrite(text))
+
+
 if __name__ == "__main__":
-    from tokenizers import Tokenizer
-
-    from work import folder
-
+    check(normalizer().normalize_str)
     path = str(folder("base") / "tokenizer.json")
     kept = Tokenizer.from_file(path)
     kept.normalizer = normalizer()
