@@ -35,6 +35,8 @@ Usage: cargo xtask TASK
 Tasks:
   setup [--cuda]   install what a build needs; --cuda fetches libtorch with CUDA
   test             run every check that a change must pass
+  test --long kernels
+                   the kernels' tests under the address sanitizer, with many more cases
   test --vm        run the agent as a service on an emulated machine with a sound card and a camera
   test --home-assistant
                    run the agent beside Home Assistant, which has to find, show and command it
@@ -74,6 +76,7 @@ fn run(args: &[String]) -> Result<()> {
         ["setup"] => setup::run(&root, setup::Flavour::Cpu),
         ["setup", "--cuda"] => setup::run(&root, setup::Flavour::Cuda),
         ["test"] => test::run(&root),
+        ["test", "--long", "kernels"] => test::kernels(&root),
         ["test", "--vm"] => vm::run(&root),
         ["test", "--home-assistant"] => home_assistant::run(&root),
         ["bench", rest @ ..] => bench::run(&root, rest),

@@ -74,6 +74,17 @@ pub(crate) fn nextest(root: &Path, args: &[&str]) -> Result<()> {
     cargo(root, &[&["nextest", "run", "--workspace", "--profile", "ci"], args].concat())
 }
 
+/// The tests of the kernels under the address sanitizer, with all checks and many more cases of each property.
+pub(crate) fn kernels(root: &Path) -> Result<()> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut test = process::cargo(root);
+    test.args(["test", "--package", "outpost-kernels", "--lib", "--target", &target]);
+    test.args(["--target-dir", "target/sanitizer"]);
+    test.env("RUSTC_BOOTSTRAP", "1").env("PROPTEST_CASES", "1000");
+    test.env("RUSTFLAGS", "-Zsanitizer=address -Cdebug-assertions=on -Coverflow-checks=on");
+    process::run(&mut test)
+}
+
 fn docs(root: &Path) -> Result<()> {
     let mut doc = process::cargo(root);
     doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"]);

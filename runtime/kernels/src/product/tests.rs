@@ -5,6 +5,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
+use crate::mapping::AlignedBytes;
 
 const FORMATS: [Format; 4] = [Format::Q4, Format::Q8, Format::Bf16, Format::F32];
 
@@ -53,8 +54,34 @@ fn tolerance(format: Format, isa: Isa) -> f64 {
     }
 }
 
+/// A few cases, unless `PROPTEST_CASES` says otherwise.
+fn cases() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig::with_cases(cases.unwrap_or(40))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(cases())]
+
+    #[test]
+    fn any_bytes_are_a_matrix(bytes: Vec<u8>, rows in 1_usize..40, groups in 1_usize..5, seed: u64) {
+        let width = groups * GROUP;
+        for format in FORMATS {
+            let whole: Vec<u8> =
+                bytes.iter().copied().chain([seed as u8]).cycle().take(format.bytes(rows, width).unwrap()).collect();
+            let matrix = Matrix::new(format, rows, width, AlignedBytes::copy_of(&whole).into()).unwrap();
+            let mut row = vec![0.0; width];
+            matrix.row(rows - 1, &mut row);
+            for positions in [1, 13] {
+                for isa in Isa::available() {
+                    let mut out = vec![0.0; positions * rows];
+                    let xs = random(seed, positions * width);
+                    Kernels::new(isa, 1).product(&matrix, &mut input(&xs, width), &mut out, Epilogue::Store);
+                }
+            }
+            prop_assert!(Matrix::new(format, rows + 16, width, AlignedBytes::copy_of(&whole).into()).is_err());
+        }
+    }
 
     #[test]
     fn products_are_those_of_the_numbers(
