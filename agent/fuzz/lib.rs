@@ -4,20 +4,20 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context as Polled, Poll, Waker};
 use std::time::Duration;
 
-use outpost_agent::config::{Config, Faults};
-use outpost_agent::event::Inbound;
-use outpost_agent::live::desired::Desired;
-use outpost_agent::mqtt::inbound::decode;
-use outpost_agent::mqtt::session::Arrival;
-use outpost_agent::mqtt::topics::Topics;
 use outpost_runtime::media::{image_from_bytes, wav_from_bytes};
 use outpost_tools::bus::{Bus, Nowhere, Publication, RemoteCall};
 use outpost_tools::remote::{RemoteConfig, Switchboard};
 use outpost_tools::requests::{Heard, Requests};
 use outpost_tools::tool::BoxFuture;
-use outpost_tools::{Context, House, Origin, PolicyRules, Registry, ToolError};
+use outpost_tools::{Context, ToolHost, Origin, PolicyRules, Registry, ToolError};
 use serde_json::{Map, Value};
 use tokio::runtime::{Builder, Runtime};
+use outpost_agent_core::config::{Config, Faults};
+use outpost_agent_core::event::Inbound;
+use outpost_agent_core::live::desired::Desired;
+use outpost_mqtt::inbound::decode;
+use outpost_mqtt::session::Arrival;
+use outpost_mqtt::topics::Topics;
 
 /// Calls have time limits.
 static CLOCK: LazyLock<Runtime> =
@@ -46,7 +46,8 @@ fn flags(data: &[u8]) -> (u8, &[u8]) {
 
 /// A document says what is desired of the device. One without a fault can be laid over the file.
 pub fn desired(data: &[u8]) {
-    let (mut file, mut faults) = (Config::default(), Faults::default());
+    let mut file = Config::default();
+    let mut faults = Faults::default();
     let desired = Desired::read(data, &file, &mut faults);
     if faults.is_empty() {
         desired.lay_over(&mut file);
@@ -71,7 +72,7 @@ pub fn tool_is_called(data: &[u8]) {
     let _clock = CLOCK.enter();
     let (registry, switchboard) = switchboard(Arc::new(There));
     switchboard.define("x", br#"{"description": "x"}"#).expect("a definition");
-    let context = Context { call: "1".into(), house: Arc::new(There) };
+    let context = Context { call: "1".into(), host: Arc::new(There) };
     let limit = Duration::from_secs(1);
     let mut call = Box::pin(registry.call("x", Map::new(), Origin::Voice, &context, limit));
     let mut polled = Polled::from_waker(Waker::noop());
@@ -96,7 +97,7 @@ impl Bus for There {
     fn listen(&self, _: &str) {}
 }
 
-impl House for There {
+impl ToolHost for There {
     fn command(&self, _: &str, _: Value) {}
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
         Box::pin(std::future::ready(Ok(None)))

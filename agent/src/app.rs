@@ -1,50 +1,53 @@
-//! The daemon as a whole: built from a configuration, started, and drained.
+//! The daemon: build, spawn, drain.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outpost_agent_core::agent::{Agent, Inputs};
+use outpost_agent_core::audit::{Audit, AuditError};
+use outpost_agent_core::camera::Camera;
+use outpost_agent_core::config::{Config, LiveSettings, RuleError};
+use outpost_agent_core::confirm::Confirmations;
+use outpost_agent_core::dispatch::{Dispatcher, HostParts};
+use outpost_agent_core::event::Inbound;
+use outpost_agent_core::evidence::{Evidence, EvidenceError};
+use outpost_agent_core::heartbeat::{Heartbeats, Pulse};
+use outpost_agent_core::live::Settings;
+use outpost_agent_core::memory::MemoryError;
+use outpost_agent_core::metrics::Gauges;
+use outpost_agent_core::microphone::Microphone;
+use outpost_agent_core::model_thread::{EngineModel, Model, ModelError, ModelHandle, ModelThread};
+use outpost_agent_core::report::{Counts, Intent, Sink};
+use outpost_agent_core::scene_reader::SceneReader;
+use outpost_agent_core::task_group::TaskGroup;
+use outpost_agent_core::turn::Turns;
+use outpost_agent_core::watch::WatchList;
+use outpost_agent_core::{dispatch, live, memory, metrics, prompting, toolset};
+use outpost_broker::{Broker, BrokerError};
+use outpost_mqtt::client;
+use outpost_mqtt::client::{MqttError, Publisher};
+use outpost_mqtt::session::MAX_PACKET;
+use outpost_senses::camera::pipeline::Shared;
+use outpost_senses::microphone::gate::MicGate;
+use outpost_senses::microphone::start_microphone;
+use outpost_senses::{SenseError, camera};
 use outpost_tools::{AddError, Registry};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::agent::{Agent, Inputs};
-use crate::audit::{Audit, AuditError};
-use crate::config::Config;
-use crate::confirm::Confirmations;
-use crate::dispatch::{self, Dispatcher, Reach};
-use crate::event::Inbound;
-use crate::evidence::{Evidence, EvidenceError};
 use crate::firmware::Firmware;
-use crate::heartbeat::{Heartbeats, Pulse};
-use crate::lifetime::Lifetime;
-use crate::live::{self, Live, Settings};
-use crate::memory::{self, MemoryError};
-use crate::metrics::{self, Counts, Gauges};
-use crate::model_thread::{EngineModel, Model, ModelError, ModelHandle, ModelThread};
-use crate::mqtt::broker::{Broker, BrokerError};
-use crate::mqtt::client::{self, MqttError, Publisher};
-use crate::prompting;
-use crate::report::{Intent, Sink};
-use crate::senses::camera::watcher::Shared;
-use crate::senses::gate::Gate;
-use crate::senses::microphone::start_microphone;
-use crate::senses::microphone::status::Status;
-use crate::senses::{SenseError, camera};
-use crate::sight::Sight;
 use crate::toolbox::{Site, ToolboxError};
-use crate::turn::Turns;
-use crate::watch::{RuleError, WatchList};
 
-/// Requests that wait for the model at most.
+/// Queue of the model.
 const MODEL_QUEUE: usize = 16;
-/// Messages from MQTT that wait for the agent at most; then new ones are refused. Each may hold media.
+/// Queue from MQTT; when full, new messages are rejected. Each may hold media.
 const INBOUND_CAPACITY: usize = 16;
 
-/// How long the end waits for the model at least: a cancelled request stops after a layer.
+/// Minimum time to wait for the model at shutdown: a cancelled request stops after a layer.
 const LAST_LAYER: Duration = Duration::from_millis(500);
 
 /// Why the daemon cannot be started.
@@ -53,7 +56,7 @@ pub enum AppError {
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The memory that the model needs.
+    /// Not enough memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The embedded broker.
@@ -82,7 +85,7 @@ pub enum AppError {
     Toolbox(#[from] ToolboxError),
 }
 
-/// A daemon with its model loaded and its broker known, not yet at work.
+/// A daemon with model and broker, not yet running.
 #[derive(Debug)]
 pub struct App {
     config: Config,
@@ -94,17 +97,17 @@ pub struct App {
 }
 
 impl App {
-    /// Loads the packed model in `dir` and starts the embedded broker, if the configuration names no other.
+    /// Loads the packed model in `dir` and starts the embedded broker if no other is configured.
     ///
     /// # Errors
-    /// When the model cannot be loaded or the broker not be started.
+    /// If the model cannot be loaded or the broker cannot be started.
     pub async fn build(config: Config, dir: &Path) -> Result<Self, AppError> {
         let (dir, options) = (dir.to_owned(), memory::engine_options(dir, &config.model)?);
         let load = move || Ok(Box::new(EngineModel::load(&dir, &options)?) as Box<dyn Model>);
         Self::with_model(config, load).await
     }
 
-    /// As [`App::build`], with the model that `load` gives.
+    /// As [`App::build`], with a model from `load`.
     ///
     /// # Errors
     /// As [`App::build`].
@@ -112,88 +115,96 @@ impl App {
     where
         L: FnOnce() -> outpost_runtime::Result<Box<dyn Model>> + Send + 'static,
     {
-        let tools = Arc::new(dispatch::registry(config.policy.rules())?);
-        let offered = dispatch::offered(&tools, config.agent.tools.as_deref());
+        let tools = Arc::new(toolset::registry(config.policy.rules())?);
+        let offered = toolset::offered(&tools, config.agent.tools.as_deref());
         let warm_up = prompting::command(prompting::user(None, None, Some("-")), &offered, 1);
         let load_warm = move || {
             let mut model = load()?;
             model.warm_up(&warm_up)?;
             Ok(model)
         };
-        let (started, parts) = (Instant::now(), Heartbeats::default());
+        let started = Instant::now();
+        let parts = Heartbeats::default();
         let model = ModelThread::start(load_warm, MODEL_QUEUE, parts.part("model")).await?;
         let broker = match config.mqtt.host {
             Some(_) => None,
-            None => Some(Broker::start(config.mqtt.listen.unwrap_or(Broker::ANY))?),
+            None => Some(Broker::start(config.mqtt.listen.unwrap_or(Broker::ANY), MAX_PACKET)?),
         };
         Ok(Self { config, started, parts, model, tools, broker })
     }
 
-    /// Where the embedded broker listens, if there is one.
+    /// Address of the embedded broker, if there is one.
     pub fn broker(&self) -> Option<SocketAddr> {
         self.broker.as_ref().map(Broker::address)
     }
 
-    /// Its tools; more can be added, now and while it runs.
+    /// The tools; more can be added at any time.
     pub fn tools(&self) -> &Arc<Registry> {
         &self.tools
     }
 
-    /// Connects, opens the senses and starts the agent.
+    /// Connects, opens microphone and camera, and starts the agent.
     ///
     /// # Errors
-    /// When a sense cannot be opened or the outbox cannot be used.
+    /// If a source cannot be opened or the outbox cannot be used.
     pub fn spawn(self) -> Result<Running, AppError> {
         let Self { config, started, parts, model, tools, broker } = self;
-        let lifetime = Lifetime::default();
-        let ear = ear(&config);
-        let firmware = Firmware::new(&config.firmware, ear.0.clone());
-        let microphone =
-            start_microphone(&config.microphone, ear.clone(), parts.part("microphone"))?;
+        let task_group = TaskGroup::default();
+        let gate = mic_gate(&config);
+        let switch: Arc<dyn Microphone> = Arc::new(gate.clone());
+        let firmware = Firmware::new(&config.firmware, switch.clone());
+        let microphone = start_microphone(&config.microphone, gate, parts.part("microphone"))?;
         let (inbound_out, inbound) = mpsc::channel::<Inbound>(INBOUND_CAPACITY);
         let address = broker.as_ref().map(Broker::address);
-        let (told, pulse) = (inbound_out.clone(), parts.part("mqtt"));
-        let publisher = client::connect(&config.mqtt, address, told.clone(), &lifetime, pulse)?;
+        let told = inbound_out.clone();
+        let pulse = parts.part("mqtt");
+        let publisher = client::connect(&config.mqtt, address, told.clone(), &task_group, pulse)?;
         let sink: Arc<dyn Sink> = Arc::new(publisher.clone());
-        let hands = firmware.as_ref().map(Firmware::hands);
+        let board = firmware.as_ref().map(Firmware::board_tools);
         let sink = match firmware {
-            Some(firmware) => firmware.start(sink, told, &lifetime),
+            Some(firmware) => firmware.start(sink, told, &task_group),
             None => sink,
         };
-        let settings = settings(&config, &publisher, sink.clone(), &lifetime);
+        let settings = settings(&config, &publisher, sink.clone(), &task_group);
         let (counts, counted) = watch::channel(Counts::default());
-        let seeing = Shared::new(sink.clone(), settings.live.clone());
-        let eye = seeing.eye.clone();
-        let camera = camera::start(&config.camera, seeing.clone(), parts.part("camera"))?;
+        let shared = Shared::new(sink.clone(), settings.live.clone());
+        let latest: Arc<dyn Camera> = Arc::new(shared.latest.clone());
+        let camera = camera::start(&config.camera, shared.clone(), parts.part("camera"))?;
         let gauges = Gauges {
-            camera: seeing.counters.clone(),
+            camera: shared.counters.clone(),
             counts: counted.clone(),
             model: model.handle.clone(),
-            publisher: publisher.clone(),
+            backlog: Arc::new(publisher.clone()),
             parts: parts.clone(),
             started,
         };
-        let (live, stop) = (settings.live.clone(), lifetime.stop.clone());
-        lifetime.spawn(metrics::publish(gauges, sink.clone(), live, stop));
+        let live = settings.live.clone();
+        let stop = task_group.stop.clone();
+        task_group.spawn(metrics::publish(gauges, sink.clone(), live, stop));
 
-        let reach =
-            Reach { sink: sink.clone(), eye: eye.clone(), model: model.handle.clone(), hands };
+        let reach = HostParts {
+            sink: sink.clone(),
+            camera: latest.clone(),
+            model: model.handle.clone(),
+            board,
+        };
         let dispatcher = dispatcher(&settings, tools, reach, publisher.left())?;
-        add_tools(&settings, &dispatcher, &publisher, inbound_out, &lifetime)?;
-        let turns = turns(&settings, dispatcher, model.handle.clone(), seeing)?;
+        add_tools(&settings, &dispatcher, &publisher, inbound_out, &task_group)?;
+        let turns = turns(&settings, dispatcher, model.handle.clone(), shared)?;
         let inputs = Inputs {
             microphone: microphone.map(|sense| sense.receiver),
-            ear,
-            camera: camera.map(|sense| sense.receiver),
-            eye,
+            switch,
+            frames: camera.map(|sense| sense.receiver),
+            camera: latest,
             inbound,
         };
         let agent = Agent::new(inputs, turns, sink, counts, config.agent.limits);
-        let (grace, pulse) = (config.agent.grace / 2, parts.part("agent"));
-        let ended = run_agent(agent, grace, pulse, &lifetime);
+        let grace = config.agent.grace / 2;
+        let pulse = parts.part("agent");
+        let ended = run_agent(agent, grace, pulse, &task_group);
         info!(device = config.mqtt.device, "ready");
         Ok(Running {
-            lifetime,
+            task_group,
             ended,
             publisher,
             is_durable: config.mqtt.outbox.is_some(),
@@ -205,49 +216,56 @@ impl App {
     }
 }
 
-/// Begins to follow what is desired over MQTT.
+/// Starts to follow the desired configuration.
 fn settings<'a>(
     file: &'a Config,
     publisher: &Publisher,
     sink: Arc<dyn Sink>,
-    lifetime: &Lifetime,
+    task_group: &TaskGroup,
 ) -> Settings<'a> {
-    let (live_out, live) = watch::channel(Live::of(file));
-    let (wishes, stop) = (publisher.wishes().clone(), lifetime.stop.clone());
-    lifetime.spawn(live::follow(file.clone(), wishes, live_out, sink, stop));
+    let (live_out, live) = watch::channel(LiveSettings::of(file));
+    let desired = publisher.desired_config().subscribe();
+    let stop = task_group.stop.clone();
+    task_group.spawn(live::follow(file.clone(), desired, live_out, sink, stop));
     Settings { file, live }
 }
 
-/// What opens and closes the microphone, and where it shows how it is.
-fn ear(config: &Config) -> (Gate, Status) {
+/// The microphone's gate.
+fn mic_gate(config: &Config) -> MicGate {
     let has_button = config.firmware.push_to_talk.is_some();
-    (config.microphone.gate(has_button), Status::default())
+    if config.microphone.is_push_to_talk(has_button) {
+        MicGate::push_to_talk()
+    } else {
+        MicGate::always_open()
+    }
 }
 
-/// Adds the tools of the configuration, and lets others come.
+/// Adds configured tools, and lets others come and go.
 fn add_tools(
     settings: &Settings<'_>,
     dispatcher: &Dispatcher,
     publisher: &Publisher,
     inbound: mpsc::Sender<Inbound>,
-    lifetime: &Lifetime,
+    task_group: &TaskGroup,
 ) -> Result<(), ToolboxError> {
-    let (registry, offering) = (dispatcher.registry(), dispatcher.clone());
-    let (publisher, lifetime) = (publisher.clone(), lifetime.clone());
-    let site = Site { registry: registry.clone(), publisher, inbound, lifetime };
+    let registry = dispatcher.registry();
+    let offering = dispatcher.clone();
+    let publisher = publisher.clone();
+    let task_group = task_group.clone();
+    let site = Site { registry: registry.clone(), publisher, inbound, task_group };
     site.open(settings, move || offering.offered())?;
-    // A rule for a tool that is not there may be a slip of the pen, and what it was meant for is then as free as without it.
+    // A rule for an unknown tool may be a typo, which would leave the intended tool unrestricted.
     for name in registry.rules_without_tool() {
-        warn!(name, "policy.tools has a rule for a tool that is not there now");
+        warn!(name, "policy.tools has a rule for an unknown tool");
     }
     Ok(())
 }
 
-/// What calls the tools. Says at once which calls an earlier run left, and that none waits for a person.
+/// Creates the dispatcher. Reports calls that a previous run left in flight.
 fn dispatcher(
     settings: &Settings<'_>,
     tools: Arc<Registry>,
-    reach: Reach,
+    reach: HostParts,
     left: Vec<Intent>,
 ) -> Result<Dispatcher, AppError> {
     let audit = Audit::open(&settings.file.audit)?;
@@ -257,16 +275,17 @@ fn dispatcher(
     Ok(Dispatcher::new(tools, reach, confirmations, audit, settings))
 }
 
-/// Starts the agent's loop; gives what tells of its end.
+/// Starts the agent loop; the token is cancelled when it ends.
 fn run_agent(
     agent: Agent,
     grace: Duration,
     pulse: Pulse,
-    lifetime: &Lifetime,
+    task_group: &TaskGroup,
 ) -> CancellationToken {
-    let (ended, stop) = (CancellationToken::new(), lifetime.stop.clone());
+    let ended = CancellationToken::new();
+    let stop = task_group.stop.clone();
     let guard = ended.clone().drop_guard();
-    lifetime.spawn(async move {
+    task_group.spawn(async move {
         let _guard = guard;
         agent.run(stop, grace, pulse).await;
     });
@@ -277,23 +296,26 @@ fn turns(
     settings: &Settings<'_>,
     dispatcher: Dispatcher,
     model: ModelHandle,
-    seeing: Shared,
+    camera: Shared,
 ) -> Result<Turns, AppError> {
-    // A rule that cannot be used is said at the start.
+    // Invalid rules are reported at startup.
     WatchList::new(settings.file.watch.clone())?;
-    let (sink, evidence) = (seeing.sink.clone(), Evidence::open(&settings.file.evidence)?);
-    let sight = Sight::new(model.clone(), seeing, evidence, settings.file);
-    Ok(Turns::new(model, dispatcher, sight, sink, settings))
+    let Shared { latest, counters, sink, .. } = camera;
+    let evidence = Evidence::open(&settings.file.evidence)?;
+    let camera = Arc::new(latest);
+    let scene_reader =
+        SceneReader::new(model.clone(), camera, counters, evidence, sink.clone(), settings);
+    Ok(Turns::new(model, dispatcher, scene_reader, sink, settings))
 }
 
-/// A daemon at work.
+/// A running daemon.
 #[derive(Debug)]
 pub struct Running {
-    lifetime: Lifetime,
-    /// The agent's loop has ended.
+    task_group: TaskGroup,
+    /// Cancelled when the agent loop has ended.
     ended: CancellationToken,
     publisher: Publisher,
-    /// What is left in the outbox outlives the daemon.
+    /// Whether the outbox outlives the daemon.
     is_durable: bool,
     model: ModelThread,
     broker: Option<Broker>,
@@ -302,43 +324,44 @@ pub struct Running {
 }
 
 impl Running {
-    /// The parts of the daemon, and how they are.
+    /// Health of the parts.
     pub fn parts(&self) -> &Heartbeats {
         &self.parts
     }
 
-    /// What the agent does and has counted.
+    /// State and counters of the agent.
     pub fn counts(&self) -> watch::Receiver<Counts> {
         self.counted.clone()
     }
 
-    /// Where the embedded broker listens, if there is one.
+    /// Address of the embedded broker, if there is one.
     pub fn broker(&self) -> Option<SocketAddr> {
         self.broker.as_ref().map(Broker::address)
     }
 
-    /// Ends the daemon within `grace` or little more: first the agent, then, when the reports are out, the connection, then the
-    /// model. False if reports are lost with it: the broker does not have them, and the outbox is no file.
+    /// Shuts down within `grace` or little more: agent, then (once reports are out) connections,
+    /// then the model. Returns false if reports are lost: not delivered, and the outbox is not a
+    /// file.
     pub async fn drain(self, grace: Duration) -> bool {
         let end = Instant::now() + grace;
-        self.lifetime.stop.cancel();
+        self.task_group.stop.cancel();
         if timeout_at(end, self.ended.cancelled()).await.is_err() {
-            warn!("the agent did not end in time");
+            warn!("the agent did not stop in time");
         }
         self.model.handle.close();
         let left = end.saturating_duration_since(Instant::now());
         let flushed = self.publisher.flushed(left / 2).await;
         if !flushed {
-            warn!(stored = self.is_durable, "the broker does not have all reports");
+            warn!(stored = self.is_durable, "shutting down with undelivered reports");
         }
-        self.lifetime.farewell.cancel();
-        self.lifetime.tracker.close();
-        if timeout_at(end, self.lifetime.tracker.wait()).await.is_err() {
-            warn!("tasks did not end in time");
+        self.task_group.disconnect.cancel();
+        self.task_group.tracker.close();
+        if timeout_at(end, self.task_group.tracker.wait()).await.is_err() {
+            warn!("tasks did not stop in time");
         }
         let join = tokio::task::spawn_blocking(move || self.model.join());
         if timeout_at(end.max(Instant::now() + LAST_LAYER), join).await.is_err() {
-            warn!("the model did not end in time");
+            warn!("the model did not stop in time");
         }
         flushed || self.is_durable
     }

@@ -1,13 +1,14 @@
-//! The C library's allocator, which libtorch, the encoders and everything else share.
+//! Settings of the C allocator, which libtorch and everything else share.
 
-/// Freed blocks of this many bytes go back to the system at once.
+/// Freed blocks of this size are returned to the system immediately.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const RETURNED: i32 = 1 << 20;
 
-/// Has large freed blocks returned to the system. To be called before there is a second thread.
+/// Returns large freed blocks to the system. Call before starting a second thread.
 ///
-/// By itself glibc raises the size from which it does so, up to 32 MiB, as blocks are freed: the room of an encoder's layers
-/// and of a prompt's intermediate results then stays with the process, 0.27 GiB at full shape (docs/performance.md).
+/// glibc raises this threshold up to 32 MiB as blocks are freed; the memory of encoder layers and
+/// intermediate results would then stay with the process, 0.27 GiB at full shape
+/// (docs/performance.md).
 #[cfg_attr(
     all(target_os = "linux", target_env = "gnu"),
     expect(
@@ -31,7 +32,7 @@ mod tests {
     use std::hint::black_box;
 
     use super::*;
-    use crate::memory;
+    use outpost_agent_core::memory;
 
     const MIB: usize = 1 << 20;
 
@@ -42,12 +43,12 @@ mod tests {
     #[test]
     fn large_blocks_leave_the_process_when_they_are_freed() {
         return_large_blocks();
-        // By itself glibc would keep blocks of up to this size from now on.
+        // From here on, glibc would keep blocks of up to this size.
         drop(black_box(vec![1_u8; 30 * MIB]));
         let before = resident();
         let blocks: Vec<Vec<u8>> = (0..64).map(|_| black_box(vec![1_u8; 2 * MIB])).collect();
         assert!(resident() > before + 100 * MIB);
-        // Something in use at the heap's end keeps all before it in the heap.
+        // A block in use at the end of the heap pins everything before it.
         let last = black_box(vec![1_u8; MIB / 4]);
         drop(blocks);
         assert!(resident() < before + 50 * MIB);

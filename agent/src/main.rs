@@ -1,5 +1,6 @@
 //! The `outpost` program: parse, log, dispatch, exit code.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -16,12 +17,18 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
-    let (registry, lines) =
-        (tracing_subscriber::registry().with(filter), fmt::layer().with_writer(std::io::stderr));
-    // Its lines go to the journal as they are: as fields of an entry, what an event tells would not show in `journalctl`.
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(wants_colour());
+    // Lines reach the journal as plain text: structured fields would not show in `journalctl`.
     match std::env::var_os(JOURNAL) {
-        Some(_) => registry.with(lines.with_ansi(false).without_time()).init(),
+        Some(_) => registry.with(lines.without_time()).init(),
         None => registry.with(lines).init(),
     }
     cli.execute()
+}
+
+/// Colour is for terminals, unless `NO_COLOR` is set: <https://no-color.org>.
+fn wants_colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !refused
 }

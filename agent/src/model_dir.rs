@@ -1,4 +1,4 @@
-//! Finds the packed model to use, and packs the bundled checkpoint where that was not done yet.
+//! Finds the packed model, and packs the bundled checkpoint if necessary.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,25 +12,26 @@ pub const ENVIRONMENT: &str = "OUTPOST_MODEL";
 const CHECKPOINT: &str = "models/nano/checkpoint";
 /// Where the bundled checkpoint is packed, below the root of the repository.
 const PACKED: &str = ".outpost/nano-int4";
+
 /// A model to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
     /// A packed model.
     Packed(PathBuf),
-    /// The bundled checkpoint in this root of the repository.
+    /// The bundled checkpoint of the repository at this path.
     Bundled(PathBuf),
 }
 
-/// There is no model to use.
+/// No model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelDirError {
-    /// None was named, and no bundled one is near.
+    /// None was given, and no bundled one is near.
     #[error(
         "no model: give --model, set `model.path` or ${ENVIRONMENT}, or run inside the repository, which bundles one in \
          {CHECKPOINT}"
     )]
     NotFound,
-    /// The folder that was named holds no packed model.
+    /// The folder is not a packed model.
     #[error("{}: {reason}", path.display())]
     NotPacked {
         /// The folder.
@@ -38,10 +39,10 @@ pub enum ModelDirError {
         /// What is wrong and what to do.
         reason: String,
     },
-    /// The bundled checkpoint could not be packed.
+    /// Packing failed.
     #[error(transparent)]
     Import(#[from] outpost_runtime::Error),
-    /// The folder for packed models cannot be written.
+    /// The folder of packed models cannot be written.
     #[error("{}: {source}", path.display())]
     Io {
         /// The folder or file.
@@ -51,10 +52,10 @@ pub enum ModelDirError {
     },
 }
 
-/// Looks for a model: the command line's, the configuration's, the environment's, the bundled one.
+/// Finds a model: command line, configuration, environment, bundled one.
 ///
 /// # Errors
-/// When there is none, or the one that was named is no packed model.
+/// If there is none, or the given one is not a packed model.
 pub fn find(flag: Option<&Path>, configured: Option<&Path>) -> Result<Found, ModelDirError> {
     let environment = std::env::var_os(ENVIRONMENT).map(PathBuf::from);
     let named = flag.map(Path::to_owned).or_else(|| configured.map(Path::to_owned)).or(environment);
@@ -81,8 +82,8 @@ fn packed(path: PathBuf) -> Result<PathBuf, ModelDirError> {
     Err(ModelDirError::NotPacked { path, reason })
 }
 
-/// The root of the repository: the nearest folder with the bundled checkpoint, upwards of the working directory or else of the
-/// program.
+/// The root of the repository: the nearest folder with the bundled checkpoint, above the working
+/// directory or else the program.
 pub fn repository() -> Option<PathBuf> {
     let starts = [std::env::current_dir().ok(), std::env::current_exe().ok()];
     let root = |start: PathBuf| {
@@ -94,23 +95,24 @@ pub fn repository() -> Option<PathBuf> {
     starts.into_iter().flatten().find_map(root)
 }
 
-/// The folder of a model that can be loaded. The bundled checkpoint is packed if it is not, or if it has changed since.
+/// A folder that can be loaded. Packs the bundled checkpoint if that is missing or out of date.
 ///
 /// # Errors
-/// When the bundled checkpoint cannot be packed.
+/// If packing fails.
 pub fn prepare(found: &Found, progress: &mut dyn FnMut(&str)) -> Result<PathBuf, ModelDirError> {
     let root = match found {
         Found::Packed(path) => return Ok(path.clone()),
         Found::Bundled(root) => root,
     };
-    let (source, destination) = (root.join(CHECKPOINT), root.join(PACKED));
+    let source = root.join(CHECKPOINT);
+    let destination = root.join(PACKED);
     let folder = destination.parent().unwrap_or(root);
     let io = |path: &Path| {
         let path = path.to_owned();
         |source| ModelDirError::Io { path, source }
     };
     std::fs::create_dir_all(folder).map_err(io(folder))?;
-    // Programs that start at the same time pack once; the lock goes with the file handle.
+    // Concurrent programs pack once; the lock is released with the file handle.
     let lock = folder.join("import.lock");
     File::create(&lock).and_then(|file| file.lock().map(|()| file)).map_err(io(&lock)).and_then(
         |_held| {

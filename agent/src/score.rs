@@ -1,6 +1,6 @@
-//! How far an answer is from what was expected.
+//! Word and character error rates.
 
-/// Errors against the length of what was expected, summed over a set.
+/// Errors and reference length, summed over a set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ErrorRate {
     errors: usize,
@@ -8,46 +8,27 @@ pub struct ErrorRate {
 }
 
 impl ErrorRate {
-    /// Adds a pair, compared word by word.
+    /// Adds a pair, by words.
     pub fn add_words(&mut self, expected: &str, given: &str) {
-        self.add(
-            &expected.split_whitespace().collect::<Vec<_>>(),
-            &given.split_whitespace().collect::<Vec<_>>(),
-        );
-    }
-
-    /// Adds a pair, compared character by character.
-    pub fn add_chars(&mut self, expected: &str, given: &str) {
-        self.add(&expected.chars().collect::<Vec<_>>(), &given.chars().collect::<Vec<_>>());
-    }
-
-    fn add<T: PartialEq>(&mut self, expected: &[T], given: &[T]) {
-        self.errors += edit_distance(expected, given);
+        let expected: Vec<&str> = expected.split_whitespace().collect();
+        let given: Vec<&str> = given.split_whitespace().collect();
+        self.errors += strsim::generic_levenshtein(&expected, &given);
         self.length += expected.len();
     }
 
-    /// Errors a unit; 0 for an empty set, and it can exceed 1.
+    /// Adds a pair, by characters.
+    pub fn add_chars(&mut self, expected: &str, given: &str) {
+        self.errors += strsim::levenshtein(expected, given);
+        self.length += expected.chars().count();
+    }
+
+    /// Error rate; 0 for an empty set, and it can exceed 1.
     pub fn rate(self) -> f64 {
         self.errors as f64 / self.length.max(1) as f64
     }
 }
 
-/// The number of insertions, deletions and substitutions that make `b` of `a`.
-fn edit_distance<T: PartialEq>(a: &[T], b: &[T]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-/// Words in lower case without punctuation, as transcripts are compared.
+/// Normalizes a transcript: lower case, no punctuation.
 pub fn plain_words(text: &str) -> String {
     let letters: String = text
         .chars()
@@ -63,11 +44,12 @@ mod tests {
 
     #[test]
     fn counts_insertions_deletions_and_substitutions() {
-        for (a, b, distance) in
+        for (expected, given, errors) in
             [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("same", "same", 0)]
         {
-            let chars = |text: &str| text.chars().collect::<Vec<_>>();
-            assert_eq!(edit_distance(&chars(a), &chars(b)), distance, "{a} to {b}");
+            let mut rate = ErrorRate::default();
+            rate.add_chars(expected, given);
+            assert_eq!(rate, ErrorRate { errors, length: expected.len() }, "{expected} to {given}");
         }
     }
 

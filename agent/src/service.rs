@@ -1,45 +1,45 @@
-//! The service manager: it is told when the daemon is ready and what it does, and the watchdog is fed as long as all parts of
-//! the daemon make progress. Without a service manager nothing is said.
+//! systemd: readiness, status, and a watchdog that is fed while all parts make progress. Does
+//! nothing without a service manager.
 
 use std::time::Duration;
 
+use outpost_agent_core::heartbeat::Heartbeats;
+use outpost_agent_core::report::Counts;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 use tracing::{debug, error, info};
 
-use crate::heartbeat::Heartbeats;
-use crate::metrics::Counts;
-
-/// How often more time is asked for while the model is loaded, and how much.
+/// While the model loads: how often to extend the timeout, and by how much.
 const LOADING: Duration = Duration::from_secs(5);
 const EXTENSION: Duration = Duration::from_secs(30);
-/// A model that takes longer to load gets no more time.
+/// No more extensions after this long.
 const LOADING_LIMIT: Duration = Duration::from_mins(15);
-/// How often the status is told where there is no watchdog.
+/// Interval of the status without a watchdog.
 const STATUS: Duration = Duration::from_secs(10);
 
-/// Something that can be told to the service manager.
+/// A service manager.
 pub trait Manager: Send {
-    /// Tells it, if it is there.
+    /// Notifies it, if present.
     fn tell(&self, states: &[NotifyState<'_>]);
 }
 
-/// The service manager that started this process: the one behind `$NOTIFY_SOCKET`.
+/// systemd, through `$NOTIFY_SOCKET`.
 #[derive(Debug, Clone, Copy)]
 pub struct Systemd;
 
 impl Manager for Systemd {
     fn tell(&self, states: &[NotifyState<'_>]) {
         if let Err(fault) = sd_notify::notify(states) {
-            debug!(%fault, "the service manager cannot be told");
+            debug!(%fault, "cannot notify the service manager");
         }
     }
 }
 
-/// Waits for what takes its time at the start, and asks for more time meanwhile.
+/// Runs `work`, extending the startup timeout meanwhile.
 pub async fn loading<T>(manager: &impl Manager, work: impl Future<Output = T>) -> T {
-    let (started, mut due) = (Instant::now(), interval(LOADING));
+    let started = Instant::now();
+    let mut due = interval(LOADING);
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {
@@ -63,7 +63,7 @@ pub fn stopping(manager: &impl Manager) {
     manager.tell(&[NotifyState::Stopping, NotifyState::Status("sending what is left")]);
 }
 
-/// Tells the status for ever, and feeds the watchdog, which bites after `watchdog`, while all parts make progress.
+/// Reports status, and feeds the watchdog while all parts make progress.
 pub async fn attend(
     manager: impl Manager,
     watchdog: Option<Duration>,
@@ -93,7 +93,8 @@ pub async fn attend(
 
 fn status(counts: &Counts) -> String {
     let Counts { state, utterances, asks, pictures, failed, .. } = counts;
-    let (state, failed) = (state.as_str(), failed + counts.overdue);
+    let state = state.as_str();
+    let failed = failed + counts.overdue;
     format!("{state}; heard {utterances}, asked {asks}, looked at {pictures}, failed {failed}")
 }
 
@@ -102,8 +103,8 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::event::Origin;
-    use crate::model_thread::{Model, ModelThread};
+    use outpost_agent_core::event::Origin;
+    use outpost_agent_core::model_thread::{Model, ModelThread};
     use outpost_runtime::{Error, Finish, Generation, Request, Role, Stop, Turn, Usage};
 
     #[derive(Debug)]

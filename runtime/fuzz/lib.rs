@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use outpost_runtime::readers::READERS;
+use outpost_runtime::readers::{MEDIA, READERS};
 use tempfile::TempDir;
 
 /// Where the files are written that are read.
@@ -13,7 +13,7 @@ static DIR: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a f
 pub fn read(file: &str, bytes: &[u8]) {
     let path: PathBuf = DIR.path().join(file);
     std::fs::write(&path, bytes).expect("the folder can be written to");
-    for (name, reader) in READERS {
+    for (name, reader) in READERS.into_iter().chain(MEDIA) {
         if name == file {
             let _ = reader(&path);
         }

@@ -1,5 +1,7 @@
 //! Logits in, tokens out: one answer being written, as free text or as a list of calls under the grammar.
 
+use llguidance::toktrie::SimpleVob;
+
 use crate::error::{Error, Result};
 use crate::grammar::{CallGrammar, CallState, parse_calls};
 use crate::request::{Finish, Sampling, ToolCall};
@@ -15,6 +17,8 @@ pub(crate) struct Answer<'a> {
     sampler: Sampler,
     max_new_tokens: usize,
     mode: Mode,
+    /// The tokens that the grammar allows next, once they were asked for.
+    allowed: Option<SimpleVob>,
     text: Vec<u8>,
     /// Bytes of `text` that the reader has been given.
     streamed: usize,
@@ -29,6 +33,10 @@ enum Mode {
     Text,
     Calls(Box<CallState>),
 }
+
+/// The head is computed whole if a grammar allows more than this share of its rows: reading some takes longer than reading all
+/// in a row.
+const FEW: usize = 8;
 
 impl<'a> Answer<'a> {
     /// Without a `grammar` no call can be made.
@@ -46,6 +54,7 @@ impl<'a> Answer<'a> {
             sampler: Sampler::new(sampling),
             max_new_tokens,
             mode: Mode::Text,
+            allowed: None,
             text: Vec::new(),
             streamed: 0,
             calls: Vec::new(),
@@ -65,7 +74,10 @@ impl<'a> Answer<'a> {
         let chosen = match &mut self.mode {
             Mode::Text => self.choose_text(logits, sink)?,
             Mode::Calls(state) => {
-                let allowed = state.allowed()?;
+                let allowed = match self.allowed.take() {
+                    Some(allowed) => allowed,
+                    None => state.allowed()?,
+                };
                 let id = self
                     .sampler
                     .choose(logits, |id| allowed.is_allowed(id))
@@ -95,6 +107,20 @@ impl<'a> Answer<'a> {
             self.finish = Some(Finish::Length);
         }
         Ok(self.finish.is_none().then_some(tokens))
+    }
+
+    /// The only tokens whose logits matter for the next choice, in ascending order; `None` if they are many.
+    pub(crate) fn allowed(&mut self) -> Result<Option<Vec<u32>>> {
+        let Mode::Calls(state) = &mut self.mode else { return Ok(None) };
+        let allowed = state.allowed()?;
+        let is_few = allowed.num_set() * FEW <= self.tokenizer.len();
+        let ids = is_few.then(|| {
+            let mut ids = Vec::new();
+            allowed.iter_set_entries(|id| ids.push(id as u32));
+            ids
+        });
+        self.allowed = Some(allowed);
+        Ok(ids)
     }
 
     /// The next token of free text; none where the model ends its turn.

@@ -1,5 +1,7 @@
 //! Where the decoder computes: chosen once, said once in the log, never a silent fall-back.
 
+use outpost_kernels::Isa;
+
 use crate::error::{Error, Result};
 
 /// What the configuration asks for.
@@ -26,6 +28,14 @@ pub enum Device {
     Torch(tch::Device),
 }
 
+/// The name of the kernels that this CPU takes.
+///
+/// # Errors
+/// [`Error::Device`] when the environment asks for kernels that this CPU lacks.
+pub fn cpu_kernels() -> Result<&'static str> {
+    Isa::detect().map(Isa::name).map_err(Error::Device)
+}
+
 /// The device for a choice.
 ///
 /// # Errors
@@ -35,7 +45,12 @@ pub fn choose(choice: DeviceChoice) -> Result<Device> {
         DeviceChoice::Cpu => Ok(Device::Cpu),
         DeviceChoice::Auto => Ok(cuda().unwrap_or(Device::Cpu)),
         DeviceChoice::Cuda => cuda().ok_or_else(|| Error::Device(no_cuda().into())),
-        DeviceChoice::Reference => reference(),
+        #[cfg(feature = "torch")]
+        DeviceChoice::Reference => Ok(Device::Torch(tch::Device::Cpu)),
+        #[cfg(not(feature = "torch"))]
+        DeviceChoice::Reference => Err(Error::Device(
+            "the reference needs libtorch: build with the feature `torch`".into(),
+        )),
     }
 }
 
@@ -55,16 +70,6 @@ fn no_cuda() -> &'static str {
     } else {
         "CUDA is asked for, but this program was built without libtorch: build it with the feature `torch`, or choose `cpu`"
     }
-}
-
-#[cfg(feature = "torch")]
-fn reference() -> Result<Device> {
-    Ok(Device::Torch(tch::Device::Cpu))
-}
-
-#[cfg(not(feature = "torch"))]
-fn reference() -> Result<Device> {
-    Err(Error::Device("the reference needs libtorch: build with the feature `torch`".into()))
 }
 
 #[cfg(test)]

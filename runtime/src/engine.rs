@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Instant;
 
-use serde::Deserialize;
 use crate::answer::Answer;
 use crate::audio::{self, AudioEncoder, AudioProjector};
 use crate::config::Config;
@@ -16,11 +15,13 @@ use crate::graph::EncoderWeights;
 use crate::import::manifest::Manifest;
 use crate::merge::merge;
 use crate::prefix_cache::{self, Key, PrefixCache};
+use crate::prefix_store::Identity;
 use crate::prompt::{self, Medium, Placed, Prompt, RowCount};
 use crate::request::{Audio, Generation, Image, Request, Stop, Usage};
 use crate::session::{Adapter, Session};
 use crate::tokenizer::Tokenizer;
 use crate::vision::{self, VisionEncoder};
+use serde::Deserialize;
 
 /// How to load a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,9 @@ pub struct Engine {
     vision: Option<VisionEncoder>,
     stop_ids: Vec<u32>,
     context: usize,
+    /// Names the weights among those of other models.
+    identity: String,
+    kv: KvFormat,
 }
 
 /// A prompt that is to be computed.
@@ -89,7 +93,7 @@ impl Engine {
     /// # Errors
     /// When the directory is no packed model, a part is damaged, or the device that is asked for is not there.
     pub fn load(dir: &Path, options: &EngineOptions) -> Result<Self> {
-        Manifest::read(dir)?;
+        let manifest = Manifest::read(dir)?;
         let config = Config::read(&dir.join("config.json"))?;
         let tokenizer = Tokenizer::read(&dir.join("tokenizer.json"))?;
         let hidden = config.decoder.hidden_size;
@@ -107,6 +111,8 @@ impl Engine {
                 .transpose()?,
             stop_ids: stop_ids(dir, &tokenizer)?,
             context: options.context.min(config.decoder.max_position_embeddings),
+            identity: manifest.identity(),
+            kv: options.kv,
             tokenizer,
             config,
         })
@@ -163,7 +169,11 @@ impl Engine {
         let started = Instant::now();
         while let Some(tokens) = answer.advance(&logits, sink)? {
             stop.check()?;
-            logits = self.step(&mut session, &tokens)?;
+            // A grammar that allows few tokens needs few rows of the head.
+            let allowed = answer.allowed()?;
+            let wanted = allowed.as_deref().map_or(Logits::Last, Logits::Of);
+            let embeds = self.decoder.embed(&tokens)?;
+            logits = self.decoder.forward(&mut session, &embeds, wanted)?.data;
             keys.extend(tokens.iter().map(|id| Key::from(*id)));
         }
         usage.decode = started.elapsed();
@@ -190,10 +200,39 @@ impl Engine {
         let mut session = Session::new(&self.decoder, adapter, self.context)?;
         if prompt.prefix > 0 {
             let keys = prefix_cache::keys(&prompt);
-            self.step(&mut session, &prompt.ids[..prompt.prefix])?;
-            cache.keep_prefix(adapter, &keys[..prompt.prefix], &session)?;
+            self.prefill_prefix(&mut session, &prompt, &keys, cache)?;
         }
         Ok(())
+    }
+
+    /// Has a session hold the system prefix of a prompt: from disk if it was computed in an earlier life, else what is missing
+    /// of it is computed.
+    fn prefill_prefix(
+        &self,
+        session: &mut Session,
+        prompt: &Prompt,
+        keys: &[Key],
+        cache: &mut PrefixCache,
+    ) -> Result<()> {
+        let (ids, keys) = (&prompt.ids[..prompt.prefix], &keys[..prompt.prefix]);
+        let adapter = session.adapter();
+        let identity = Identity { model: &self.identity, kv: self.kv, adapter };
+        let stored = if session.is_empty() {
+            cache.store().and_then(|store| store.read(identity, keys))
+        } else {
+            None
+        };
+        let is_restored = match stored {
+            Some(bytes) => session.restore(&self.decoder.embed(ids)?, &bytes)?,
+            None => false,
+        };
+        if !is_restored {
+            self.step(session, &ids[session.len()..])?;
+            if let Some(store) = cache.store() {
+                store.write(identity, keys, session.fork(ids.len())?);
+            }
+        }
+        cache.keep_prefix(adapter, keys, session)
     }
 
     /// Computes a request up to its first new token, in case it is asked next: the answer is then the same, and sooner. One request
@@ -268,9 +307,7 @@ impl Engine {
 
         let prefilling = Instant::now();
         if session.len() < prompt.prefix {
-            let missing = &prompt.ids[session.len()..prompt.prefix];
-            self.step(&mut session, missing)?;
-            cache.keep_prefix(adapter, &keys[..prompt.prefix], &session)?;
+            self.prefill_prefix(&mut session, prompt, keys, cache)?;
             stop.check()?;
         }
         let logits = self.decoder.forward_until(&mut session, &embeds, Logits::Last, stop)?;

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::media::{PICTURES, image_from_bytes, read_image};
+use crate::media::{PICTURES, image_from_bytes, jpeg, read_image};
 use crate::request::Image;
 
 /// Longest side of a Y4M frame.
@@ -59,7 +59,7 @@ fn mjpeg(path: &Path, count: usize) -> Result<Vec<Image>> {
     let mut at = 0;
     while let Some(skipped) = bytes[at..].windows(2).position(|pair| pair == [0xFF, 0xD8]) {
         let start = at + skipped;
-        at = match jpeg_end(&bytes, start) {
+        at = match jpeg::end(&bytes, start) {
             Ok(end) => {
                 pictures.push(start..end);
                 end
@@ -72,37 +72,6 @@ fn mjpeg(path: &Path, count: usize) -> Result<Vec<Image>> {
             .map_err(|error| fault(path, format!("frame {index}: {error}")))
     };
     spread(pictures.len(), count).map(decode).collect()
-}
-
-/// The end of the JPEG that begins at `start`, or where it stops being one. Its segments are passed over by their lengths:
-/// a thumbnail in one of them is a JPEG with an end of its own.
-fn jpeg_end(bytes: &[u8], start: usize) -> Result<usize, usize> {
-    let byte = |at: usize| bytes.get(at).copied().ok_or(bytes.len());
-    let mut at = start + 2;
-    loop {
-        if byte(at)? != 0xFF {
-            return Err(at);
-        }
-        let marker = byte(at + 1)?;
-        match marker {
-            // Any number of these may stand before a marker.
-            0xFF => at += 1,
-            0xD9 => return Ok(at + 2),
-            0x00 | 0xD8 => return Err(at),
-            0x01 | 0xD0..=0xD7 => at += 2,
-            _ => {
-                let length = u16::from_be_bytes([byte(at + 2)?, byte(at + 3)?]);
-                at += 2 + usize::from(length.max(2));
-            }
-        }
-        if marker == 0xDA {
-            // The data of a scan: within it, `FF` is followed by 0 or by the number of a restart.
-            let is_data = |next: u8| matches!(next, 0x00 | 0xD0..=0xD7);
-            while byte(at)? != 0xFF || is_data(byte(at + 1)?) {
-                at += 1;
-            }
-        }
-    }
 }
 
 /// How the colour of a Y4M file lies: width and height of its colour planes, halved or not; none in grey.

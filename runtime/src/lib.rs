@@ -27,6 +27,7 @@ pub mod media;
 pub mod merge;
 pub mod plan;
 mod prefix_cache;
+mod prefix_store;
 pub mod prompt;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -5,8 +5,10 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
 
 use crate::error::Result;
+use crate::prefix_store::PrefixStore;
 use crate::prompt::{Medium, Prompt};
 use crate::session::{Adapter, Session};
 
@@ -21,6 +23,8 @@ pub struct PrefixCache {
     latest: Option<Kept>,
     /// A prompt that was computed to its end, and the logits there.
     ready: Option<(Kept, Vec<f32>)>,
+    /// Where system prefixes outlive the process.
+    store: Option<PrefixStore>,
 }
 
 #[derive(Debug)]
@@ -39,7 +43,18 @@ impl PrefixCache {
         Self::default()
     }
 
-    /// Forgets everything, as must be done when the model was changed or a forward pass was broken off.
+    /// An empty cache that keeps system prefixes in a folder as well, for the next start. The folder is made when it is needed,
+    /// and bounded.
+    pub fn on_disk(dir: PathBuf) -> Self {
+        Self { store: Some(PrefixStore::new(dir)), ..Self::default() }
+    }
+
+    /// The store on disk, if there is one.
+    pub(crate) fn store(&self) -> Option<&PrefixStore> {
+        self.store.as_ref()
+    }
+
+    /// Forgets everything in memory, as must be done when the model was changed or a forward pass was broken off.
     pub fn clear(&mut self) {
         self.prefixes.clear();
         self.latest = None;

@@ -12,6 +12,7 @@ use crate::import::gguf::Gguf;
 use crate::import::manifest::Manifest;
 use crate::import::source::TensorSource;
 use crate::import::{ImportOptions, config as config_in, published};
+use crate::media::{Channel, read_audio, read_image};
 use crate::plan::Plan;
 use crate::tokenizer::Tokenizer;
 use crate::vision::Layout;
@@ -27,6 +28,25 @@ pub const READERS: [(&str, Reader); 5] = [
     ("manifest.json", manifest),
     ("tokenizer.json", tokenizer),
 ];
+
+/// The same for what people record and photograph. A sound or picture that is cut short may be good: streams have no end.
+pub const MEDIA: [(&str, Reader); 2] = [("sound", sound), ("picture", picture)];
+
+/// A sound of any format.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn sound(path: &Path) -> Result<()> {
+    read_audio(path, Channel::Auto).map(|_| ())
+}
+
+/// A picture of any format.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn picture(path: &Path) -> Result<()> {
+    read_image(path).map(|_| ())
+}
 
 /// A checkpoint's tensors, each in f32.
 ///
@@ -121,7 +141,7 @@ mod tests {
 
     #[test]
     fn seeds_are_good_or_bad_as_they_say() {
-        for (file, reader) in READERS {
+        for (file, reader) in READERS.into_iter().chain(MEDIA) {
             let seeds = seeds(file);
             let good = seeds.iter().filter(|(name, _)| name.starts_with("good-")).count();
             assert!(good > 0 && good < seeds.len(), "{file}");
@@ -243,7 +263,7 @@ mod tests {
             seed in any::<Index>(),
             damages in prop::collection::vec(damage(), 1..6),
         ) {
-            for (file, reader) in READERS {
+            for (file, reader) in READERS.into_iter().chain(MEDIA) {
                 let mut bytes = seed.get(&seeds(file)).1.clone();
                 for damage in &damages {
                     damage.apply(&mut bytes);

@@ -6,15 +6,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use outpost_agent::mqtt::subscriber::{Received, Subscriber};
+use outpost_mqtt::subscriber::{Received, Subscriber};
+use outpost_tests::broker::Broker;
 use serde_json::json;
 
 use crate::daemon::{BURNT, Daemon, SLOW};
 use crate::{judge, say};
-use outpost_tests::broker::Broker;
 
 /// How long something may take that is bound to come.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Kills the daemon twice: in the middle of the tool, and right after it has told of that.
 pub(crate) async fn run() -> Result<()> {
@@ -54,7 +54,7 @@ pub(crate) async fn run() -> Result<()> {
 async fn online(judge: &mut Subscriber) -> Result<Vec<Received>> {
     let mut before = Vec::new();
     loop {
-        let received = judge.next(PATIENCE).await.context("the daemon does not come up")?;
+        let received = judge.next(TIMEOUT).await.context("the daemon does not come up")?;
         if received.topic.ends_with("/status") && received.payload == json!("online") {
             return Ok(before);
         }
@@ -73,7 +73,7 @@ async fn quiet(judge: &mut Subscriber) -> Vec<Received> {
 async fn wait_for(mark: &Path) -> Result<()> {
     let started = Instant::now();
     while !mark.exists() {
-        ensure!(started.elapsed() < PATIENCE, "the tool is not called");
+        ensure!(started.elapsed() < TIMEOUT, "the tool is not called");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use outpost_agent::app::App;
-use outpost_agent::config::Config;
-use outpost_agent::model_thread::Model;
+use outpost_agent_core::config::Config;
+use outpost_agent_core::model_thread::Model;
 use outpost_runtime::{Error, Finish, Generation, Part, Request, Role, Stop, ToolCall, Usage};
 use outpost_tests::tool::TestTool;
 use outpost_tools::{Class, ErrorKind, ToolError, ToolOutcome};

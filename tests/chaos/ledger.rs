@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use outpost_agent::mqtt::subscriber::Received;
+use outpost_mqtt::subscriber::Received;
 use serde_json::Value;
 
 use crate::daemon::CALLS;

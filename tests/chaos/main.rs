@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
-use outpost_agent::mqtt::subscriber::Subscriber;
+use outpost_mqtt::subscriber::Subscriber;
 use outpost_tests::broker::{Broker, Proxy, Wire};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -27,7 +27,7 @@ macro_rules! say {
 pub(crate) use say;
 
 /// How long an answer may take after the last fault.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Parser)]
 struct Options {
@@ -177,7 +177,7 @@ impl Trial {
         let started = Instant::now();
         let mut faults = faults.iter();
         for attempt in 0.. {
-            ensure!(started.elapsed() < 3 * PATIENCE, "no answer: {}", self.tail());
+            ensure!(started.elapsed() < 3 * TIMEOUT, "no answer: {}", self.tail());
             let transaction = format!("{ask}-{attempt}");
             let question = format!(r#"{{"prompt": "loud", "transaction": "{transaction}"}}"#);
             self.judge.publish("outpost/outpost/ask", &question).await?;

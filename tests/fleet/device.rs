@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use outpost_agent::event::{EventId, Inbound, Origin};
-use outpost_agent::heartbeat::Heartbeats;
-use outpost_agent::lifetime::Lifetime;
-use outpost_agent::mqtt::MqttConfig;
-use outpost_agent::mqtt::client::{self, LinkStatus, Publisher};
-use outpost_agent::mqtt::config::Version;
-use outpost_agent::report::{AnswerReport, Body, Outcome, Report, ReportId, ToolReport};
+use outpost_agent_core::config::{MqttConfig, Version};
+use outpost_agent_core::event::{EventId, Inbound, Origin};
+use outpost_agent_core::heartbeat::Heartbeats;
+use outpost_agent_core::report::{AnswerReport, Body, Outcome, Report, ReportId, ToolReport};
+use outpost_agent_core::task_group::TaskGroup;
+use outpost_mqtt::client;
+use outpost_mqtt::client::{LinkStatus, Publisher};
 use serde_json::{Map, json};
 use tokio::sync::mpsc;
 
@@ -29,12 +29,12 @@ pub(crate) fn name(index: usize) -> String {
 }
 
 impl Device {
-    /// Starts a device that connects by itself; it ends at the farewell.
+    /// Starts a device that connects by itself; it ends at the disconnect.
     pub(crate) fn start(
         index: usize,
         broker: SocketAddr,
         options: &Options,
-        lifetime: &Lifetime,
+        task_group: &TaskGroup,
     ) -> Result<Self> {
         let mut config = MqttConfig {
             device: name(index),
@@ -48,8 +48,8 @@ impl Device {
         }
         let (inbound, asked) = mpsc::channel(INBOUND);
         let pulse = Heartbeats::default().part("mqtt");
-        let publisher = client::connect(&config, None, inbound, lifetime, pulse)?;
-        lifetime.spawn(answer(publisher.clone(), asked));
+        let publisher = client::connect(&config, None, inbound, task_group, pulse)?;
+        task_group.spawn(answer(publisher.clone(), asked));
         Ok(Self { publisher })
     }
 

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use outpost_agent::lifetime::Lifetime;
-use outpost_agent::mqtt::broker::Broker as Embedded;
-use outpost_agent::mqtt::subscriber::Subscriber;
+use outpost_agent_core::task_group::TaskGroup;
+use outpost_broker::Broker as Embedded;
+use outpost_mqtt::session::MAX_PACKET;
+use outpost_mqtt::subscriber::Subscriber;
 use outpost_tests::broker::{Broker, Proxy, Wire};
 
 use crate::device::Device;
@@ -26,7 +27,7 @@ macro_rules! say {
 }
 
 /// How long anything may take in which nothing happens.
-const PATIENCE: Duration = Duration::from_mins(2);
+const TIMEOUT: Duration = Duration::from_mins(2);
 /// Questions that are under way at most.
 const ASKED: usize = 32;
 /// How long the broker is away in a storm.
@@ -60,7 +61,7 @@ enum Server {
 impl Server {
     fn start(embedded: bool) -> Result<Self> {
         if embedded {
-            return Ok(Self::Embedded(Embedded::start(Embedded::ANY)?.address()));
+            return Ok(Self::Embedded(Embedded::start(Embedded::ANY, MAX_PACKET)?.address()));
         }
         let folder = tempfile::tempdir()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -93,7 +94,7 @@ impl Server {
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
-    let lifetime = Lifetime::default();
+    let task_group = TaskGroup::default();
     let mut server = Server::start(options.embedded)?;
     let proxy = Proxy::to(server.address()).await?;
     let mut watcher = watch(server.address()).await?;
@@ -103,7 +104,7 @@ async fn main() -> Result<()> {
     let idle = server.resident_kib();
     let began = Instant::now();
     let devices: Vec<Device> = (0..options.devices)
-        .map(|index| Device::start(index, proxy.address, &options, &lifetime))
+        .map(|index| Device::start(index, proxy.address, &options, &task_group))
         .collect::<Result<_>>()?;
     say!("up: {}", all_up(&devices, began).await?);
 
@@ -136,9 +137,9 @@ async fn main() -> Result<()> {
         say!("storm {storm}: up {up}; {sent} kept reports after {:.2?}", began.elapsed());
     }
 
-    lifetime.farewell.cancel();
-    lifetime.tracker.close();
-    tokio::time::timeout(PATIENCE, lifetime.tracker.wait())
+    task_group.disconnect.cancel();
+    task_group.tracker.close();
+    tokio::time::timeout(TIMEOUT, task_group.tracker.wait())
         .await
         .context("the devices do not end")?;
     ensure!(reports.faults.is_empty(), "{}", reports.faults.join("\n"));
@@ -155,7 +156,7 @@ async fn all_up(devices: &[Device], began: Instant) -> Result<String> {
     let mut marks = Vec::new();
     let wanted = [devices.len().div_ceil(2), devices.len() * 95 / 100, devices.len()];
     while marks.len() < wanted.len() {
-        ensure!(began.elapsed() < PATIENCE, "{} devices are not up", down(devices));
+        ensure!(began.elapsed() < TIMEOUT, "{} devices are not up", down(devices));
         let up = devices.len() - down(devices);
         while marks.len() < wanted.len() && up >= wanted[marks.len()] {
             marks.push(began.elapsed());
@@ -168,7 +169,7 @@ async fn all_up(devices: &[Device], began: Instant) -> Result<String> {
 async fn all_down(devices: &[Device]) -> Result<()> {
     let began = Instant::now();
     while down(devices) < devices.len() {
-        ensure!(began.elapsed() < PATIENCE, "some devices do not see that the broker is gone");
+        ensure!(began.elapsed() < TIMEOUT, "some devices do not see that the broker is gone");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
@@ -186,7 +187,7 @@ async fn ask(server: &Server, options: &Options) -> Result<String> {
     let began = Instant::now();
     for question in 0..options.asks {
         while latencies.open() >= ASKED {
-            latencies.take(asker.next(PATIENCE).await.context("no answer")?);
+            latencies.take(asker.next(TIMEOUT).await.context("no answer")?);
         }
         let topic = if options.embedded {
             format!("outpost/{}/ask", device::name(question % options.devices))
@@ -198,7 +199,7 @@ async fn ask(server: &Server, options: &Options) -> Result<String> {
         asker.publish(&topic, &text).await?;
     }
     while latencies.open() > 0 {
-        latencies.take(asker.next(PATIENCE).await.context("no answer")?);
+        latencies.take(asker.next(TIMEOUT).await.context("no answer")?);
     }
     Ok(latencies.summary(began.elapsed(), options.devices))
 }

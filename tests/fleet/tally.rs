@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use outpost_agent::mqtt::subscriber::{Received, Subscriber};
+use outpost_mqtt::subscriber::{Received, Subscriber};
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 use crate::device::Device;
 
 /// Reports under way and those that arrived.
@@ -32,7 +32,7 @@ impl Reports {
     pub(crate) async fn await_all(&mut self, watcher: &mut Subscriber) -> Result<()> {
         while !self.expected.is_empty() {
             let received = watcher
-                .next(PATIENCE)
+                .next(TIMEOUT)
                 .await
                 .with_context(|| format!("{} reports are lost", self.expected.len()))?;
             self.take(&received);

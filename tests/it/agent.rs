@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use outpost_agent::config::Config;
-use outpost_agent::mqtt::subscriber::Received;
-use outpost_agent::senses::Pace;
-use outpost_agent::senses::microphone::judge::Vad;
-use outpost_agent::watch::WatchRule;
+use outpost_agent_core::config::{Config, Pace, Vad, WatchRule};
+use outpost_mqtt::subscriber::Received;
 use outpost_runtime::Role;
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::{silence, tone, write_png, write_wav};

@@ -1,7 +1,7 @@
 //! Work on an utterance that begins before it has ended.
 
-use outpost_agent::dispatch::bundled_tools;
-use outpost_agent::prompting::{command, user};
+use outpost_agent_core::prompting::{command, user};
+use outpost_agent_core::toolset::bundled_tools;
 use outpost_runtime::media::read_wav;
 use outpost_runtime::{Engine, EngineOptions, Generation, PrefixCache, Request, Stop};
 use outpost_tests::root;

@@ -1,14 +1,13 @@
 //! Wrong files and requests: each a typed error that names the thing.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use outpost_agent::model_dir;
-use outpost_agent::senses::Pace;
-use outpost_agent::senses::files::FileMicrophone;
-use outpost_runtime::import::{ImportOptions, import};
+use outpost_agent_core::config::MicrophoneConfig;
+use outpost_runtime::import::{ImportOptions, import, import_ignoring};
 use outpost_runtime::media::{read_image, read_wav};
 use outpost_runtime::{Engine, EngineOptions, Error};
+use outpost_senses::files::FileMicrophone;
 use outpost_tests::media::{RATE, write_png, write_wav};
 use outpost_tests::root;
 
@@ -96,8 +95,8 @@ fn an_hour_of_sound_is_refused_by_name_before_it_is_held() {
         matches!(error, Error::Audio { .. }) && error.to_string().contains("hour.wav"),
         "{error}"
     );
-    let error =
-        FileMicrophone::open(&hour, false, Pace::Fast, Duration::ZERO).expect_err("too long");
+    let config = MicrophoneConfig::default();
+    let error = FileMicrophone::open(&hour, &config).expect_err("too long");
     assert!(error.to_string().contains("hour.wav"), "{error}");
 }
 
@@ -111,5 +110,38 @@ fn pictures_that_cannot_be_used_are_named() {
         let error = read_image(path).expect_err("unusable");
         assert!(matches!(error, Error::Image { .. } | Error::Io { .. }), "{error:?}");
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    }
+}
+
+#[test]
+fn marks_are_skipped_and_pointers_and_foreign_keys_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = checkpoint(dir.path());
+    let pack = |ignored: &[String]| {
+        let packed = dir.path().join("packed");
+        import_ignoring(&source, (&[], ignored), &packed, &ImportOptions::default(), &mut |_| ())
+    };
+    let original = std::fs::read(source.join("config.json")).unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        let text = std::fs::read(source.join(file)).unwrap();
+        std::fs::write(source.join(file), [b"\xef\xbb\xbf", &*text].concat()).unwrap();
+    }
+    pack(&[]).unwrap();
+
+    let mut config: serde_json::Value = serde_json::from_slice(&original).unwrap();
+    config["embedding_multiplier"] = 12.0.into();
+    std::fs::write(source.join("config.json"), config.to_string()).unwrap();
+    let fault = pack(&[]).unwrap_err().to_string();
+    assert!(
+        fault.contains("config.json") && fault.contains("`embedding_multiplier` is 12.0"),
+        "{fault}"
+    );
+    pack(&["embedding_multiplier".to_owned()]).unwrap();
+
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 123456789\n";
+    for file in ["model.safetensors", "tokenizer.json", "config.json"] {
+        std::fs::write(source.join(file), pointer).unwrap();
+        let fault = pack(&["embedding_multiplier".to_owned()]).unwrap_err().to_string();
+        assert!(fault.contains(file) && fault.contains("git lfs pull"), "{fault}");
     }
 }

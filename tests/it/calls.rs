@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use outpost_agent::config::Config;
-use outpost_agent::policy::RuleConfig;
-use outpost_agent::senses::microphone::judge::Vad;
+use outpost_agent_core::config::{Config, RuleConfig, Vad};
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::{silence, tone, write_wav};
 use outpost_tests::tool::TestTool;

@@ -4,8 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use outpost_agent::config::Config;
-use outpost_agent::watch::{Severity, WatchRule};
+use outpost_agent_core::config::{Config, Severity, WatchRule};
 use outpost_runtime::media::read_image;
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::write_png;

@@ -7,8 +7,7 @@ fn chaos(arguments: &[&str], verdict: &str) {
     if Command::new("mosquitto").arg("-h").output().is_err()
         && Command::new("/usr/sbin/mosquitto").arg("-h").output().is_err()
     {
-        eprintln!("SKIPPED: mosquitto is not installed");
-        return;
+        return outpost_tests::skip("mosquitto is not installed");
     }
     let chaos = env!("CARGO_BIN_EXE_outpost-chaos");
     let run = Command::new(chaos).args(arguments).output().unwrap();

@@ -2,8 +2,8 @@
 //! tests hold the path, on commands that it must not miss.
 
 use outpost_agent::app::App;
-use outpost_agent::config::Config;
 use outpost_agent::model_dir;
+use outpost_agent_core::config::Config;
 use outpost_tests::daemon::Daemon;
 use outpost_tests::root;
 

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use outpost_agent::config::Config;
-use outpost_agent::mqtt::subscriber::Received;
-use outpost_agent::policy::RuleConfig;
-use outpost_agent::senses::microphone::judge::Vad;
+use outpost_agent_core::config::{Config, RuleConfig, Vad};
 use outpost_firmware_bridge::simulator::{Bench, Deed, Seen, Simulator};
 use outpost_firmware_bridge::wire::{AgentState, Cue};
+use outpost_mqtt::subscriber::Received;
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::{silence, tone, write_wav};
 use serde_json::json;
@@ -15,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A simulated board, and a configuration that names it.
 fn board() -> (Config, Bench, TaskTracker) {
@@ -29,7 +27,7 @@ fn board() -> (Config, Bench, TaskTracker) {
 
 async fn sees(seen: &mut mpsc::Receiver<Seen>, wanted: Seen) {
     let look = async { while seen.recv().await.unwrap() != wanted {} };
-    tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("never {wanted:?}"));
+    tokio::time::timeout(TIMEOUT, look).await.unwrap_or_else(|_| panic!("never {wanted:?}"));
 }
 
 async fn connected(config: Config, script: &Script) -> Daemon {

@@ -15,8 +15,7 @@ fn a_fleet_loses_no_report_when_mosquitto_is_killed_and_shares_what_its_group_is
     if Command::new("mosquitto").arg("-h").output().is_err()
         && Command::new("/usr/sbin/mosquitto").arg("-h").output().is_err()
     {
-        eprintln!("SKIPPED: mosquitto is not installed");
-        return;
+        return outpost_tests::skip("mosquitto is not installed");
     }
     let said = fleet(&["--devices", "40", "--reports", "5", "--asks", "200", "--storms", "1"]);
     assert!(said.contains("400 reports: 0 lost"), "{said}");

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use outpost_runtime::import::checkpoint::Checkpoint;
 use outpost_runtime::import::source::TensorSource as _;
-use outpost_runtime::import::{ImportOptions, Quant, UserAdapter, import_with};
+use outpost_runtime::import::{ImportOptions, Quant, UserAdapter, import_ignoring, import_with};
 use outpost_runtime::{Engine, EngineOptions, PrefixCache, Request, Role, Stop, Turn};
 use serde_json::Value;
 
 use crate::reference::fixture;
 
 /// A value of metadata.
+#[derive(Clone)]
 enum Meta {
     Number(u32),
     Float(f32),
@@ -188,4 +189,46 @@ fn a_gguf_file_and_an_adapter_over_it_are_the_checkpoint_and_one_over_that() {
         }
         assert_ne!(answers[0], answers[1], "the adapter changes the answer");
     }
+}
+
+#[test]
+fn a_file_in_parts_is_read_whole_from_any_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tensors = tensors();
+    let second = tensors.split_off(5);
+    let part = |index: usize| dir.path().join(format!("m-{index:05}-of-00002.gguf"));
+    std::fs::write(part(1), file(&metadata(), &tensors)).unwrap();
+    let whole = dir.path().join("whole.gguf");
+    std::fs::write(&whole, file(&metadata(), &[tensors, second.clone()].concat())).unwrap();
+    let options = ImportOptions { quant: Quant::F32 };
+    let packed = |source: &Path, name: &str| {
+        let folder = dir.path().join(name);
+        import_with(source, &[], &folder, &options, &mut |_| ())?;
+        Ok::<_, outpost_runtime::Error>(std::fs::read(folder.join("decoder.safetensors")).unwrap())
+    };
+    let missing = packed(&part(1), "missing").unwrap_err().to_string();
+    assert!(
+        missing.contains("m-00002-of-00002.gguf") && missing.contains("one of 2 files"),
+        "{missing}"
+    );
+    std::fs::write(part(2), file(&[], &second)).unwrap();
+    let wanted = packed(&whole, "whole").unwrap();
+    assert!(
+        packed(&part(1), "first").unwrap() == wanted
+            && packed(&part(2), "second").unwrap() == wanted
+    );
+}
+
+#[test]
+fn what_may_change_the_arithmetic_is_refused_by_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let scaled = [metadata(), vec![("phi3.logit_scale", Meta::Float(8.0))]].concat();
+    std::fs::write(&path, file(&scaled, &tensors())).unwrap();
+    let options = ImportOptions { quant: Quant::F32 };
+    let packed = dir.path().join("packed");
+    let fault = import_with(&path, &[], &packed, &options, &mut |_| ()).unwrap_err().to_string();
+    assert!(fault.contains("`phi3.logit_scale`") && fault.contains("--ignore-key"), "{fault}");
+    let ignored = ["logit_scale".to_owned()];
+    import_ignoring(&path, (&[], &ignored), &packed, &options, &mut |_| ()).unwrap();
 }

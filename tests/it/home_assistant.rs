@@ -11,13 +11,11 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use outpost_agent::app::App;
-use outpost_agent::config::Config;
-use outpost_agent::model_thread::Model;
-use outpost_agent::mqtt::payload::Message;
-use outpost_agent::mqtt::subscriber::Subscriber;
-use outpost_agent::outbox::{Limits, Outbox};
-use outpost_agent::senses::microphone::judge::Vad;
-use outpost_agent::watch::WatchRule;
+use outpost_agent_core::config::{Config, Vad, WatchRule};
+use outpost_agent_core::model_thread::Model;
+use outpost_mqtt::message::Message;
+use outpost_mqtt::outbox::{Limits, Outbox};
+use outpost_mqtt::subscriber::Subscriber;
 use outpost_tests::broker::Broker;
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::{silence, tone, write_png, write_wav};

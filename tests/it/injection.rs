@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use outpost_agent::config::Config;
-use outpost_agent::policy::RuleConfig;
-use outpost_agent::prompting;
+use outpost_agent_core::config::{Config, RuleConfig};
+use outpost_agent_core::prompting;
 use outpost_runtime::prompt::{RowCount, render};
 use outpost_runtime::tokenizer::Tokenizer;
 use outpost_runtime::{Audio, Error, Image, Request, ToolCall};

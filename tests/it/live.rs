@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use outpost_agent::app::App;
-use outpost_agent::config::Config;
-use outpost_agent::model_thread::Model;
-use outpost_agent::mqtt::payload::Message;
-use outpost_agent::mqtt::subscriber::Subscriber;
+use outpost_agent_core::config::Config;
+use outpost_agent_core::model_thread::Model;
+use outpost_mqtt::message::Message;
+use outpost_mqtt::subscriber::Subscriber;
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::write_png;
 use serde_json::{Value, json};

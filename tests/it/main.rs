@@ -7,6 +7,8 @@ mod ahead;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod calls;
 #[cfg(test)]
 mod camera;
@@ -28,6 +30,8 @@ mod home_assistant;
 mod import;
 #[cfg(test)]
 mod injection;
+#[cfg(test)]
+mod inputs;
 #[cfg(test)]
 mod live;
 #[cfg(test)]

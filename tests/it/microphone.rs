@@ -3,8 +3,9 @@
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use outpost_agent::mqtt::broker::Broker;
-use outpost_agent::mqtt::subscriber::Subscriber;
+use outpost_broker::Broker;
+use outpost_mqtt::session::MAX_PACKET;
+use outpost_mqtt::subscriber::Subscriber;
 use outpost_runtime::media::read_wav;
 use outpost_tests::root;
 use serde_json::{Value, json};
@@ -169,7 +170,7 @@ fn a_spoken_command_is_cut_out_of_a_card() {
 
 #[tokio::test]
 async fn a_command_through_a_card_becomes_its_call() {
-    let broker = Broker::start(Broker::ANY).unwrap();
+    let broker = Broker::start(Broker::ANY, MAX_PACKET).unwrap();
     let address = broker.address();
     let mut subscriber = Subscriber::connect(address, "test", "outpost/outpost/#").await.unwrap();
     let cards = Cards::playing(&command("lock_the_front_door.wav"), "S16_LE", 16_000, 1);

@@ -215,20 +215,24 @@ fn unpack(from: &Path, to: &Path) {
     let mut tensors = Vec::new();
     for name in packed.names() {
         let tensor = packed.tensor(name).unwrap();
-        let Some((name, format)) = formats
-            .iter()
-            .find_map(|(suffix, format)| Some((name.strip_suffix(suffix)?, *format)))
+        let Some((name, format)) =
+            formats.iter().find_map(|(suffix, format)| Some((name.strip_suffix(suffix)?, *format)))
         else {
-            tensors.push((name.to_owned(), tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec()));
+            tensors.push((
+                name.to_owned(),
+                tensor.dtype(),
+                tensor.shape().to_vec(),
+                tensor.data().to_vec(),
+            ));
             continue;
         };
         // A panel of f32 has 64 bytes for each column.
         let name = format!("{name}.f32");
         let panels = tensor.shape()[0];
-        let width = target
-            .tensor(&name)
-            .map_or_else(|_| target.tensor("model.embed_tokens.weight.f32").unwrap().shape()[1], |t| t.shape()[1])
-            / 64;
+        let width = target.tensor(&name).map_or_else(
+            |_| target.tensor("model.embed_tokens.weight.f32").unwrap().shape()[1],
+            |t| t.shape()[1],
+        ) / 64;
         let data = AlignedBytes::copy_of(tensor.data());
         let matrix = Matrix::new(format, 16 * panels, width, data.into()).unwrap();
         let mut values = vec![0.0; 16 * panels * width];

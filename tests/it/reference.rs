@@ -151,7 +151,7 @@ impl Packed {
     /// Another checkpoint folder, imported.
     pub(crate) fn of(source: &Path, quant: Quant) -> Self {
         let dir = TempDir::new().unwrap();
-        let options = ImportOptions { quant, ..ImportOptions::default() };
+        let options = ImportOptions { quant };
         import(source, &dir.path().join("model"), &options, &mut |_| ()).unwrap();
         Self { config: Config::read(&source.join("config.json")).unwrap(), dir }
     }

@@ -1,6 +1,5 @@
 //! `outpost run` as a service manager sees it: over a notification socket that the test made.
 
-use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -91,7 +90,7 @@ fn guarded_broker(folder: &Path, password: &str) -> Option<(Running, u16)> {
     let mut make = Command::new("mosquitto_passwd");
     make.args(["-b", "-c"]).arg(&passwords).args(["desk", password]);
     if !make.status().is_ok_and(|status| status.success()) {
-        writeln!(std::io::stderr(), "SKIPPED: mosquitto is not installed").unwrap();
+        outpost_tests::skip("mosquitto is not installed");
         return None;
     }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -133,6 +132,6 @@ fn the_password_for_the_broker_is_a_credential_of_systemd() {
         .output();
     match heard {
         Ok(heard) => assert_eq!(String::from_utf8_lossy(&heard.stdout), "online\n"),
-        Err(_) => writeln!(std::io::stderr(), "SKIPPED: no mosquitto-clients").unwrap(),
+        Err(_) => outpost_tests::skip("mosquitto-clients is not installed"),
     }
 }

@@ -58,7 +58,7 @@ fn expected() -> Expected {
 fn engine(expected: &Expected, quant: Quant) -> Option<Engine> {
     let file: PathBuf = root().join(".outpost/models").join(&expected.file);
     if !file.exists() {
-        eprintln!("SKIPPED: {} is not there, run `cargo xtask test`", file.display());
+        outpost_tests::skip(&format!("{} is not there", file.display()));
         return None;
     }
     let dir = tempfile::tempdir().unwrap();

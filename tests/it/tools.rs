@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use outpost_agent::app::App;
-use outpost_agent::config::Config;
-use outpost_agent::model_thread::Model;
-use outpost_agent::mqtt::subscriber::Subscriber;
+use outpost_agent_core::config::Config;
+use outpost_agent_core::model_thread::Model;
+use outpost_mqtt::subscriber::Subscriber;
 use outpost_tests::daemon::{Daemon, Line, Script};
-use outpost_tests::root;
+use outpost_tests::{root, skip};
 use serde_json::{Value, json};
 
 use crate::demo::outpost;
@@ -27,10 +27,6 @@ fn config(text: &str) -> Config {
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn skip(what: &str) {
-    writeln!(std::io::stderr(), "SKIPPED: {what}").unwrap();
 }
 
 /// A program that ends with the test.
@@ -251,7 +247,7 @@ async fn the_python_example_offers_tools_and_a_lost_connection_takes_them_away()
     assert_eq!(call(&mut daemon, "set_parcels", json!({"count": 3})).await["ok"], true);
     assert_eq!(call(&mut daemon, "count_parcels", json!({})).await["data"], json!({"parcels": 3}));
     assert_eq!(call(&mut daemon, "set_parcels", json!({"count": 1000})).await["ok"], false);
-    // Killed, it says no farewell: the broker does.
+    // Killed, it says no disconnect: the broker does.
     drop(example);
     offers.until(|names| !has(names, "count_parcels") && !has(names, "set_parcels")).await;
     assert!(daemon.end().await);
@@ -264,10 +260,7 @@ async fn hostile_offers_are_refused_by_name_and_stop_nothing() {
     for (name, payload) in [
         ("set_lock", r#"{"description": "mine now"}"#),
         ("x", "ON"),
-        (
-            "x",
-            r##"{"description": "x", "parameters": {"type": "object", "properties": {"a": {"$ref": "#"}}}}"##,
-        ),
+        ("x", r#"{"description": "x", "parameters": {"type": "string"}}"#),
     ] {
         daemon.tell(&format!("tools/{name}"), payload).await;
         let answer = daemon.expect("answer").await;

@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use outpost_agent::mqtt::subscriber::Received;
-#[path = "../../agent/src/mqtt/tests/schemas.rs"]
+use outpost_mqtt::subscriber::Received;
+#[path = "../../agent/mqtt/src/tests/schemas.rs"]
 mod schemas;
 
 static CONTRACT: LazyLock<Result<schemas::Contract, String>> =

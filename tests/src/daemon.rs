@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outpost_agent::app::{App, AppError, Running};
-use outpost_agent::config::Config;
-use outpost_agent::model_thread::Model;
-use outpost_agent::mqtt::payload::Message;
-use outpost_agent::mqtt::subscriber::{Received, Subscriber};
+use outpost_agent_core::config::Config;
+use outpost_agent_core::model_thread::Model;
+use outpost_mqtt::message::Message;
+use outpost_mqtt::subscriber::{Received, Subscriber};
 use outpost_runtime::{Error, Finish, Generation, Request, Stop, ToolCall, Usage};
 use outpost_tools::{AddError, Registry};
 use serde_json::Value;
@@ -98,7 +98,7 @@ pub struct Daemon {
 }
 
 /// How long a report may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Daemon {
     /// Starts a daemon with a scripted model on an embedded broker.
@@ -174,7 +174,7 @@ impl Daemon {
     pub async fn expect(&mut self, topic: &str) -> Value {
         let full = format!("outpost/outpost/{topic}");
         let mut others = Vec::new();
-        while let Some(Received { topic, payload, .. }) = self.next(PATIENCE).await {
+        while let Some(Received { topic, payload, .. }) = self.next(TIMEOUT).await {
             if topic == full {
                 return payload;
             }
@@ -191,7 +191,7 @@ impl Daemon {
     pub async fn expect_both(&mut self, topics: [&str; 2]) -> [Value; 2] {
         let full = topics.map(|topic| format!("outpost/outpost/{topic}"));
         let mut seen = [None, None];
-        while let Some(Received { topic, payload, .. }) = self.next(PATIENCE).await {
+        while let Some(Received { topic, payload, .. }) = self.next(TIMEOUT).await {
             if let Some(index) = full.iter().position(|wanted| *wanted == topic) {
                 seen[index].get_or_insert(payload);
             }

@@ -42,7 +42,7 @@ impl TestTool {
     ) -> Result<(), AddError> {
         let description = format!("Does {name}.");
         let spec = Spec { name: name.into(), description, schema: json!({"type": "object"}) };
-        registry.add_defined(Definition { spec, class, idempotent, limit: None }, self)
+        registry.add_defined(Definition { spec, full: None, class, idempotent, limit: None }, self)
     }
 }
 

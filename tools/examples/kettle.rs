@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use outpost_tools::tool::BoxFuture;
 use outpost_tools::{
-    Class, Context, House, Origin, PolicyRules, Registry, Tool, ToolError, ToolOutcome,
+    Class, Context, Origin, PolicyRules, Registry, Tool, ToolError, ToolHost, ToolOutcome,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -31,7 +31,7 @@ impl Tool for Kettle {
         arguments: Arguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
-        context.house.command("kettle", json!({ "celsius": arguments.celsius }));
+        context.host.command("kettle", json!({ "celsius": arguments.celsius }));
         Ok(ToolOutcome::text("It will take three minutes."))
     }
 }
@@ -40,7 +40,7 @@ impl Tool for Kettle {
 #[derive(Debug)]
 struct Doll;
 
-impl House for Doll {
+impl ToolHost for Doll {
     fn command(&self, _path: &str, _payload: Value) {}
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
         Box::pin(std::future::ready(Ok(None)))
@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     registry.add(Kettle)?;
     let call = |id: &str, celsius: u8, origin| {
         let arguments = Map::from_iter([("celsius".to_owned(), json!(celsius))]);
-        let context = Context { call: id.to_owned(), house: Arc::new(Doll) };
+        let context = Context { call: id.to_owned(), host: Arc::new(Doll) };
         let registry = &registry;
         async move {
             registry.call("boil_water", arguments, origin, &context, Duration::from_secs(1)).await

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::registry::Entry;
-use crate::tool::{Context, Definition, ErrorKind, ToolError, ToolOutcome};
+use crate::tool::{Callable, Context, Definition, ErrorKind, ToolError, ToolOutcome};
 
 /// The pause before a call is tried again; twice as long before each further time.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -34,26 +33,27 @@ impl Unconfirmed {
 
 /// The right to carry out one call once.
 pub struct Permit {
-    pub(crate) entry: Arc<Entry>,
+    pub(crate) definition: Definition,
+    pub(crate) tool: Arc<dyn Callable>,
     pub(crate) arguments: Value,
 }
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("tool", &self.entry.name()).finish_non_exhaustive()
+        f.debug_struct("Permit").field("tool", &self.definition.spec.name).finish_non_exhaustive()
     }
 }
 
 /// How long and how often a call is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// An attempt that takes longer has failed, unless the tool has a limit of its own.
     pub limit: Duration,
     /// Further attempts at most, of a tool that may be called twice.
     pub retries: u32,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// A single attempt.
     pub fn once(limit: Duration) -> Self {
         Self { limit, retries: 0 }
@@ -63,7 +63,7 @@ impl Patience {
 impl Permit {
     /// What is known of the tool.
     pub fn definition(&self) -> &Definition {
-        &self.entry.definition
+        &self.definition
     }
 
     /// Carries out the call.
@@ -73,11 +73,11 @@ impl Permit {
     pub async fn carry_out(
         self,
         context: &Context,
-        patience: Patience,
+        retry: RetryPolicy,
     ) -> Result<ToolOutcome, ToolError> {
-        let Definition { idempotent, limit, .. } = self.entry.definition;
-        let limit = limit.unwrap_or(patience.limit);
-        let retries = if idempotent { patience.retries } else { 0 };
+        let Definition { idempotent, limit, .. } = self.definition;
+        let limit = limit.unwrap_or(retry.limit);
+        let retries = if idempotent { retry.retries } else { 0 };
         let mut pause = PAUSE;
         for _ in 0..retries {
             match self.attempt(context, limit).await {
@@ -91,9 +91,9 @@ impl Permit {
     }
 
     async fn attempt(&self, context: &Context, limit: Duration) -> Result<ToolOutcome, ToolError> {
-        let call = self.entry.tool.call(self.arguments.clone(), context);
+        let call = self.tool.call(self.arguments.clone(), context);
         tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
-            let text = format!("{} took longer than {limit:?}", self.entry.name());
+            let text = format!("{} took longer than {limit:?}", self.definition.spec.name);
             Err(ToolError::new(ErrorKind::Timeout, text))
         })
     }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::policy::{Origin, PolicyRules, ToolRule};
     use crate::registry::Registry;
-    use crate::tool::{BoxFuture, Callable, Class, House, Spec};
+    use crate::tool::{BoxFuture, Class, Spec, ToolHost};
 
     /// Fails in these ways, one after the other; none: it never ends. Then it works.
     #[derive(Debug, Clone, Default)]
@@ -135,7 +135,7 @@ mod tests {
     #[derive(Debug)]
     struct Nowhere;
 
-    impl House for Nowhere {
+    impl ToolHost for Nowhere {
         fn command(&self, _path: &str, _payload: Value) {}
         fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
             Box::pin(std::future::ready(Ok(None)))
@@ -145,7 +145,7 @@ mod tests {
     }
 
     fn context() -> Context {
-        Context { call: "1".into(), house: Arc::new(Nowhere) }
+        Context { call: "1".into(), host: Arc::new(Nowhere) }
     }
 
     fn registry(tool: Fickle, idempotent: bool, rule: ToolRule) -> Registry {
@@ -157,7 +157,8 @@ mod tests {
             description: "Fails.".into(),
             schema: json!({"type": "object"}),
         };
-        let definition = Definition { spec, class: Class::Open, idempotent, limit: None };
+        let definition =
+            Definition { spec, full: None, class: Class::Open, idempotent, limit: None };
         registry.add_defined(definition, tool).unwrap();
         registry
     }
@@ -173,8 +174,8 @@ mod tests {
         let judged =
             registry.judge("fickle", Map::new(), Origin::Voice, ("1", crate::Moment::now()));
         let Ok(Judged::Allowed(permit)) = judged else { panic!("{judged:?}") };
-        let patience = Patience { limit: Duration::from_secs(1), retries };
-        let outcome = permit.carry_out(&context(), patience).await.map_err(|error| error.kind);
+        let retry = RetryPolicy { limit: Duration::from_secs(1), retries };
+        let outcome = permit.carry_out(&context(), retry).await.map_err(|error| error.kind);
         let tried = failures.len() - tool.0.lock().unwrap().len();
         (outcome, tried)
     }

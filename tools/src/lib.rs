@@ -5,24 +5,26 @@
 //! [`ToolOutcome`] or a [`ToolError`] with one text for the model and one for the operator.
 //!
 //! # Layout
-//! - [`tool`]: the [`Tool`] trait and what a tool gets and gives; [`House`] is all that it can reach.
+//! - [`tool`]: the [`Tool`] trait and what a tool gets and gives; [`ToolHost`] is all that it can reach.
 //! - [`registry`]: tools by name; [`policy`]: pure rules; [`call`]: the carrying out. [`schema`]: argument types → JSON Schema.
-//! - [`schedule`]: days and hours. [`builtin`]: one tool a file; [`devices`], [`agenda`], [`store`]: the state that they keep.
+//! - [`schedule`]: days and hours. [`builtin`]: one tool a file; [`devices`], [`scheduled_prompts`], [`json_file`]: the state that they keep.
 //! - [`declared`]: tools of the configuration, on [`template`], [`process`], [`http`] and [`requests`]; what is wrong with a
 //!   table is a [`fault`].
 //! - [`remote`]: tools that others offer over MQTT, which is the [`bus`]; [`mcp`]: those of MCP servers. [`plain`] makes their
-//!   schemas fit for grammar and prompt.
+//!   schemas fit for grammar and prompt; `arguments` holds a call against them in full.
 //! - no model, no MQTT client, no device.
 #![forbid(unsafe_code)]
 
-pub mod agenda;
+mod arguments;
 pub mod builtin;
 pub mod bus;
 pub mod call;
 pub mod declared;
 pub mod devices;
+pub mod durable;
 pub mod fault;
 pub mod http;
+pub mod json_file;
 pub mod mcp;
 pub mod plain;
 pub mod policy;
@@ -31,18 +33,18 @@ pub mod registry;
 pub mod remote;
 pub mod requests;
 pub mod schedule;
+pub mod scheduled_prompts;
 pub mod schema;
 pub mod secret;
-pub mod store;
 pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod tool;
 
-pub use call::{Judged, Patience, Permit, Unconfirmed};
+pub use call::{Judged, Permit, RetryPolicy, Unconfirmed};
 pub use policy::{Moment, Origin, Policy, PolicyRules, ToolRule, Verdict};
 pub use registry::{AddError, Registry};
 pub use tool::{
-    Board, Callable, Class, Context, Definition, ErrorKind, House, Media, Spec, Tool, ToolError,
+    Board, Callable, Class, Context, Definition, ErrorKind, Media, Spec, Tool, ToolError, ToolHost,
     ToolOutcome,
 };

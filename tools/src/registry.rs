@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::call::{Judged, Patience, Permit, Unconfirmed};
+use crate::arguments::{Arguments, whole};
+use crate::call::{Judged, Permit, RetryPolicy, Unconfirmed};
+use crate::plain::short;
 use crate::policy::{Moment, Origin, Policy, PolicyRules, Verdict};
 use crate::tool::{
     Callable, Class, Context, Definition, ErrorKind, Spec, Tool, ToolError, ToolOutcome,
@@ -32,10 +34,13 @@ pub enum AddError {
     },
 }
 
+/// Letters of a name at most.
+pub(crate) const MAX_NAME: usize = 64;
+
 /// Whether the model could write a name: 1 to 64 letters, digits, `_` and `-`.
 pub fn is_name(name: &str) -> bool {
     let is_usable = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
-    (1..=64).contains(&name.len()) && name.chars().all(is_usable)
+    (1..=MAX_NAME).contains(&name.len()) && name.chars().all(is_usable)
 }
 
 /// All tools. They come and go while others are called.
@@ -46,13 +51,15 @@ pub struct Registry {
     seen: Mutex<VecDeque<String>>,
 }
 
+/// A longer reason is cut, characters.
+const MAX_FAULT: usize = 300;
 /// Ids remembered; far more than can be under way.
 const SEEN: usize = 4096;
 
 pub(crate) struct Entry {
     pub(crate) definition: Definition,
-    validator: jsonschema::Validator,
-    pub(crate) tool: Box<dyn Callable>,
+    arguments: Arguments,
+    pub(crate) tool: Arc<dyn Callable>,
 }
 
 impl fmt::Debug for Registry {
@@ -96,9 +103,22 @@ impl Registry {
         if !is_name(&name) {
             return Err(AddError::Name(name));
         }
-        let validator = jsonschema::validator_for(&definition.spec.schema)
-            .map_err(|fault| AddError::Schema { name: name.clone(), reason: fault.to_string() })?;
-        let entry = Arc::new(Entry { definition, validator, tool: Box::new(tool) });
+        let unusable = |reason| AddError::Schema { name: name.clone(), reason };
+        let arguments = match definition.full.as_ref().map(Arguments::of) {
+            Some(Ok(arguments)) => arguments,
+            full => {
+                if let Some(Err(fault)) = full {
+                    let fault = short(&fault, MAX_FAULT);
+                    tracing::warn!(
+                        tool = name,
+                        fault,
+                        "the schema makes no sense in full; calls are held against a part of it"
+                    );
+                }
+                Arguments::of(&definition.spec.schema).map_err(unusable)?
+            }
+        };
+        let entry = Arc::new(Entry { definition, arguments, tool: Arc::new(tool) });
         let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
         if tools.iter().any(|other| other.name() == name) {
             return Err(AddError::Duplicate(name));
@@ -152,15 +172,16 @@ impl Registry {
         let unknown =
             || ToolError::new(ErrorKind::Unknown, format!("there is no tool named `{name}`"));
         let entry = self.entry(name).ok_or_else(unknown)?;
-        let arguments = Value::Object(arguments);
+        let mut arguments = Value::Object(arguments);
+        whole(&mut arguments);
         entry.validate(&arguments)?;
-        entry.tool.check(&arguments)?;
         let verdict = self.policy().decide(name, entry.definition.class, origin, now);
         if let Verdict::Refuse(reason) = verdict {
             return Err(ToolError::new(ErrorKind::Refused, reason));
         }
         self.first_time(id)?;
-        let permit = Permit { entry, arguments };
+        let (definition, tool) = (entry.definition.clone(), entry.tool.clone());
+        let permit = Permit { definition, tool, arguments };
         match verdict {
             Verdict::DryRun => {
                 let text = format!("this is a dry run: {name} was not carried out");
@@ -184,7 +205,7 @@ impl Registry {
         limit: Duration,
     ) -> Result<ToolOutcome, ToolError> {
         match self.judge(name, arguments, origin, (&context.call, Moment::now()))? {
-            Judged::Allowed(permit) => permit.carry_out(context, Patience::once(limit)).await,
+            Judged::Allowed(permit) => permit.carry_out(context, RetryPolicy::once(limit)).await,
             Judged::Unconfirmed(_) => {
                 let text = format!("{name} needs a person's yes, and nobody can be asked here");
                 Err(ToolError::new(ErrorKind::Refused, text))
@@ -215,27 +236,13 @@ impl Registry {
 }
 
 impl Entry {
-    pub(crate) fn name(&self) -> &str {
+    fn name(&self) -> &str {
         &self.definition.spec.name
     }
 
     fn validate(&self, arguments: &Value) -> Result<(), ToolError> {
-        let faults: Vec<String> = self
-            .validator
-            .iter_errors(arguments)
-            .map(|fault| {
-                let path = fault.instance_path().to_string();
-                let place = if path.is_empty() {
-                    "arguments".to_owned()
-                } else {
-                    path.trim_start_matches('/').to_owned()
-                };
-                format!("{place}: {fault}")
-            })
-            .collect();
-        if faults.is_empty() {
-            return Ok(());
-        }
-        Err(ToolError::new(ErrorKind::Invalid, format!("{}: {}", self.name(), faults.join("; "))))
+        let invalid =
+            |faults| ToolError::new(ErrorKind::Invalid, format!("{}: {faults}", self.name()));
+        self.arguments.check(arguments).map_err(invalid)
     }
 }

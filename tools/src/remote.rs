@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::bus::{Bus, RemoteCall, is_topic};
-use crate::fault::{ClassName, Faults};
+use crate::fault::{ClassName, Faults, plainly, unmarked};
 use crate::plain::{plain, short};
 use crate::registry::{AddError, Registry};
 use crate::requests::{Heard, Requests};
@@ -191,7 +191,8 @@ impl Switchboard {
         {
             return Err(format!("names that begin with {prefix} belong to other tools"));
         }
-        let offered: Offered = serde_json::from_slice(payload).map_err(|fault| {
+        let offered: Offered = serde_json::from_slice(unmarked(payload)).map_err(|fault| {
+            let fault = plainly(&fault.to_string());
             format!("expected {{\"description\": \"…\", \"parameters\": {{…}}}}, as docs/tools.md has it: {fault}")
         })?;
         let description = short(&offered.description, MAX_DESCRIPTION);
@@ -211,6 +212,7 @@ impl Switchboard {
         };
         let definition = Definition {
             spec: Spec { name: name.to_owned(), description, schema },
+            full: Some(parameters).filter(Value::is_object),
             class: class.into(),
             idempotent: offered.idempotent,
             limit: Some(Duration::try_from_secs_f64(seconds).unwrap_or(LIMIT)),
@@ -236,7 +238,8 @@ impl Switchboard {
         if heard.retained || heard.payload.is_empty() {
             return Ok(());
         }
-        let result: ResultPayload = serde_json::from_slice(&heard.payload).map_err(|fault| {
+        let result: ResultPayload = serde_json::from_slice(unmarked(&heard.payload)).map_err(|fault| {
+            let fault = plainly(&fault.to_string());
             format!(
                 "expected {{\"call\": \"…\", \"text\": \"…\"}}, as docs/tools.md has it: {fault}"
             )

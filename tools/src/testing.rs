@@ -8,12 +8,12 @@ use serde_json::Value;
 use crate::bus::{Bus, Publication, RemoteCall};
 use crate::policy::{Origin, PolicyRules};
 use crate::registry::Registry;
-use crate::tool::{BoxFuture, Context, House, ToolError, ToolOutcome};
+use crate::tool::{BoxFuture, Context, ToolError, ToolHost, ToolOutcome};
 
 #[derive(Debug)]
 struct Empty;
 
-impl House for Empty {
+impl ToolHost for Empty {
     fn command(&self, _: &str, _: Value) {}
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
         Box::pin(std::future::ready(Ok(None)))
@@ -32,7 +32,7 @@ pub(crate) async fn call(
     name: &str,
     arguments: Value,
 ) -> Result<ToolOutcome, ToolError> {
-    let context = Context { call: id.into(), house: Arc::new(Empty) };
+    let context = Context { call: id.into(), host: Arc::new(Empty) };
     let arguments = arguments.as_object().unwrap().clone();
     registry.call(name, arguments, Origin::Voice, &context, Duration::from_secs(20)).await
 }

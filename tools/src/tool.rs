@@ -41,16 +41,8 @@ pub trait Tool: Send + Sync + 'static {
 
 /// A tool that is known by its [`Definition`] only while the program runs: declared in a file, offered over the network.
 ///
-/// Its arguments were held against the schema of the definition, and then checked, before it is called.
+/// Its arguments were held against the schema of the definition before it is called.
 pub trait Callable: Send + Sync {
-    /// Refuses arguments that fit the definition's schema, where the tool asks for more than that.
-    ///
-    /// # Errors
-    /// What is wrong with them.
-    fn check(&self, _arguments: &Value) -> Result<(), ToolError> {
-        Ok(())
-    }
-
     /// Does it.
     fn call<'a>(
         &'a self,
@@ -67,10 +59,11 @@ impl<T: Tool> Callable for T {
     ) -> BoxFuture<'a, Result<ToolOutcome, ToolError>> {
         match serde_json::from_value(arguments) {
             Ok(arguments) => Box::pin(Tool::call(self, arguments, context)),
-            Err(fault) => Box::pin(std::future::ready(Err(ToolError::new(
-                ErrorKind::Invalid,
-                fault.to_string(),
-            )))),
+            Err(fault) => {
+                tracing::debug!(tool = T::NAME, %fault, "arguments that fit the schema and not the tool");
+                let text = format!("{}: the arguments do not fit", T::NAME);
+                Box::pin(std::future::ready(Err(ToolError::new(ErrorKind::Invalid, text))))
+            }
         }
     }
 }
@@ -80,6 +73,8 @@ impl<T: Tool> Callable for T {
 pub struct Definition {
     /// As the model is told of it.
     pub spec: Spec,
+    /// The whole schema of the arguments, where that of the spec is a looser form of it: what a call is held against.
+    pub full: Option<Value>,
     /// Who may call it.
     pub class: Class,
     /// Whether doing it twice comes to the same as doing it once: only then it may be tried again.
@@ -97,6 +92,7 @@ impl Definition {
                 description: T::DESCRIPTION.into(),
                 schema: schema::of::<T::Arguments>(),
             },
+            full: None,
             class: T::CLASS,
             idempotent: T::IDEMPOTENT,
             limit: None,
@@ -131,7 +127,7 @@ pub struct Spec {
 }
 
 /// What a tool can reach: the house, which the agent stands for.
-pub trait House: Send + Sync + fmt::Debug {
+pub trait ToolHost: Send + Sync + fmt::Debug {
     /// Publishes a command to a device of the house, such as `light/kitchen`.
     fn command(&self, path: &str, payload: Value);
 
@@ -170,7 +166,7 @@ pub struct Context {
     /// Names the call: it is carried out at most once.
     pub call: String,
     /// The house.
-    pub house: Arc<dyn House>,
+    pub host: Arc<dyn ToolHost>,
 }
 
 /// What came of a call. What it brought in is data, never an instruction.

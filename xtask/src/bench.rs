@@ -17,6 +17,7 @@ mod report;
 use crate::{demo, process, setup};
 use anyhow::{Context, Result, bail};
 use contender::{Contender, Kernels, Program, Test};
+use models::Models;
 use report::{Machine, Row};
 use std::{
     fs,
@@ -26,11 +27,12 @@ use std::{
 };
 
 const USAGE: &str = "\
-Usage: cargo xtask bench --peers [--peer NAME=DIR] [--quick] [--release] [--threads N]
+Usage: cargo xtask bench --peers [--peer NAME=DIR] [--quick] [--small] [--release] [--threads N]
        cargo xtask bench --perplexity [--release]
 
   --peer NAME=DIR  measure the llama-bench in DIR too, such as that of a fork
   --quick          two rounds, and short contexts only
+  --small          SmolLM2 only: Phi-4-mini's shape takes 15 GB of disk while it is made
   --release        measure a release build of outpost
   --threads N      threads of each program; one per processor unless given";
 
@@ -45,6 +47,7 @@ enum Subject {
 struct Options {
     subject: Subject,
     quick: bool,
+    models: Models,
     release: bool,
     threads: usize,
     /// Further peers: a name, and where their `llama-bench` is.
@@ -58,6 +61,7 @@ impl Options {
         let mut options = Self {
             subject: Subject::Peers,
             quick: false,
+            models: Models::All,
             release: false,
             threads,
             extra: Vec::new(),
@@ -70,6 +74,7 @@ impl Options {
                 "--peers" => subject = Some(Subject::Peers),
                 "--perplexity" => subject = Some(Subject::Perplexity),
                 "--quick" => options.quick = true,
+                "--small" => options.models = Models::Small,
                 "--release" => options.release = true,
                 "--threads" => options.threads = value()?.parse().context("--threads")?,
                 "--peer" => {
@@ -121,7 +126,7 @@ fn peers(root: &Path, work: &Path, outpost: &Path, options: &Options) -> Result<
     }
     let mut rows = Vec::new();
     let mut bandwidths = Vec::new();
-    for model in models::ensure(root, work, outpost)? {
+    for model in models::ensure(options.models, root, work, outpost)? {
         let outposts = kernels.iter().map(|kernels| Contender {
             name: contender::OUTPOST.to_owned(),
             kernels: *kernels,
@@ -153,7 +158,9 @@ fn peers(root: &Path, work: &Path, outpost: &Path, options: &Options) -> Result<
         }));
     }
     let machine = Machine::here(options.threads, report::median(&mut bandwidths));
-    report::write_peers(root, &machine, &contender::names(&options.extra), &kernels, &rows)
+    report::write_peers(root, &machine, &contender::names(&options.extra), &kernels, &rows)?;
+    let plot = root.join("docs/performance.svg");
+    std::fs::write(&plot, plot::draw(&kernels, &rows)).with_context(|| plot.display().to_string())
 }
 
 /// Figures of each contender for a test.
@@ -177,7 +184,7 @@ fn alternate(
             for (contender, found) in contenders.iter().zip(found) {
                 match contender.measure(*test, options.threads) {
                     Ok(figure) => {
-                        println!("{:<42}{}", contender.label(), test.show(figure));
+                        println!("{test:<22}{:<34}{}", contender.label(), test.show(figure));
                         found.push(figure);
                     }
                     Err(error) => eprintln!("{}, {test}: {error:#}", contender.label()),

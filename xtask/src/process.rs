@@ -13,7 +13,7 @@ use std::{
     ffi::OsString,
     fs,
     os::unix::{fs::MetadataExt, process::CommandExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU8, AtomicU32, Ordering::SeqCst},
     thread,
@@ -39,6 +39,11 @@ pub(crate) fn watch_signals() -> Result<()> {
 /// The number of the signal that asked the task to stop.
 pub(crate) fn stopped_by() -> Option<u8> {
     Some(SIGNAL.load(SeqCst)).filter(|&signal| signal != 0)
+}
+
+/// Where Cargo's subcommands are installed that the machine does not have.
+pub(crate) fn installed(root: &Path) -> PathBuf {
+    root.join("target/tools")
 }
 
 /// Runs a command to its end, its output going where the task's goes.
@@ -77,7 +82,7 @@ pub(crate) fn cargo(root: &Path) -> Command {
             command.env_remove(&name);
         }
     }
-    let mut path = OsString::from(crate::tools::directory(root).join("bin"));
+    let mut path = OsString::from(installed(root).join("bin"));
     if let Some(rest) = env::var_os("PATH") {
         path.push(":");
         path.push(rest);

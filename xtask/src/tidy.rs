@@ -1,7 +1,9 @@
 //! `cargo xtask tidy`: the house rules that neither the compiler nor clippy checks.
 
 mod edges;
+mod imports;
 mod sources;
+mod tokens;
 
 use crate::process;
 use anyhow::{Context, Result, bail};
@@ -15,7 +17,11 @@ const LARGEST_TEXT: u64 = 1 << 20;
 /// # Errors
 /// When a rule is broken.
 pub(crate) fn run(root: &Path) -> Result<()> {
-    let mut breaches = edges::check(&metadata(root)?)?;
+    let metadata = metadata(root)?;
+    let architecture = root.join("ARCHITECTURE.md");
+    let architecture = fs::read_to_string(architecture).context("cannot read ARCHITECTURE.md")?;
+    let mut breaches = edges::check(&metadata, &architecture)?;
+    breaches.extend(imports::check(&metadata)?);
     for path in files(root)? {
         if let Some(text) = text_of(&root.join(&path)) {
             breaches.extend(sources::check(&path, &text));

@@ -2,12 +2,7 @@
 
 use crate::process;
 use anyhow::Result;
-use std::path::{Path, PathBuf};
-
-/// Where they are installed.
-pub(crate) fn directory(root: &Path) -> PathBuf {
-    root.join("target/tools")
-}
+use std::path::Path;
 
 /// Makes `cargo NAME` work.
 ///
@@ -20,6 +15,8 @@ pub(crate) fn ensure(root: &Path, name: &str, version: &str) -> Result<()> {
     println!("building cargo-{name} {version}, once");
     let mut install = process::cargo(root);
     // Unoptimised: it is built in a third of the time, and runs for seconds.
-    install.args(["install", "--locked", "--debug", "--quiet", "--root"]).arg(directory(root));
+    install
+        .args(["install", "--locked", "--debug", "--quiet", "--root"])
+        .arg(process::installed(root));
     process::run(install.arg(format!("cargo-{name}@{version}")))
 }

@@ -102,7 +102,8 @@ fn product(root: &Path, folder: &Path) -> Result<()> {
     let stage = folder.join("stage");
     remove(&stage)?;
     // As in the repository, so that the program finds libtorch where it was told to look.
-    let (programs, libraries) = (stage.join("target/debug"), stage.join(".libtorch/lib"));
+    let programs = stage.join("target/debug");
+    let libraries = stage.join(".libtorch/lib");
     fs::create_dir_all(&programs)?;
     fs::create_dir_all(&libraries)?;
     let outpost = demo::target(root).join("debug/outpost");
@@ -111,7 +112,8 @@ fn product(root: &Path, folder: &Path) -> Result<()> {
         let library = library?;
         fs::copy(library.path(), libraries.join(library.file_name()))?;
     }
-    let (checkpoint, model) = (root.join("models/nano/checkpoint"), stage.join("model"));
+    let checkpoint = root.join("models/nano/checkpoint");
+    let model = stage.join("model");
     process::run(Command::new(&outpost).arg("import").arg(checkpoint).arg(model))?;
     let samples = root.join("models/nano/samples");
     let files = [root.join("packaging/outpost.service"), root.join("tests/vm")];

@@ -4,16 +4,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
+use outpost_agent_core::config::{Encoders, Kv, ModelConfig};
+use outpost_agent_core::event::Task;
+use outpost_agent_core::memory::engine_options;
+use outpost_agent_core::model_thread::{EngineModel, Model as _};
+use outpost_agent_core::tasks::{Given, Pair, split_transcript};
+use outpost_agent_core::toolset::bundled_tools;
+use outpost_runtime::audio::expect_speech;
 use outpost_runtime::frames::read_frames;
-use outpost_runtime::media::{read_image, read_wav};
+use outpost_runtime::media::{Channel, read_audio, read_image};
 use outpost_runtime::{Generation, Image, Request, Stop, Usage};
 use serde_json::{Value, json};
-
-use crate::config::{Encoders, Kv, ModelConfig};
-use crate::dispatch::bundled_tools;
-use crate::memory::engine_options;
-use crate::model_thread::{EngineModel, Model as _};
-use crate::tasks::{Given, Pair, Task, split_transcript};
 
 /// Ask the model something: text, sound, pictures, or several of them.
 ///
@@ -26,9 +27,12 @@ pub(crate) struct Args {
     /// What to do: `outpost tasks` lists them.
     #[arg(long, value_enum)]
     task: Option<Task>,
-    /// A WAV file to listen to.
+    /// A sound file to listen to: WAV, FLAC, MP3, Ogg, Opus, M4A and others.
     #[arg(long)]
     audio: Option<PathBuf>,
+    /// Which of its channels: `auto`, the mean where they agree and else the loudest; `mix`; or a number from 1 on.
+    #[arg(long, default_value_t)]
+    channel: Channel,
     /// A picture to look at; may be given several times.
     #[arg(long)]
     image: Vec<PathBuf>,
@@ -90,10 +94,14 @@ fn request(args: &Args, max_new_tokens: usize) -> anyhow::Result<Request> {
     if let Some(clip) = &args.video {
         images.extend(read_frames(clip, args.frames.max(1))?);
     }
-    let audio = args.audio.as_deref().map(read_wav).transpose()?;
+    let audio = args.audio.as_deref().map(|path| read_audio(path, args.channel)).transpose()?;
+    if let Some(audio) = &audio {
+        expect_speech(audio, args.audio.as_deref())?;
+    }
     let prompt = args.prompt.clone();
     let of_pair = args.pair.map(|pair| pair.language().to_owned());
-    let (language, transcript) = (of_pair.or_else(|| args.to.clone()), args.transcript);
+    let language = of_pair.or_else(|| args.to.clone());
+    let transcript = args.transcript;
     if prompt.is_none() && audio.is_none() && images.is_empty() {
         bail!("nothing to ask: give a prompt, --audio, --image or --video");
     }

@@ -4,10 +4,9 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use outpost_agent_core::config::{Kv, ModelConfig};
+use outpost_agent_core::memory::engine_options;
 use outpost_runtime::{Engine, PrefixCache, Request, Role, Sampling, Stop, Turn};
-
-use crate::config::{Kv, ModelConfig};
-use crate::memory::engine_options;
 
 /// Talk with a model: one line, one answer. An empty line or the end of input ends the conversation.
 #[derive(Debug, clap::Args)]

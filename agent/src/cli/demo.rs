@@ -5,16 +5,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use outpost_runtime::media::read_wav;
-use serde_json::{Map, Value, json};
+use outpost_agent_core::config::{Config, WatchRule};
+use outpost_mqtt::subscriber::{Received, Subscriber};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::demo_firmware;
+use super::demo_report::{DEVICE, Expected, GAP, describe, sound_length};
 use crate::app::App;
-use crate::config::Config;
 use crate::model_dir;
-use crate::mqtt::subscriber::{Received, Subscriber};
-use crate::watch::WatchRule;
 
 /// See it work: a spoken command and a picture become tool calls on MQTT.
 ///
@@ -35,18 +34,14 @@ pub(crate) struct Args {
     firmware: bool,
 }
 
-/// The name of the device in topics.
-pub(super) const DEVICE: &str = "demo";
 /// The sample inputs, below the root of the repository.
 const SAMPLES: &str = "models/nano/samples";
 /// What the sample sign says.
 const SIGN: &str = "EXIT 4";
 /// The end, whatever has arrived until then: this long after the last of the sound was played.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// With the user's own files, nothing more is expected when it was quiet for this long.
 const QUIET: Duration = Duration::from_secs(3);
-/// Pause after each of the sample commands.
-const GAP: Duration = Duration::from_millis(800);
 
 /// What is said while the simulated board's button is held.
 const COMMAND: &str = "turn_on_the_kitchen_light.wav";
@@ -71,13 +66,6 @@ struct Inputs {
     open_end: bool,
     /// How long the sound lasts, with the pauses.
     length: Duration,
-}
-
-/// A report that should arrive.
-pub(super) struct Expected {
-    pub(super) topic: &'static str,
-    /// Fields that its payload must have, nested objects in part.
-    pub(super) fields: Value,
 }
 
 impl Inputs {
@@ -136,24 +124,6 @@ fn sample(name: &str) -> anyhow::Result<PathBuf> {
     Ok(root.join(SAMPLES).join(name))
 }
 
-pub(super) fn sound_length(path: &Path) -> anyhow::Result<Duration> {
-    if path.is_file() {
-        let audio = read_wav(path)?;
-        return Ok(
-            GAP + Duration::from_secs_f64(audio.samples.len() as f64 / f64::from(audio.rate))
-        );
-    }
-    let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
-    let is_wav = |file: &PathBuf| {
-        file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("wav"))
-    };
-    entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(is_wav)
-        .map(|file| sound_length(&file))
-        .sum()
-}
-
 async fn show(inputs: &Inputs, dir: &Path) -> anyhow::Result<ExitCode> {
     let loading = Instant::now();
     let app = App::build(inputs.config(), dir).await?;
@@ -188,7 +158,7 @@ async fn show(inputs: &Inputs, dir: &Path) -> anyhow::Result<ExitCode> {
         let all_came = missing.is_empty() && (inputs.open_end || voices >= 3);
         let quiet =
             !inputs.open_end || (Instant::now() > sound_ends + QUIET && last.elapsed() > QUIET);
-        if (all_came && quiet) || Instant::now() > sound_ends + PATIENCE {
+        if (all_came && quiet) || Instant::now() > sound_ends + TIMEOUT {
             break;
         }
     }
@@ -214,79 +184,7 @@ fn conclude(missing: &[&Expected]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-impl Expected {
-    pub(super) fn is(&self, topic: &str, payload: &Value) -> bool {
-        self.topic == topic && includes(payload, &self.fields)
-    }
-}
-
-/// Whether `value` has all of `part`.
-fn includes(value: &Value, part: &Value) -> bool {
-    match (value, part) {
-        (Value::Object(value), Value::Object(part)) => {
-            part.iter().all(|(key, part)| value.get(key).is_some_and(|value| includes(value, part)))
-        }
-        (value, part) => value == part,
-    }
-}
-
 #[expect(clippy::print_stdout, reason = "the messages")]
 fn print(at: Duration, topic: &str, received: &Received) {
     println!("{:7.2} s  {topic:<22} {}", at.as_secs_f64(), describe(topic, &received.payload));
-}
-
-/// A payload for a person: the fields that matter, most important first.
-pub(super) fn describe(topic: &str, payload: &Value) -> String {
-    let Value::Object(fields) = payload else { return plain(payload) };
-    let text = |key: &str| fields.get(key).map(plain).unwrap_or_default();
-    let time = fields.get("latency_ms").map(|ms| format!("  ({ms} ms)")).unwrap_or_default();
-    let failure =
-        fields.get("error").map(|error| format!("  failed: {}", plain(error))).unwrap_or_default();
-    match topic {
-        "state" => text("state"),
-        "info" => format!("version {}", text("version")),
-        "event/voice" => {
-            let calls = fields.get("calls").and_then(Value::as_array).cloned().unwrap_or_default();
-            let calls: Vec<String> = calls.iter().map(plain).collect();
-            let calls = if calls.is_empty() { "no call".to_owned() } else { calls.join(", ") };
-            format!(
-                "heard \"{}\" -> {calls}, said \"{}\"{failure}{time}",
-                text("transcript"),
-                text("text")
-            )
-        }
-        "event/camera" => match fields.get("text") {
-            Some(read) => format!("read \"{}\"{failure}{time}", plain(read)),
-            None => format!("no text{failure}{time}"),
-        },
-        "alert" => format!("{}: {} (\"{}\")", text("rule"), text("message"), text("text")),
-        _ if topic.starts_with("tool/") => {
-            let arguments =
-                fields.get("arguments").and_then(Value::as_object).map(pairs).unwrap_or_default();
-            let outcome = fields.get("outcome").map(outcome).unwrap_or_default();
-            format!("{arguments}{outcome}{time}")
-        }
-        _ => pairs(fields),
-    }
-}
-
-fn outcome(outcome: &Value) -> String {
-    let text = outcome
-        .pointer("/result/text")
-        .map(|text| format!("  \"{}\"", plain(text)))
-        .unwrap_or_default();
-    match outcome.get("message") {
-        Some(message) => format!("  failed: {}", plain(message)),
-        None => format!("{text}  ok"),
-    }
-}
-
-/// `key=value` for each field that is not of the envelope.
-fn pairs(fields: &Map<String, Value>) -> String {
-    let own = fields.iter().filter(|(key, _)| !["ts", "schema", "id"].contains(&key.as_str()));
-    own.map(|(key, value)| format!("{key}={}", plain(value))).collect::<Vec<_>>().join(" ")
-}
-
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -5,30 +5,31 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use outpost_agent_core::config::Config;
+use outpost_agent_core::toolset::bundled_tools;
 use outpost_firmware_bridge::simulator::{Bench, Deed, Seen, Simulator};
 use outpost_firmware_bridge::wire::AgentState;
+use outpost_mqtt::subscriber::{Received, Subscriber};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::demo::{DEVICE, Expected, describe, sound_length};
+use super::demo_report::{DEVICE, Expected, describe, sound_length};
 use super::firmware_sim;
 use crate::app::App;
-use crate::config::Config;
-use crate::dispatch::bundled_tools;
-use crate::mqtt::subscriber::{Received, Subscriber};
 
 /// The button is pressed this long after the board is there.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The end, whatever has arrived until then: this long after the button came up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Plays a recording while the simulated board's button is held.
 pub(super) async fn show(recording: &Path, dir: &Path) -> anyhow::Result<ExitCode> {
     let (simulator, bench) = Simulator::new().context("opening a pseudo-terminal")?;
     let port = simulator.port.display().to_string();
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let tasks = TaskTracker::new();
+    let stop = CancellationToken::new();
     tasks.spawn(simulator.run(stop.clone()));
     let app = App::build(config(&port, recording), dir).await?;
     let broker = app.broker().context("the demo has a broker of its own")?;
@@ -136,10 +137,10 @@ impl Stage {
         if self.end_at.is_none() && self.release_at.is_some_and(|at| now > at) {
             self.print("hand", "lets it go");
             self.bench.deeds.send(Deed::Release).await.context(fault)?;
-            self.end_at = Some(now + PATIENCE);
+            self.end_at = Some(now + TIMEOUT);
         }
         // A board that never comes ends the demo too.
-        if self.press_at.is_none() && self.start.elapsed() > PATIENCE {
+        if self.press_at.is_none() && self.start.elapsed() > TIMEOUT {
             self.end_at = Some(self.start);
         }
         Ok(())

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use outpost_agent_core::config::Config;
 
-use crate::config::Config;
 use crate::doctor::{Finding, Verdict, examine};
 
 /// Look at the devices, the model and the broker: what is wrong, and how to mend it.

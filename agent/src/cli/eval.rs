@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
+use outpost_agent_core::config::ModelConfig;
+use outpost_agent_core::memory::engine_options;
+use outpost_agent_core::model_thread::{EngineModel, Model as _};
+use outpost_agent_core::prompting;
+use outpost_agent_core::toolset::bundled_tools;
 use outpost_runtime::media::{read_image, read_wav};
 use outpost_runtime::{Generation, Request, Stop, ToolCall, ToolSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::config::ModelConfig;
-use crate::dispatch::bundled_tools;
-use crate::memory::engine_options;
-use crate::model_thread::{EngineModel, Model as _};
-use crate::prompting;
 use crate::score::{ErrorRate, plain_words};
 
 /// Measure a model on a manifest: exact tool calls, word and character error rates.
@@ -213,7 +213,8 @@ impl Tallies {
         let (tally, right) = match line.task {
             Task::Call => (&mut self.call, line.expect_call.is(&generation.calls)),
             Task::Transcribe => {
-                let (expected, given) = (plain_words(&line.expect_text), plain_words(given));
+                let expected = plain_words(&line.expect_text);
+                let given = plain_words(given);
                 self.transcribe.words.add_words(&expected, &given);
                 self.transcribe.chars.add_chars(&expected, &given);
                 (&mut self.transcribe, expected == given)
@@ -237,7 +238,8 @@ fn print(tallies: &Tallies, as_json: bool) {
         object.insert("call".into(), json!({ "n": call.n, "exact": call.exact() }));
     }
     if transcribe.n > 0 {
-        let (wer, cer) = (transcribe.words.rate(), transcribe.chars.rate());
+        let wer = transcribe.words.rate();
+        let cer = transcribe.chars.rate();
         object.insert("transcribe".into(), json!({ "n": transcribe.n, "wer": wer, "cer": cer }));
     }
     if ocr.n > 0 {

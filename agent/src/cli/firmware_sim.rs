@@ -26,8 +26,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn simulate(args: &Args) -> anyhow::Result<ExitCode> {
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let (simulator, Bench { deeds, mut seen }) =
         Simulator::new().context("opening a pseudo-terminal")?;
     let port = simulator.port.display().to_string();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use outpost_runtime::import::{ImportOptions, Quant, UserAdapter, import_with};
+use outpost_runtime::import::{ImportOptions, Quant, UserAdapter, import_ignoring};
 
 use super::progress::ProgressBar;
 
@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// An adapter of your own, as PEFT writes it: `NAME=FOLDER`; may be given several times.
     #[arg(long, value_parser = adapter)]
     lora: Vec<UserAdapter>,
+    /// A key of a configuration that is not known here, and that you know to change nothing; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    ignore_key: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -52,8 +55,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let options = ImportOptions { quant: args.quant.into() };
     let mut bar = ProgressBar::new();
+    let extras = (&*args.lora, &*args.ignore_key);
     let imported =
-        import_with(&args.source, &args.lora, &args.destination, &options, &mut |progress| {
+        import_ignoring(&args.source, extras, &args.destination, &options, &mut |progress| {
             bar.show(progress);
         });
     bar.clear();

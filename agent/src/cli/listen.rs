@@ -5,17 +5,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
+use outpost_agent_core::config::{Config, MicrophoneConfig, Pace, Vad};
+use outpost_agent_core::microphone::Heard;
+use outpost_agent_core::report::{MicrophoneState, Presence};
 use outpost_runtime::audio::RATE;
+use outpost_senses::AudioSource;
+use outpost_senses::microphone::meter::Meter;
+use outpost_senses::microphone::open;
+use outpost_senses::microphone::pipeline::SpeechPipeline;
 use serde_json::{Value, json};
-
-use crate::config::Config;
-use crate::senses::AudioSource;
-use crate::senses::Pace;
-use crate::senses::microphone::ear::Ear;
-use crate::senses::microphone::judge::Vad;
-use crate::senses::microphone::meter::Meter;
-use crate::senses::microphone::status::{MicrophoneState, Presence};
-use crate::senses::microphone::{Heard, MicrophoneConfig, open};
 
 /// A device that is not there after this many reads without sound is given up.
 const MOST_SILENT_READS: usize = 20;
@@ -48,10 +46,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(mut source) = open(&config)? else {
         bail!("no microphone: give --device, --file or a configuration that names one")
     };
-    let mut ear = Ear::new(&config, source.name())?;
-    let (mut meter, mut chunk, mut heard) = (Meter::default(), Vec::new(), Vec::new());
+    let mut pipeline = SpeechPipeline::new(&config, source.name())?;
+    let mut meter = Meter::default();
+    let mut chunk = Vec::new();
+    let mut heard = Vec::new();
     let total = (args.seconds * f64::from(RATE)) as usize;
-    let (mut samples, mut silent_reads, mut shown) = (0, 0, 0);
+    let mut samples = 0;
+    let mut silent_reads = 0;
+    let mut shown = 0;
     while samples < total {
         chunk.clear();
         let more = source.read(&mut chunk)?;
@@ -64,9 +66,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         chunk.truncate(total - samples);
         samples += chunk.len();
         meter.push(&chunk);
-        ear.push(&chunk, &mut heard);
+        pipeline.push(&chunk, &mut heard);
         if !more || samples >= total {
-            ear.finish(&mut heard);
+            pipeline.finish(&mut heard);
         }
         heard.drain(..).for_each(|heard| show(args.json, &heard));
         if samples / RATE as usize > shown || !more {

@@ -5,15 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use image::RgbImage;
+use outpost_agent_core::config::{CameraConfig, Config, PixelFormat};
 use outpost_runtime::Image;
+use outpost_senses::camera::area::{blacken, crop};
+use outpost_senses::camera::negotiate::ModeRequest;
+use outpost_senses::camera::pixels::{FrameError, to_image};
+use outpost_senses::camera::raw::{RawCamera as _, RawStream};
+use outpost_senses::camera::v4l2::V4l2Camera;
 use serde_json::json;
-
-use crate::config::Config;
-use crate::senses::camera::area::blacken;
-use crate::senses::camera::config::CameraConfig;
-use crate::senses::camera::pixels::{FrameError, PixelFormat, to_image};
-use crate::senses::camera::raw::{RawCamera as _, RawStream};
-use crate::senses::camera::v4l2::V4l2Camera;
 
 /// A camera that sends nothing but damaged pictures is given up after so many.
 const MOST_DAMAGED: u32 = 10;
@@ -53,11 +52,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Some(device) = config.device.clone() else {
         bail!("no camera: give --device, or a configuration with camera.device")
     };
-    let mut stream = V4l2Camera::new(device.clone(), config.wish()).open()?;
+    let mut stream = V4l2Camera::new(device.clone(), ModeRequest::from(&config)).open()?;
     let (format, image, damaged) = take(stream.as_mut(), config.warm_up)?;
     let image = blacken(image, &config.privacy);
     let image = match config.region {
-        Some(region) => region.crop(&image),
+        Some(region) => crop(&image, region),
         None => image,
     };
     if let Some(path) = &args.save {

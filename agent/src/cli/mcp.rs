@@ -8,10 +8,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use outpost_agent_core::config::{Config, MqttConfig};
 use outpost_tools::mcp::server::serve;
 
-use crate::config::Config;
-use crate::mqtt::MqttConfig;
 use crate::toolbox::relay::Relay;
 
 const INSTRUCTIONS: &str = "The tools of a device with a microphone, a camera and a house around it. `ask` puts a question or a \

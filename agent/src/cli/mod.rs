@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod demo;
 mod demo_firmware;
+mod demo_report;
 mod doctor;
 mod eval;
 mod firmware_sim;
@@ -23,8 +24,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use outpost_agent_core::config::ConfigError;
 
-use crate::config::ConfigError;
 use crate::model_dir;
 
 /// What a wrong configuration exits with, after `EX_CONFIG` of sysexits.h.
@@ -67,10 +68,12 @@ impl Cli {
     pub fn log_filter(&self) -> &'static str {
         match (self.verbose, &self.command) {
             (0, Command::Run(_)) => {
-                "warn,outpost_agent=info,outpost_runtime=info,outpost_firmware_bridge=info,board=info,rumqttd=off"
+                "warn,outpost_agent=info,outpost_senses=info,outpost_mqtt=info,outpost_broker=info,outpost_runtime=info,outpost_firmware_bridge=info,board=info,rumqttd=off"
             }
             (0, _) => "error,rumqttd=off",
-            (1, _) => "warn,outpost_agent=debug,outpost_runtime=debug,rumqttd=off",
+            (1, _) => {
+                "warn,outpost_agent=debug,outpost_senses=debug,outpost_mqtt=debug,outpost_broker=debug,outpost_runtime=debug,rumqttd=off"
+            }
             _ => "debug",
         }
     }

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use outpost_agent_core::config::Kv;
+use outpost_agent_core::memory;
+use outpost_agent_core::memory::gib;
 use outpost_runtime::EncoderWeights::{OnDemand, Resident};
 use outpost_runtime::config::Config;
 use outpost_runtime::import::{self, ImportOptions, Quant};
 use outpost_runtime::plan::{PRESETS, Plan, preset};
 use outpost_runtime::{EncoderWeights, KvFormat};
-
-use crate::config::Kv;
-use crate::memory::{self, gib};
 
 /// Show what a model needs of memory in each number format, by part and by context, and which devices have it.
 #[derive(Debug, clap::Args)]

@@ -3,9 +3,8 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
+use outpost_agent_core::memory::gib;
 use outpost_runtime::import::Progress;
-
-use crate::memory::gib;
 
 /// Columns that every terminal has.
 const WIDTH: usize = 79;

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use outpost_agent_core::config::Config;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
-use crate::config::Config;
 use crate::service::{self, Systemd};
 
 /// Run the agent until it is told to end by SIGINT or SIGTERM.
@@ -32,8 +32,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(config: Config, dir: PathBuf) -> anyhow::Result<ExitCode> {
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let mut told_to_end = std::pin::pin!(async {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -51,7 +51,8 @@ async fn serve(config: Config, dir: PathBuf) -> anyhow::Result<ExitCode> {
     let running = app.spawn()?;
     service::ready(&Systemd);
     let watchdog = sd_notify::watchdog_enabled();
-    let (parts, counts) = (running.parts().clone(), running.counts());
+    let parts = running.parts().clone();
+    let counts = running.counts();
     tokio::select! {
         () = service::attend(Systemd, watchdog, parts, counts) => {}
         () = told_to_end => {}

@@ -5,13 +5,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
+use outpost_agent_core::config::{EndpointConfig, Vad};
+use outpost_agent_core::memory::resident;
 use outpost_runtime::audio::at_16_khz;
 use outpost_runtime::media::read_wav;
 
-use crate::memory::resident;
-use crate::senses::endpoint::EndpointConfig;
-use crate::senses::microphone::judge::Vad;
-use crate::senses::soak::{Day, Tally};
+use crate::soak::{Day, Tally};
 
 /// Run hours of simulated sound through the endpointing: commands missed, false alarms, memory.
 #[derive(Debug, clap::Args)]
@@ -44,7 +43,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let clips = paths.iter().map(clip).collect::<anyhow::Result<Vec<_>>>()?;
     let started = Instant::now();
     let mut day = Day::new(clips, args.vad, &EndpointConfig::default(), args.seed);
-    let (mut total, mut sizes) = (Tally::default(), Vec::new());
+    let mut total = Tally::default();
+    let mut sizes = Vec::new();
     say("hour  spoken  missed  false  noises  MiB");
     for hour in 1..=args.hours {
         let tally = day.go_on(3600.0);
@@ -76,7 +76,8 @@ fn say(line: &str) {
 /// How much the values grow from one to the next, by least squares; the first quarter is warming up.
 fn slope(values: &[f64]) -> f64 {
     let values = &values[values.len() / 4..];
-    let (count, middle) = (values.len(), (values.len() as f64 - 1.0) / 2.0);
+    let count = values.len();
+    let middle = (values.len() as f64 - 1.0) / 2.0;
     let average = values.iter().sum::<f64>() / count as f64;
     let offsets = || (0..count).map(|index| index as f64 - middle);
     let spread: f64 = offsets().map(|offset| offset * offset).sum();

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::ValueEnum as _;
-
-use crate::tasks::{Pair, Task};
+use outpost_agent_core::event::Task;
+use outpost_agent_core::tasks::Pair;
 
 /// List the tasks of `outpost ask --task`, and the language pairs of its translations.
 #[derive(Debug, clap::Args)]

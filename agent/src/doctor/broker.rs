@@ -1,18 +1,18 @@
-//! Whether the MQTT broker can be reached.
+//! Checks whether the MQTT broker is reachable.
 
 use std::time::Duration;
 
+use outpost_agent_core::config::MqttConfig;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::doctor::Finding;
-use crate::mqtt::MqttConfig;
 
 const AREA: &str = "mqtt";
-/// A broker that takes longer to accept a connection is as good as away.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Timeout for the broker to accept a connection.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Connects to the broker's port. Whether the broker then takes the agent's name and password shows in its log and the agent's.
+/// Connects to the broker's port. Whether it accepts name and password shows in the logs.
 pub(super) async fn examine(config: &MqttConfig) -> Finding {
     let Some(host) = &config.host else {
         return Finding::ok(
@@ -21,10 +21,10 @@ pub(super) async fn examine(config: &MqttConfig) -> Finding {
         );
     };
     let port = config.port;
-    let reason = match timeout(PATIENCE, TcpStream::connect((host.as_str(), port))).await {
+    let reason = match timeout(TIMEOUT, TcpStream::connect((host.as_str(), port))).await {
         Ok(Ok(_)) => return Finding::ok(AREA, format!("{host}:{port} accepts connections")),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
+        Err(_) => format!("no answer within {} s", TIMEOUT.as_secs()),
     };
     let remedy = "see that the broker runs, that mqtt.host and mqtt.port are right, and that no firewall is in between; until \
                   then, reports wait in the outbox";

@@ -1,15 +1,16 @@
-//! Cameras: what they offer, and why one cannot be used.
+//! Checks cameras: modes and problems.
 
 use std::path::Path;
 
+use outpost_agent_core::config::PixelFormat;
+use outpost_senses::camera::negotiate::Mode;
+use outpost_senses::camera::probe::{Probe, probe};
+
 use crate::doctor::{Finding, Verdict};
-use crate::senses::camera::negotiate::Mode;
-use crate::senses::camera::pixels::PixelFormat;
-use crate::senses::camera::probe::{Probe, probe};
 
 const AREA: &str = "camera";
 
-/// Looks at every camera; `configured` is the one that the configuration names.
+/// Checks all cameras; `configured` is the one in the configuration.
 pub(super) fn examine(root: &Path, configured: Option<&str>) -> Vec<Finding> {
     let probes = probe(root);
     let cameras: Vec<&Probe> = probes.iter().filter(|probe| probe.is_camera).collect();
@@ -33,7 +34,7 @@ pub(super) fn examine(root: &Path, configured: Option<&str>) -> Vec<Finding> {
     findings
 }
 
-/// Whether a name of the configuration is this camera.
+/// Whether a configured name is this camera.
 fn is(camera: &Probe, name: &str) -> bool {
     camera.path == name || camera.stable.iter().any(|stable| stable == name)
 }
@@ -60,11 +61,12 @@ fn about(camera: &Probe, configured: Option<&str>) -> Finding {
     }
 }
 
-/// A format with the smallest and the largest size in which the camera offers it, and the rates there.
+/// A format with its smallest and largest size, and the frame rates there.
 fn sizes(camera: &Probe, format: PixelFormat) -> Option<String> {
     let modes = || camera.modes.iter().filter(move |mode| mode.format == format);
     let pixels = |mode: &&Mode| mode.width * mode.height;
-    let (least, most) = (modes().min_by_key(pixels)?, modes().max_by_key(pixels)?);
+    let least = modes().min_by_key(pixels)?;
+    let most = modes().max_by_key(pixels)?;
     Some(if least == most { least.to_string() } else { format!("{least} to {most}") })
 }
 

@@ -1,20 +1,21 @@
-//! The microphone of the configuration: opened, and listened to for a moment.
+//! Checks the configured microphone: opens it and listens for a moment.
 
+use outpost_agent_core::config::MicrophoneConfig;
+use outpost_agent_core::report::{MicrophoneState, Presence};
 use outpost_runtime::audio::RATE;
+use outpost_senses::microphone::meter::Meter;
+use outpost_senses::microphone::open;
+use outpost_senses::microphone::pcm::IN_USE;
 
 use crate::doctor::Finding;
-use crate::senses::microphone::meter::Meter;
-use crate::senses::microphone::pcm::IN_USE;
-use crate::senses::microphone::status::{MicrophoneState, Presence};
-use crate::senses::microphone::{MicrophoneConfig, open};
 
 const AREA: &str = "sound";
-/// Sound that is listened to: more than it takes to tell a microphone that is switched off.
+/// Sound to listen to: long enough to notice a microphone that is switched off.
 const SAMPLES: usize = 6 * RATE as usize;
-/// Reads without sound after which a device is given up.
+/// Reads without sound after which the device is given up.
 const MOST_SILENT_READS: usize = 20;
 
-/// Looks at the device that is configured; files are none.
+/// Checks the configured device, if any.
 pub(super) fn examine(config: &MicrophoneConfig) -> Vec<Finding> {
     let Some(name) = &config.device else { return Vec::new() };
     let state = listen(config);
@@ -51,10 +52,12 @@ pub(super) fn examine(config: &MicrophoneConfig) -> Vec<Finding> {
 }
 
 fn listen(config: &MicrophoneConfig) -> MicrophoneState {
-    let (mut meter, mut chunk) = (Meter::default(), Vec::new());
-    let (mut samples, mut silent_reads) = (0, 0);
+    let mut meter = Meter::default();
+    let mut chunk = Vec::new();
+    let mut samples = 0;
+    let mut silent_reads = 0;
     let Ok(Some(mut source)) = open(config) else { return MicrophoneState::default() };
-    // A device never fails to read: it is lost, and opened again.
+    // Reads never fail: a lost device is reopened.
     while samples < SAMPLES && silent_reads < MOST_SILENT_READS && source.read(&mut chunk).is_ok() {
         silent_reads = if chunk.is_empty() { silent_reads + 1 } else { 0 };
         samples += chunk.len();

@@ -1,6 +1,6 @@
-//! What `outpost doctor` looks at: the devices of this machine, the model, the broker; what is wrong, and how to mend it.
+//! `outpost doctor`: checks devices, model and broker, and suggests fixes.
 //!
-//! One part of the machine a file. Each takes the root of the file system, so that its tests can make one up.
+//! One part of the machine per file. Each takes the root of the file system, for its tests.
 
 mod broker;
 mod camera;
@@ -11,32 +11,31 @@ mod sound;
 
 use std::path::Path;
 
+use outpost_agent_core::config::Config;
 use serde::Serialize;
 
-use crate::config::Config;
-
-/// How serious a finding is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
+    /// All right.
     Ok,
     /// Worth knowing; the agent works.
     Note,
-    /// The agent does not work as it is configured.
+    /// The agent does not work as configured.
     Wrong,
 }
 
-/// One thing that was looked at.
+/// A finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The part of the machine: `sound`, `camera`, `serial`, `model`, `memory`, `gpu` or `mqtt`.
     pub area: &'static str,
-    /// How serious it is.
+    /// Severity.
     pub verdict: Verdict,
     /// What was found.
     pub found: String,
-    /// How to mend it.
+    /// How to fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
@@ -55,7 +54,7 @@ impl Finding {
     }
 }
 
-/// Looks at everything. `model` is a packed model that is used instead of the configuration's.
+/// Checks everything. `model` is a packed model to check instead of the configured one.
 pub async fn examine(config: &Config, model: Option<&Path>) -> Vec<Finding> {
     let root = Path::new("/");
     let mut findings = sound::examine(root);
@@ -67,12 +66,12 @@ pub async fn examine(config: &Config, model: Option<&Path>) -> Vec<Finding> {
     findings
 }
 
-/// A small file's text without white space around it; empty where it cannot be read.
+/// Contents of a small file, trimmed; empty if unreadable.
 fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
-/// The names in a folder, sorted; none where it cannot be read.
+/// Sorted names in a folder; empty if unreadable.
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> =

@@ -1,19 +1,19 @@
-//! The model, the memory it needs, and what it computes on.
+//! Checks the model, its memory, and what it computes on.
 
 use std::path::Path;
 
-use outpost_kernels::Isa;
+use outpost_agent_core::config::ModelConfig;
+use outpost_agent_core::memory;
+use outpost_agent_core::memory::gib;
 use outpost_runtime::device;
 use outpost_runtime::import::manifest::Manifest;
 
-use crate::config::ModelConfig;
 use crate::doctor::Finding;
-use crate::memory::{self, gib};
 use crate::model_dir::{self, Found};
 
 const AREA: &str = "model";
 
-/// Looks at the model that `outpost run` would load.
+/// Checks the model that `outpost run` would load.
 pub(super) fn examine(config: &ModelConfig, flag: Option<&Path>) -> Vec<Finding> {
     let mut findings = vec![gpu(config)];
     match model_dir::find(flag, config.path.as_deref()) {
@@ -42,7 +42,8 @@ fn packed(dir: &Path, config: &ModelConfig) -> Vec<Finding> {
         let found = format!("{}: {name} is missing or cut short", dir.display());
         Finding::wrong(AREA, found, again)
     } else {
-        let (from, quant) = (&manifest.source.name, manifest.quant);
+        let from = &manifest.source.name;
+        let quant = manifest.quant;
         Finding::ok(AREA, format!("{}: {from}, {quant:?}", dir.display()))
     };
     let memory = match memory::engine_options(dir, config) {
@@ -63,13 +64,14 @@ fn free() -> String {
 
 fn gpu(config: &ModelConfig) -> Finding {
     match device::choose(config.engine_options().device) {
-        Ok(device::Device::Cpu) => Finding::ok(
-            "gpu",
-            Isa::detect().map_or_else(
-                |fault| fault,
-                |isa| format!("none; the decoder runs on the CPU, kernels: {isa}"),
-            ),
-        ),
+        Ok(device::Device::Cpu) => match device::cpu_kernels() {
+            Ok(kernels) => {
+                Finding::ok("gpu", format!("none; the decoder runs on the CPU, kernels: {kernels}"))
+            }
+            Err(fault) => {
+                Finding::wrong("gpu", fault.to_string(), "unset OUTPOST_KERNEL, or name another")
+            }
+        },
         Ok(device) => Finding::ok("gpu", format!("the decoder runs on {device:?}")),
         Err(fault) => Finding::wrong(
             "gpu",

@@ -1,4 +1,4 @@
-//! Serial ports with a device behind them, and whether the configured one is among them. None is opened: that resets many boards.
+//! Checks serial ports. None is opened: that resets many boards.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::doctor::{Finding, names, text};
 
 const AREA: &str = "serial";
 
-/// Looks at the ports of USB devices, and for the configured one.
+/// Checks USB serial ports, and the configured one.
 pub(super) fn examine(root: &Path, configured: Option<&str>) -> Vec<Finding> {
     let ports = names(&root.join("sys/class/tty"));
     let mut findings: Vec<Finding> = ports.iter().filter_map(|port| usb_port(root, port)).collect();
@@ -61,7 +61,8 @@ mod tests {
     fn usb_ports_are_named_as_the_configuration_takes_them() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
-        let (usb, tty) = (root.join("sys/devices/usb1/1-1"), root.join("sys/class/tty"));
+        let usb = root.join("sys/devices/usb1/1-1");
+        let tty = root.join("sys/class/tty");
         fs::create_dir_all(usb.join("1-1:1.0")).unwrap();
         fs::create_dir_all(tty.join("ttyACM0")).unwrap();
         fs::create_dir_all(tty.join("tty0")).unwrap();

@@ -1,4 +1,4 @@
-//! Sound cards, as the kernel lists them, and whether this user may record from them.
+//! Checks sound cards, as the kernel lists them, and whether this user may record.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -8,7 +8,7 @@ use crate::doctor::{Finding, names, text};
 
 const AREA: &str = "sound";
 
-/// Looks at every device that records.
+/// Checks all capture devices.
 pub(super) fn examine(root: &Path) -> Vec<Finding> {
     let cards = root.join("proc/asound");
     if !cards.exists() {
@@ -25,7 +25,7 @@ pub(super) fn examine(root: &Path) -> Vec<Finding> {
     captures
 }
 
-/// A device that records.
+/// A capture device.
 struct Pcm<'a> {
     card: u32,
     device: u32,
@@ -33,7 +33,8 @@ struct Pcm<'a> {
 }
 
 impl<'a> Pcm<'a> {
-    /// Reads a line of `/proc/asound/pcm`, such as `01-00: USB Audio : USB Audio : capture 1`; none where it does not record.
+    /// Parses a line of `/proc/asound/pcm`, such as `01-00: USB Audio : USB Audio : capture 1`;
+    /// `None` for playback.
     fn parse(line: &'a str) -> Option<Self> {
         let mut parts = line.split(':').map(str::trim);
         let (card, device) = parts.next()?.split_once('-')?;
@@ -45,7 +46,7 @@ impl<'a> Pcm<'a> {
     fn examine(&self, root: &Path) -> Finding {
         let Self { card, device, name } = self;
         let id = text(&root.join(format!("proc/asound/card{card}/id")));
-        // By its id the card is found again under whatever number it comes back.
+        // Its id is stable when the card number changes.
         let pcm = format!("plughw:CARD={id},DEV={device}");
         let found = format!("{pcm}  {name}");
         let node = format!("dev/snd/pcmC{card}D{device}c");
@@ -54,7 +55,7 @@ impl<'a> Pcm<'a> {
                 "fine if that is the agent; else stop the program (`fuser -v /dev/snd/*` names it)";
             return Finding::note(AREA, format!("{found}, in use"), remedy);
         }
-        // A device file of a card that nobody uses opens at once.
+        // Opening an idle device file returns immediately.
         match File::open(root.join(&node)) {
             Ok(_) => Finding::ok(AREA, found),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
@@ -70,7 +71,7 @@ impl<'a> Pcm<'a> {
     }
 }
 
-/// Whether a program records from the device now.
+/// Whether it is in use.
 fn in_use(root: &Path, card: u32, device: u32) -> bool {
     let folder = root.join(format!("proc/asound/card{card}/pcm{device}c"));
     let subs = names(&folder).into_iter().filter(|name| name.starts_with("sub"));

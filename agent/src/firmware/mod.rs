@@ -1,158 +1,88 @@
-//! The board behind the firmware link: its inputs become events, its actuators hands, its LED shows what the agent does.
+//! The board behind the firmware link: inputs become events, channels become tools, its LED shows
+//! the agent's state.
 //!
-//! - [`Firmware`]: opens the link of a configuration and starts all that belongs to it.
-//! - `ears`: what the board tells → reports, questions, push-to-talk.
-//! - [`hands`]: the board's channels as tools.
-//! - `follower`: what the agent reports → the board's LED, its buzzer and the actuators named like devices of the house.
+//! - [`Firmware`]: opens the configured link and starts its tasks.
+//! - `inputs`: messages of the board → reports, asks, push-to-talk.
+//! - [`channels`]: the board's channels as tools.
+//! - `board_sink`: reports → LED, buzzer, and actuators named like devices.
 
-mod ears;
-mod follower;
-pub mod hands;
-
-#[cfg(test)]
-mod tests;
+mod board_sink;
+pub mod channels;
+mod inputs;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use outpost_firmware_bridge::host::{self, Board, HostConfig, LinkTask, PortChoice};
+use outpost_agent_core::config::{CheckChoice, FirmwareConfig};
+use outpost_agent_core::event::Inbound;
+use outpost_agent_core::microphone::Microphone;
+use outpost_agent_core::report::Sink;
+use outpost_agent_core::task_group::TaskGroup;
+use outpost_agent_core::toolset::BoardTools;
+use outpost_firmware_bridge::host::{self, Board, HostConfig, LinkTask};
 use outpost_firmware_bridge::wire::{Check, Function, Message, Quantity};
-use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use crate::config::{Faults, seconds};
-use crate::event::Inbound;
-use crate::firmware::ears::{Buttons, Ears};
-use crate::firmware::follower::Follower;
-use crate::firmware::hands::Hands;
-use crate::lifetime::Lifetime;
-use crate::report::Sink;
-use crate::senses::gate::Gate;
+use crate::firmware::board_sink::BoardSink;
+use crate::firmware::channels::ChannelTools;
+use crate::firmware::inputs::{BoardInputs, Buttons};
 
-/// `[firmware]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct FirmwareConfig {
-    /// The board's serial port, a path or `usb:VENDOR:PRODUCT`; none: no board.
-    pub port: Option<String>,
-    /// Bits per second of the line.
-    pub baud: u32,
-    /// The checksum that the firmware uses.
-    pub check: CheckChoice,
-    /// A command that is not answered by then has failed.
-    #[serde(with = "seconds", rename = "timeout_seconds")]
-    pub timeout: Duration,
-    /// The name of the board's button that opens the microphone while it is held; none: the microphone is always open.
-    pub push_to_talk: Option<String>,
-    /// The name of the board's button that sets and lifts mute; none: only `set/mute` does.
-    pub mute: Option<String>,
-    /// The name of the board's button that says yes to a call which waits for it; none: only `set/confirm` and a voice do.
-    pub confirm: Option<String>,
-}
-
-impl Default for FirmwareConfig {
-    fn default() -> Self {
-        Self {
-            port: None,
-            baud: 115_200,
-            check: CheckChoice::Crc32,
-            timeout: Duration::from_secs(2),
-            push_to_talk: None,
-            mute: None,
-            confirm: None,
-        }
-    }
-}
-
-/// How frames are checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CheckChoice {
-    /// Four bytes a frame.
-    Crc32,
-    /// Two bytes a frame.
-    Crc16,
-}
-
-impl FirmwareConfig {
-    pub(crate) fn check(&self, faults: &mut Faults) {
-        if let Some(port) = &self.port
-            && let Err(fault) = port.parse::<PortChoice>()
-        {
-            faults.add("firmware.port", format!("{port:?}"), fault.to_string());
-        }
-        if self.baud < 1200 {
-            faults.add("firmware.baud", self.baud, "use 1200 or more");
-        }
-        if self.timeout.is_zero() {
-            faults.add("firmware.timeout_seconds", 0, "use more than 0");
-        }
-        let buttons = [
-            ("push_to_talk", &self.push_to_talk),
-            ("mute", &self.mute),
-            ("confirm", &self.confirm),
-        ];
-        for (key, button) in buttons {
-            if button.is_some() && self.port.is_none() {
-                let remedy = "give firmware.port too: without a board there is no button";
-                faults.add(format!("firmware.{key}"), "", remedy);
-            }
-        }
-    }
-}
-
-/// A board that is not connected yet.
+/// A board, not connected yet.
 #[derive(Debug)]
 pub struct Firmware {
     board: Board,
     told: mpsc::Receiver<Message>,
     task: LinkTask,
     buttons: Buttons,
-    gate: Gate,
+    microphone: Arc<dyn Microphone>,
 }
 
 impl Firmware {
-    /// The board of a configuration, if there is one; its buttons work the microphone's gate.
-    pub fn new(config: &FirmwareConfig, gate: Gate) -> Option<Self> {
+    /// The configured board, if any; its buttons control the microphone.
+    pub fn new(config: &FirmwareConfig, microphone: Arc<dyn Microphone>) -> Option<Self> {
         let port = config.port.as_ref()?.parse().ok()?;
         let check = match config.check {
             CheckChoice::Crc32 => Check::Crc32,
             CheckChoice::Crc16 => Check::Crc16,
         };
-        let (baud, timeout) = (config.baud, config.timeout);
+        let baud = config.baud;
+        let timeout = config.timeout;
         let (board, told, task) = host::connect(HostConfig { port, baud, check, timeout });
         let buttons = Buttons {
             talk: config.push_to_talk.clone(),
             mute: config.mute.clone(),
             confirm: config.confirm.clone(),
         };
-        Some(Self { board, told, task, buttons, gate })
+        Some(Self { board, told, task, buttons, microphone })
     }
 
     /// The board's channels as tools.
-    pub fn hands(&self) -> Hands {
-        Hands::new(self.board.clone())
+    pub fn board_tools(&self) -> Arc<dyn BoardTools> {
+        Arc::new(ChannelTools::new(self.board.clone()))
     }
 
-    /// Starts the link and what listens to it, which end with the farewell; gives a sink that lets the board follow what is
-    /// reported to it.
+    /// Starts the link and its tasks, which end on [`TaskGroup::disconnect`]. Returns a sink that
+    /// also shows reports on the board.
     pub fn start(
         self,
         sink: Arc<dyn Sink>,
         inbound: mpsc::Sender<Inbound>,
-        lifetime: &Lifetime,
+        task_group: &TaskGroup,
     ) -> Arc<dyn Sink> {
-        let Self { board, told, task, buttons, gate } = self;
-        lifetime.spawn(task.run(lifetime.farewell.clone()));
-        let (follower, orders) = Follower::new(board.clone(), sink.clone());
-        lifetime.spawn(follower::carry_out(board.clone(), orders, lifetime.farewell.clone()));
-        let ears = Ears::new(board, sink, inbound, (buttons, gate));
-        lifetime.spawn(ears.run(told, lifetime.farewell.clone()));
-        Arc::new(follower)
+        let Self { board, told, task, buttons, microphone } = self;
+        task_group.spawn(task.run(task_group.disconnect.clone()));
+        let (board_sink, orders) = BoardSink::new(board.clone(), sink.clone());
+        task_group.spawn(board_sink::carry_out(
+            board.clone(),
+            orders,
+            task_group.disconnect.clone(),
+        ));
+        let inputs = BoardInputs::new(board, sink, inbound, buttons, microphone);
+        task_group.spawn(inputs.run(told, task_group.disconnect.clone()));
+        Arc::new(board_sink)
     }
 }
 
-/// What a channel is for, as reports name it.
+/// Name of a channel's function in reports.
 fn function_name(function: Function) -> &'static str {
     match function {
         Function::Sensor(Quantity::Temperature) => "temperature",

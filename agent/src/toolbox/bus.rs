@@ -1,11 +1,10 @@
 //! MQTT as tools see it.
 
+use outpost_agent_core::report::{Body, Report};
+use outpost_mqtt::client::{LinkStatus, Publisher};
 use outpost_tools::bus::{Bus, Publication, RemoteCall};
 
-use crate::mqtt::client::{LinkStatus, Publisher};
-use crate::report::{Body, Report};
-
-/// The client's outbox and connection.
+/// The MQTT client.
 #[derive(Debug)]
 pub(super) struct MqttBus(pub(super) Publisher);
 
@@ -23,6 +22,6 @@ impl Bus for MqttBus {
     }
 
     fn listen(&self, topic: &str) {
-        self.0.ears().listen(topic);
+        self.0.subscriptions().add(topic);
     }
 }

@@ -1,50 +1,47 @@
-//! The tools beyond the bundled ones: built-in ones that a table switches on, those that the configuration declares, those that
-//! others offer over MQTT, and those of MCP servers. The logic of each is in `outpost_tools`; here it meets the broker.
+//! Tools beyond the bundled ones: optional built-ins, tools declared in the configuration, tools
+//! offered over MQTT, MCP servers. Their logic is in `outpost_tools`; here they meet the broker.
 
 mod bus;
-pub mod config;
 pub mod relay;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Zoned;
+use outpost_agent_core::config::{LiveSettings, ToolsConfig};
+use outpost_agent_core::event::{Ask, Inbound, Origin};
+use outpost_agent_core::live::Settings;
+use outpost_agent_core::report::{AnswerReport, Body, Report};
+use outpost_agent_core::task_group::TaskGroup;
+use outpost_mqtt::client::{LinkStatus, Publisher};
+use outpost_mqtt::subscriptions::Delivery;
+use outpost_mqtt::topics::{ToolTopic, Topics};
 use outpost_runtime::ToolSpec;
-use outpost_tools::agenda::{Agenda, Entry};
 use outpost_tools::builtin::{http_request, memory, publish, run_process, schedule};
 use outpost_tools::bus::Bus;
 use outpost_tools::declared::{DeclareError, Declared};
 use outpost_tools::fault::Faults;
 use outpost_tools::http::ClientError;
+use outpost_tools::json_file::JsonFileError;
 use outpost_tools::mcp::McpConfig;
 use outpost_tools::mcp::client::attend;
 use outpost_tools::remote::Switchboard;
 use outpost_tools::requests::{Heard, Requests};
-use outpost_tools::store::StoreError;
+use outpost_tools::scheduled_prompts::{Entry, ScheduledPrompts};
 use outpost_tools::{AddError, Registry};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::interval;
 use tracing::{info, warn};
 
-pub use config::ToolsConfig;
-
-use crate::event::{Ask, Inbound, Origin};
-use crate::lifetime::Lifetime;
-use crate::live::{Live, Settings};
-use crate::mqtt::client::{LinkStatus, Publisher};
-use crate::mqtt::ears::Overheard;
-use crate::mqtt::topics::{ToolTopic, Topics};
-use crate::report::{AnswerReport, Body, Report};
-
-/// Planned prompts that wait at most.
+/// Queue of due prompts.
 const DUE: usize = 16;
-/// How often it is looked whether other tools are offered, beside whenever that is known.
+/// Interval at which the list of tools is compared.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A tool cannot be offered.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolboxError {
-    /// There is one of that name.
+    /// Duplicate name.
     #[error(transparent)]
     Add(#[from] AddError),
     /// HTTP cannot be set up.
@@ -53,27 +50,26 @@ pub enum ToolboxError {
     /// A declared tool.
     #[error(transparent)]
     Declare(#[from] DeclareError),
-    /// A file of notes or of what is planned.
+    /// A file of notes or scheduled prompts.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] JsonFileError),
 }
 
-/// What the toolbox is built from.
+/// What the toolbox needs.
 #[derive(Debug)]
 pub struct Site {
     /// Takes the tools.
     pub registry: Arc<Registry>,
     /// The broker.
     pub publisher: Publisher,
-    /// Takes what was planned and is due.
+    /// Receives due prompts.
     pub inbound: mpsc::Sender<Inbound>,
-    /// Starts and ends what looks after the tools.
-    pub lifetime: Lifetime,
+    /// Runs the tasks.
+    pub task_group: TaskGroup,
 }
 
 impl Site {
-    /// Adds all tools of the configuration, and starts what looks after them. `offered` gives the tools that are offered now,
-    /// which the settings may change.
+    /// Adds all configured tools and starts their tasks. `offered` returns the tools offered now.
     ///
     /// # Errors
     /// When a tool cannot be offered.
@@ -103,7 +99,7 @@ impl Site {
         let changed = Arc::new(Notify::new());
         for server in &config.mcp {
             let attended = attend(server.clone(), self.registry.clone(), changed.clone());
-            self.lifetime.spawn_until_stop(attended);
+            self.task_group.spawn_until_stop(attended);
         }
         let operator = Operator {
             switchboard: Switchboard::new(self.registry.clone(), bus, others, requests),
@@ -112,7 +108,7 @@ impl Site {
             connection: 0,
             told: None,
         };
-        self.lifetime.spawn_until_stop(operator.work(offered, changed, live.clone()));
+        self.task_group.spawn_until_stop(operator.work(offered, changed, live.clone()));
         Ok(())
     }
 
@@ -137,22 +133,23 @@ impl Site {
         }
         if let Some(config) = &config.schedule {
             let path = config.path.clone().unwrap_or_default();
-            let agenda = Agenda::open(path, config.max_entries, &Zoned::now())?;
-            registry.add(schedule::Plan(agenda.clone()))?;
-            registry.add(schedule::ListPlan(agenda.clone()))?;
-            registry.add(schedule::CancelPlan(agenda.clone()))?;
+            let scheduled_prompts =
+                ScheduledPrompts::open(path, config.max_entries, &Zoned::now())?;
+            registry.add(schedule::Plan(scheduled_prompts.clone()))?;
+            registry.add(schedule::ListPlan(scheduled_prompts.clone()))?;
+            registry.add(schedule::CancelPlan(scheduled_prompts.clone()))?;
             let (out, due) = mpsc::channel(DUE);
-            self.lifetime.spawn_until_stop(async move { agenda.run(out).await });
-            self.lifetime.spawn_until_stop(ask_what_is_due(due, self.inbound.clone()));
+            self.task_group.spawn_until_stop(async move { scheduled_prompts.run(out).await });
+            self.task_group.spawn_until_stop(ask_what_is_due(due, self.inbound.clone()));
         }
         Ok(())
     }
 }
 
-/// Has the agent asked what was planned, when it is due.
+/// Turns due prompts into asks.
 async fn ask_what_is_due(mut due: mpsc::Receiver<Entry>, inbound: mpsc::Sender<Inbound>) {
     while let Some(Entry { id, prompt, .. }) = due.recv().await {
-        info!(id, "something that was planned is due");
+        info!(id, "a scheduled prompt is due");
         let transaction = Some(format!("schedule/{id}"));
         let ask = Ask { transaction, prompt, origin: Origin::Schedule, ..Ask::default() };
         if inbound.send(Inbound::Ask(ask)).await.is_err() {
@@ -161,14 +158,14 @@ async fn ask_what_is_due(mut due: mpsc::Receiver<Entry>, inbound: mpsc::Sender<I
     }
 }
 
-/// Sits between the broker and the tools that others offer.
+/// Connects the broker with tools offered over MQTT.
 struct Operator {
     switchboard: Switchboard,
     topics: Topics,
     publisher: Publisher,
-    /// The latest on which something came.
+    /// Latest connection number.
     connection: u64,
-    /// The list of tools that was published last.
+    /// The last published list of tools.
     told: Option<Vec<ToolSpec>>,
 }
 
@@ -177,9 +174,9 @@ impl Operator {
         mut self,
         offered: impl Fn() -> Vec<ToolSpec> + Send,
         changed: Arc<Notify>,
-        mut live: watch::Receiver<Live>,
+        mut live: watch::Receiver<LiveSettings>,
     ) {
-        let mut heard = self.publisher.ears().lend();
+        let mut heard = self.publisher.subscriptions().receiver();
         let mut status = self.publisher.status();
         let mut look = interval(LOOK);
         loop {
@@ -190,7 +187,7 @@ impl Operator {
                         self.switchboard.lose();
                     }
                 }
-                Some(overheard) = heard.recv() => self.hear(overheard),
+                Some(delivery) = heard.recv() => self.hear(delivery),
                 () = changed.notified() => {}
                 Ok(()) = live.changed() => {}
                 _ = look.tick() => {}
@@ -199,7 +196,7 @@ impl Operator {
         }
     }
 
-    fn hear(&mut self, Overheard { arrival, connection, .. }: Overheard) {
+    fn hear(&mut self, Delivery { arrival, connection, .. }: Delivery) {
         if connection > self.connection {
             self.connection = connection;
             self.switchboard.lose();
@@ -217,13 +214,13 @@ impl Operator {
         };
         self.switchboard.other(&heard);
         if let Err(reason) = taken {
-            warn!(topic = heard.topic, reason, "refused what a tool says");
+            warn!(topic = heard.topic, reason, "rejected a message from a tool");
             let refusal = AnswerReport::refusal(format!("{}: {reason}", heard.topic));
             self.publisher.publish(&Report::now(Body::Answer(refusal)));
         }
     }
 
-    /// Publishes the list of tools where it is another.
+    /// Publishes the list of tools if it changed.
     fn tell(&mut self, tools: Vec<ToolSpec>) {
         if self.told.as_ref() != Some(&tools) {
             self.publisher.publish(&Report::now(Body::Offered(tools.clone())));

@@ -1,9 +1,13 @@
-//! Another process calls the tools of a running agent, over its broker.
+//! Calls the tools of a running agent from another process, over its broker.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use outpost_agent_core::config::MqttConfig;
+use outpost_mqtt::session::Fault;
+use outpost_mqtt::subscriber::{Received, Subscriber};
+use outpost_mqtt::topics::Topics;
 use outpost_tools::mcp::server::Backend;
 use outpost_tools::tool::BoxFuture;
 use outpost_tools::{ErrorKind, Spec, ToolError, ToolOutcome};
@@ -12,18 +16,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
-use crate::mqtt::MqttConfig;
-use crate::mqtt::session::Fault;
-use crate::mqtt::subscriber::{Received, Subscriber};
-use crate::mqtt::topics::Topics;
-
-/// How long an answer may take: a turn may wait for others before it.
-const PATIENCE: Duration = Duration::from_secs(150);
-/// How long the agent's list of tools may take, which is retained.
+/// Timeout of an answer: other turns may come first.
+const TIMEOUT: Duration = Duration::from_secs(150);
+/// Timeout of the retained list of tools.
 const FIRST: Duration = Duration::from_secs(3);
-/// Questions that wait to be sent at most.
+/// Queued requests.
 const CAPACITY: usize = 16;
-/// What `status` tells the latest of.
+/// Topics whose latest message `status` returns.
 const SENSES: [&str; 8] = [
     "status",
     "state",
@@ -60,7 +59,7 @@ impl Known {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a message; true if it was the list of tools.
+    /// Handles a message; returns true for the list of tools.
     fn hear(&self, path: &str, payload: Value) -> bool {
         let mut state = self.state();
         match path {
@@ -97,10 +96,11 @@ fn spec(tool: &Value) -> Option<Spec> {
 }
 
 impl Relay {
-    /// Connects; the future has to be polled for as long as the connection is wanted, and ends with it.
+    /// Connects. The future must be polled while the connection is in use, and ends it when
+    /// dropped.
     ///
     /// # Errors
-    /// When the broker cannot be reached.
+    /// If the broker is unreachable.
     pub async fn connect(
         config: &MqttConfig,
     ) -> Result<(Self, impl Future<Output = ()> + use<>), Fault> {
@@ -109,7 +109,7 @@ impl Relay {
         let mut subscriber = Subscriber::to(config, &name, &topics.below("#")).await?;
         let (questions, asked) = mpsc::channel(CAPACITY);
         let known = Arc::<Known>::default();
-        // A client that lists tools as its first word should see them.
+        // A client that lists tools first should see them.
         let end = Instant::now() + FIRST;
         while let Ok(Some(received)) = timeout_at(end, subscriber.next(FIRST)).await {
             if known.hear(path(&topics, &received), received.payload.clone()) {
@@ -129,7 +129,7 @@ impl Relay {
         let gone = || ToolError::new(ErrorKind::Failed, "the agent's broker is gone");
         self.questions.send(question.to_string()).await.map_err(|_| gone())?;
         let late = || ToolError::new(ErrorKind::Timeout, "the agent did not answer in time");
-        timeout(PATIENCE, answered).await.map_err(|_| late())?.map_err(|_| gone())
+        timeout(TIMEOUT, answered).await.map_err(|_| late())?.map_err(|_| gone())
     }
 
     async fn ask(&self, prompt: &str) -> Result<ToolOutcome, ToolError> {
@@ -211,7 +211,7 @@ impl Backend for Relay {
     }
 }
 
-/// Forgets a question when nobody waits for its answer any more.
+/// Removes a request nobody waits for any more.
 struct Forget<'a>(&'a Known, &'a str);
 
 impl Drop for Forget<'_> {

@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn each_direction_and_session_has_its_key() {
-        let (a, b) = (Identity { boot: 1, epoch: 0 }, Identity { boot: 2, epoch: 0 });
+        let a = Identity { boot: 1, epoch: 0 };
+        let b = Identity { boot: 2, epoch: 0 };
         let later = Identity { epoch: 1, ..a };
         assert_ne!(Key::between(a, b), Key::between(b, a));
         assert_ne!(Key::between(a, b), Key::between(later, b));

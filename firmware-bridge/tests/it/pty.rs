@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Far more than anything here takes; only a test that has failed waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Setup {
     board: Board,
@@ -24,7 +24,7 @@ struct Setup {
 }
 
 fn config(port: PathBuf, check: Check) -> HostConfig {
-    HostConfig { port: PortChoice::Path(port), baud: 115_200, check, timeout: PATIENCE }
+    HostConfig { port: PortChoice::Path(port), baud: 115_200, check, timeout: TIMEOUT }
 }
 
 impl Setup {
@@ -48,19 +48,19 @@ impl Setup {
     }
 
     async fn wait_for(&mut self, is: impl FnMut(&Status) -> bool) {
-        let waited = tokio::time::timeout(PATIENCE, self.status.wait_for(is)).await;
+        let waited = tokio::time::timeout(TIMEOUT, self.status.wait_for(is)).await;
         assert!(matches!(waited, Ok(Ok(_))), "it never came: {:?}", self.board.status().borrow());
     }
 
     async fn sees(&mut self, wanted: Seen) {
         let look =
             async { while self.bench.seen.recv().await.expect("the board runs") != wanted {} };
-        tokio::time::timeout(PATIENCE, look).await.unwrap_or_else(|_| panic!("never {wanted:?}"));
+        tokio::time::timeout(TIMEOUT, look).await.unwrap_or_else(|_| panic!("never {wanted:?}"));
     }
 
     async fn hears(&mut self, wanted: impl Fn(&Message) -> bool) {
         let listen = async { while !wanted(&self.told.recv().await.expect("the host runs")) {} };
-        tokio::time::timeout(PATIENCE, listen).await.expect("it was told");
+        tokio::time::timeout(TIMEOUT, listen).await.expect("it was told");
     }
 }
 
@@ -143,7 +143,7 @@ async fn a_board_that_is_not_heeded_waits_and_loses_nothing() {
         tokio::task::yield_now().await;
     }
     for value in 0..90 {
-        let told = tokio::time::timeout(PATIENCE, setup.told.recv()).await.expect("it was told");
+        let told = tokio::time::timeout(TIMEOUT, setup.told.recv()).await.expect("it was told");
         assert!(
             matches!(told, Some(Message::Reading(reading)) if reading.value == value),
             "{told:?}"
@@ -170,7 +170,7 @@ async fn a_port_that_is_not_there_is_told_and_looked_for() {
     tasks.spawn(task.run(CancellationToken::new()));
     let mut status = board.status();
     let absent = status.wait_for(|status| status.port.is_some());
-    let told = tokio::time::timeout(PATIENCE, absent).await.unwrap().unwrap().port.clone().unwrap();
+    let told = tokio::time::timeout(TIMEOUT, absent).await.unwrap().unwrap().port.clone().unwrap();
     assert!(told.contains("board") && told.contains("plugged in"), "{told}");
     assert_eq!(board.command(0, Action::On).await, Err(BoardError::NotConnected));
     // The board is plugged in under the same name.
@@ -178,5 +178,5 @@ async fn a_port_that_is_not_there_is_told_and_looked_for() {
     std::os::unix::fs::symlink(&simulator.port, &port).unwrap();
     tasks.spawn(simulator.run(CancellationToken::new()));
     let found = status.wait_for(|status| status.peer.is_some());
-    tokio::time::timeout(PATIENCE, found).await.expect("it was found").unwrap();
+    tokio::time::timeout(TIMEOUT, found).await.expect("it was found").unwrap();
 }

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from transformers import DynamicCache
 
+import attention
 import phi4mm
 import tokenizer
 
@@ -11,7 +12,7 @@ IGNORE, MEDIA = -100, -1
 
 
 def encode(text):
-    return tokenizer.load().encode(text).ids
+    return tokenizer.load_exact().encode(text).ids
 
 
 def decode(ids):
@@ -30,7 +31,8 @@ class Sample:
 
 
 def text(string):
-    return encode(string), False
+    """Part of a prompt, the user's words among it, as the runtime cuts it into tokens."""
+    return tokenizer.load().encode(string).ids, False
 
 
 def answer(string):
@@ -67,19 +69,20 @@ def _pad(lists, value):
     return F.pad(out, (0, -out.shape[1] % 16), value=value)
 
 
-def prefix_cache(model, prefix, batch):
+def prefix_cache(model, prefix):
     """Keys and values of the prefix text, for every sample of a batch; gradients flow through it."""
     cache = DynamicCache(config=model.config)
     phi4mm.forward(model, embed(model, encode(prefix))[None], cache)
-    cache.batch_repeat_interleave(batch)
-    return cache
+    return attention.AfterPrefix(model, cache)
 
 
 def loss(model, samples, prefix=None):
     """Cross entropy over the answers' tokens, those that are still uncertain counting more: most of a call is boilerplate."""
     embeds, targets = assemble(model, samples)
-    cache = prefix_cache(model, prefix, len(samples)) if prefix else None
+    cache = prefix_cache(model, prefix) if prefix else None
     hidden = phi4mm.forward(model, embeds, cache)
+    if cache:
+        cache.close()
     chosen = targets != IGNORE
     each = F.cross_entropy(phi4mm.logits(model, hidden[chosen]).float(), targets[chosen], reduction="none")
     weights = 1.05 - torch.exp(-each.detach())

@@ -56,10 +56,11 @@ def transcripts(model, mels):
 
 
 @torch.no_grad()
-def table(model, limit=None, wrong=None):
+def table(model, limit=None, wrong=None, adapter="speech"):
     """The acceptance table's rows about speech; `wrong` collects what went wrong."""
     model.eval()
-    phi4mm.set_adapter(model, "speech")
+    if adapter:
+        phi4mm.set_adapter(model, adapter)
     result, idle, voices = {}, [], {}
     for name, sources in SETS.items():
         share = limit and limit // len(sources)

@@ -20,7 +20,7 @@ def run(name, module, groups, step, minutes, evaluate=None, evaluate_every=300, 
     the learning curve, NANO_WORK/`name`/curve.csv.
     """
     place = folder(name)
-    optimizers = [torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)]
+    optimizers = [torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)] if groups else []
     if muon:
         optimizers.append(torch.optim.Muon(muon, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
     rated = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]

@@ -109,9 +109,12 @@ class LoraLinear(nn.Module):
         self.lora_B = nn.ModuleDict({n: nn.Linear(r, o, bias=False) for n, (_, o, r) in shape.items()})
         self.scaling = {name: a["lora_alpha"] / a["r"] for name, a in adapters.items()}
         self.dropout = {name: a.get("dp", 0.0) for name, a in adapters.items()}
-        self.active = None
+        self.active, self.composed = None, False
 
     def forward(self, x):
+        if self.composed:  # one product of the sum: cheaper in training, where dropout is none and rows are many
+            down, up = self.lora_A[self.active].weight, self.lora_B[self.active].weight
+            return F.linear(x, (self.base_layer.weight + self.scaling[self.active] * (up @ down)).to(x.dtype))
         y = self.base_layer(x)
         if self.active is None:
             return y
@@ -165,11 +168,33 @@ def _init_weights(model):
     return model
 
 
-def set_adapter(model, name):
-    """`None`, `"vision"` or `"speech"`, for all layers."""
+def add_adapter(model, name, r, scaling=2.0):
+    """One more adapter on every linear of the decoder, a no-op at first."""
     for module in model.modules():
         if isinstance(module, LoraLinear):
-            module.active = name
+            base = module.base_layer
+            module.lora_A[name] = nn.Linear(base.in_features, r, bias=False)
+            module.lora_B[name] = nn.Linear(r, base.out_features, bias=False)
+            nn.init.zeros_(module.lora_B[name].weight)
+            module.scaling[name], module.dropout[name] = scaling, 0.0
+
+
+def freeze_all_but(model, wanted):
+    """The parameters whose names are wanted, to train in f32; all others are frozen and rounded to bf16, as they are exported."""
+    chosen = []
+    for name, parameter in model.bfloat16().named_parameters():
+        parameter.requires_grad_(wanted(name))
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+            chosen.append(parameter)
+    return chosen
+
+
+def set_adapter(model, name, composed=False):
+    """`None`, `"vision"` or `"speech"`, for all layers; `composed`: summed with the base weights on the fly."""
+    for module in model.modules():
+        if isinstance(module, LoraLinear):
+            module.active, module.composed = name, composed and name is not None
 
 
 def mode_of(images, audios):

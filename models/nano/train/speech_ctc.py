@@ -68,7 +68,7 @@ def _in_f32(forward):
 
 
 def ids_of(words):
-    return tokenizer.load().encode(f" {words}").ids
+    return tokenizer.load_exact().encode(f" {words}").ids
 
 
 def placed_loss(log_probs, labels):

@@ -91,7 +91,7 @@ class Strings:
 
 def _spread(word, start, length):
     """(token, start, end) of a word's tokens, its duration shared out by their letters."""
-    encoded = tokenizer.load().encode(word)
+    encoded = tokenizer.load_exact().encode(word)
     letters = np.array([len(tokenizer.load().id_to_token(i)) for i in encoded.ids])
     ends = start + np.cumsum(letters) / letters.sum() * length
     return list(zip(encoded.ids, [start, *ends[:-1]], ends))

@@ -11,6 +11,7 @@ import random
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import text_data
+import written
 from grammar import TOOLS, number, utterances
 from small_talk import MORE_WORDS, small_talk
 from work import folder
@@ -64,12 +65,22 @@ def train():
     )
     tokenizer.train_from_iterator(corpus(), trainer)
     tokenizer.add_tokens([AddedToken(s, normalized=False, special=True) for s in SPECIALS])
+    tokenizer.normalizer = written.normalizer()
     return tokenizer
 
 
 @functools.cache
 def load():
+    """The tokenizer for prompts, which writes the user's words as they are spoken."""
     return Tokenizer.from_file(str(folder("base") / "tokenizer.json"))
+
+
+@functools.cache
+def load_exact():
+    """The same for answers and for what is heard, which stay letter by letter."""
+    tokenizer = Tokenizer.from_file(str(folder("base") / "tokenizer.json"))
+    tokenizer.normalizer = None
+    return tokenizer
 
 
 def settings():

@@ -1,7 +1,7 @@
 """Speaks random commands with several engines and many voices: `python tts.py ENGINE SPLIT SHARDS`.
 
-Splits: `train` (training voices, training sentences), `words` (training voices, words in no order), `seen` (training voices,
-held-out sentences), `heldout` (voices and sentences never trained on). Shards of 50 utterances, `NANO_WORK/tts/ENGINE/SPLIT-0000.npz` + `.jsonl`, 16 kHz int16; those
+Splits: `train` (training voices, training sentences), `words` (training voices, words in no order), `talk` (training voices, near
+misses and other English), `two` (training voices, two commands in one sentence), `seen` (training voices, held-out sentences), `heldout` (voices and sentences never trained on). Shards of 50 utterances, `NANO_WORK/tts/ENGINE/SPLIT-0000.npz` + `.jsonl`, 16 kHz int16; those
 that exist are kept, so a run can be stopped and started again. The engine `piper` has a held-out voice only.
 """
 
@@ -17,8 +17,9 @@ import wave
 import numpy as np
 import soxr
 
+import negatives
 import voices
-from grammar import utterances, word_strings
+from grammar import Utterance, is_held_out, utterances, word_strings
 from work import folder, seed_of
 
 RATE = 16000
@@ -135,12 +136,32 @@ def speak(engine, text, voice, rng, keep=0.06):
     return 0.7 * pcm / max(np.abs(pcm).max(), 1e-3)
 
 
+def talk(seed):
+    """Endless sentences that are no command, as they are spoken."""
+    rng = random.Random(seed)
+    kinds = [negatives.near_miss, negatives.near_miss, negatives.jumble, lambda r: negatives.spoken(negatives.english(r))]
+    while True:
+        words = rng.choice(kinds)(rng)
+        if words and not is_held_out(words):
+            yield Utterance(words, [], "talk")
+
+
+def sentences(split, seed):
+    if split == "words":
+        return word_strings(seed)
+    if split == "talk":
+        return talk(seed)
+    if split == "two":
+        return utterances(seed, none_share=0.0, double_share=1.0)
+    return utterances(seed, held_out=split != "train")
+
+
 def make_shard(name, engine, split, index):
     path = folder("tts", name) / f"{split}-{index:04}.npz"
     if path.exists():
         return
     seed = seed_of(name, split, index)
-    rng, items = random.Random(seed), word_strings(seed) if split == "words" else utterances(seed, held_out=split != "train")
+    rng, items = random.Random(seed), sentences(split, seed)
     clips, lines = [], []
     for item in itertools.islice(items, SHARD):
         voice = voices.pick(rng, name, split)

@@ -25,7 +25,7 @@ def pick(rng, engine, split):
         return "en_US-joe"
     if held_out:
         return rng.choice(_HELD_OUT_KOKORO)
-    if split in ("train", "words") and (chance := rng.random()) < 0.45:
+    if split != "seen" and (chance := rng.random()) < 0.45:
         if chance < 0.2:
             return rng.choice(_KOKORO_FOREIGN)
         return "+".join(rng.sample(_KOKORO + (_KOKORO_FOREIGN if chance < 0.3 else []), 2))

@@ -2,9 +2,9 @@
 
 #![expect(unsafe_code, reason = "tasks write to places of their own in shared memory")]
 
+use crate::level::{Level, levels};
 use crate::mapping::AlignedBytes;
 use crate::pool::Pool;
-use crate::vector::Level;
 use crate::{GROUP, PANEL};
 
 /// Quantized activations of some positions: `x = code * scale`.
@@ -61,8 +61,7 @@ impl Quantized {
             self.sums.resize(room, 0.0);
         }
         let codes = Shared(self.codes.as_mut_slice().as_mut_ptr());
-        let (scales, sums) =
-            (Shared(self.scales.as_mut_ptr()), Shared(self.sums.as_mut_ptr()));
+        let (scales, sums) = (Shared(self.scales.as_mut_ptr()), Shared(self.sums.as_mut_ptr()));
         // A few positions are quantized sooner than a second thread begins.
         let step = if positions < PANEL { positions } else { PANEL };
         pool.run(positions.div_ceil(step.max(1)), |task| {
@@ -141,6 +140,8 @@ pub(crate) fn quantize(values: &[f32; GROUP]) -> ([i8; GROUP], f32, f32) {
     }
     (codes, scale, scale * sum as f32)
 }
+
+levels!(quantize(values: &[f32; GROUP]) -> ([i8; GROUP], f32, f32) = quantize);
 
 #[cfg(test)]
 mod tests {

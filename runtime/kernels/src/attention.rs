@@ -10,9 +10,9 @@ use std::ops::Range;
 
 use crate::activations::Shared;
 use crate::kv::{KvBlock, KvShape, Side};
+use crate::level::{Level, levels};
 use crate::mapping::AlignedBytes;
 use crate::product::Kernels;
-use crate::vector::Level;
 use crate::{GROUP, Isa, PANEL};
 
 /// Positions whose queries share a pass over the keys.
@@ -115,9 +115,8 @@ impl Room {
             }
         }
         #[cfg(target_arch = "x86_64")]
-        let in_tiles = kernels.isa() == Isa::Amx
-            && rows >= PANEL
-            && shape.format != crate::kv::KvFormat::F32;
+        let in_tiles =
+            kernels.isa() == Isa::Amx && rows >= PANEL && shape.format != crate::kv::KvFormat::F32;
         #[cfg(target_arch = "x86_64")]
         if in_tiles {
             self.tiles.load_queries(&self.queries, rows, padded);
@@ -126,8 +125,7 @@ impl Room {
         let end = seen(rows - 1);
         for (number, block) in blocks.iter().enumerate().take(end.div_ceil(KEYS)) {
             let first = number * KEYS;
-            let keys =
-                block.borrow().side(kernels.isa(), layer, head, false, &mut self.unpacked);
+            let keys = block.borrow().side(kernels.isa(), layer, head, false, &mut self.unpacked);
             #[cfg(target_arch = "x86_64")]
             if in_tiles {
                 self.tiles.scores(keys.lines, rows, padded, &mut self.scores);
@@ -139,8 +137,7 @@ impl Room {
             self.softmax(kernels.isa(), rows, padded, |row| {
                 seen(row).saturating_sub(first).min(KEYS)
             });
-            let values =
-                block.borrow().side(kernels.isa(), layer, head, true, &mut self.unpacked);
+            let values = block.borrow().side(kernels.isa(), layer, head, true, &mut self.unpacked);
             #[cfg(target_arch = "x86_64")]
             if in_tiles {
                 self.tiles.add_values(values.lines, &self.scores, rows, padded, &mut self.sums);
@@ -300,6 +297,8 @@ fn rows_tile<'a>(
 
 const _: () = assert!(KEYS.is_multiple_of(GROUP) && KEYS.is_multiple_of(PANEL));
 
+levels!(softmax_row(scores: &mut [f32], so_far: f32) -> (f32, f32) = softmax_row);
+
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;
@@ -319,8 +318,7 @@ mod tests {
                 blocks.push(KvBlock::new(shape));
             }
             let block: &mut KvBlock = blocks.last_mut().unwrap();
-            let heads =
-                keys.chunks_exact(shape.head_dim).zip(values.chunks_exact(shape.head_dim));
+            let heads = keys.chunks_exact(shape.head_dim).zip(values.chunks_exact(shape.head_dim));
             for (head, (key, value)) in heads.enumerate() {
                 block.store(layer, head, position % KEYS, key, value);
             }
@@ -340,7 +338,8 @@ mod tests {
             };
             let weights: Vec<f64> = (0..=position)
                 .map(|seen| {
-                    let dot: f64 = q.iter().zip(at(keys, seen)).map(|(q, k)| f64::from(*q) * k).sum();
+                    let dot: f64 =
+                        q.iter().zip(at(keys, seen)).map(|(q, k)| f64::from(*q) * k).sum();
                     (dot / (dim as f64).sqrt()).exp()
                 })
                 .collect();

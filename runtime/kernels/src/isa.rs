@@ -90,7 +90,7 @@ impl Isa {
             Self::Amx => {
                 Self::Avx512Vnni.is_available()
                     && is_x86_feature_detected!("avx512bf16")
-                    && crate::product::amx::is_permitted()
+                    && tiles_are_permitted()
             }
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
@@ -117,4 +117,23 @@ impl FromStr for Isa {
             format!("`{name}` is no instruction set: choose one of {names}")
         })
     }
+}
+
+/// Whether the CPU has tiles of bf16, and the system lets this process use them.
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "a system call")]
+fn tiles_are_permitted() -> bool {
+    /// `arch_prctl` for a feature that has to be asked for, and the number of the tiles' data.
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    static PERMITTED: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+        let leaf = std::arch::x86_64::__cpuid_count(7, 0);
+        let (bf16, tile) = (leaf.edx >> 22 & 1, leaf.edx >> 24 & 1);
+        // SAFETY: the call takes numbers only, and reports by its result.
+        let ask = || unsafe {
+            libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0
+        };
+        bf16 == 1 && tile == 1 && ask()
+    });
+    *PERMITTED
 }

@@ -7,8 +7,8 @@
 
 use half::bf16;
 
+use crate::level::{Level, levels};
 use crate::mapping::AlignedBytes;
-use crate::vector::Level;
 use crate::{GROUP, Isa, PANEL};
 
 /// Number format of keys and values.
@@ -132,7 +132,14 @@ impl KvBlock {
     ///
     /// # Panics
     /// When there is no such layer, head or position.
-    pub fn store(&mut self, layer: usize, head: usize, position: usize, key: &[f32], value: &[f32]) {
+    pub fn store(
+        &mut self,
+        layer: usize,
+        head: usize,
+        position: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
         assert!(
             layer < self.shape.layers && head < self.shape.heads && position < Self::POSITIONS,
             "layer {layer}, head {head}, position {position} of {:?}",
@@ -203,8 +210,7 @@ fn store_side(
                 let largest = values.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
                 // Rounded first, so that the codes are those of the scale that is kept.
                 let scale = bf16::from_f32(largest / 127.0);
-                let inverse =
-                    if scale == bf16::ZERO { 0.0 } else { scale.to_f32().recip() };
+                let inverse = if scale == bf16::ZERO { 0.0 } else { scale.to_f32().recip() };
                 scales[2 * (position * groups + group)..][..2]
                     .copy_from_slice(&scale.to_le_bytes());
                 for (dim, value) in (group * GROUP..).zip(values) {
@@ -269,3 +275,5 @@ fn pair(codes: [u8; 2], scales: [f32; 2]) -> [u8; 4] {
     };
     (bits(0) >> 16 | bits(1) & 0xffff_0000).to_le_bytes()
 }
+levels!(unpack_keys(codes: &[u8], scales: &[u8], padded: usize, out: &mut [u8]) -> () = unpack_keys);
+levels!(unpack_values(codes: &[u8], scales: &[u8], padded: usize, out: &mut [u8]) -> () = unpack_values);

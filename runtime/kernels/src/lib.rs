@@ -16,10 +16,23 @@
 //!
 //! [`Isa::detect`] picks the first that the CPU has; `OUTPOST_KERNEL` names another one.
 
+#![expect(
+    clippy::inline_always,
+    clippy::needless_range_loop,
+    clippy::cast_ptr_alignment,
+    reason = "plain loops become vector code only where they are inlined into a function for CPU features; loops over lanes and positions index several arrays; numbers lie in buffers aligned to 64 bytes"
+)]
+#![cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "the intrinsics of an instruction set are hundreds")
+)]
+
 mod activations;
 mod attention;
+mod format;
 mod isa;
 mod kv;
+mod level;
 mod mapping;
 mod matrix;
 mod pool;
@@ -28,10 +41,11 @@ mod quantize;
 mod vector;
 
 pub use self::attention::{Queries, attend};
+pub use self::format::Format;
 pub use self::isa::Isa;
 pub use self::kv::{KvBlock, KvFormat, KvShape};
 pub use self::mapping::{AlignedBytes, Bytes};
-pub use self::matrix::{Format, Matrix, MatrixError};
+pub use self::matrix::{Matrix, MatrixError};
 pub use self::pool::Pool;
 pub use self::product::{Epilogue, Input, Kernels};
 pub use self::vector::rotate;

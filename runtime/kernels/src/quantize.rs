@@ -1,15 +1,10 @@
 //! Rounding rows into the formats of 4 and 8 bits.
 
-#![expect(
-    clippy::inline_always,
-    reason = "what is compiled for several CPU features must become a part of each caller"
-)]
-
 mod lanes;
 
 use self::lanes::{Lanes, ROUND};
-use crate::matrix::{Format, Q4_GROUP, Q4_SCALES, Q8_GROUP};
-use crate::vector::Level;
+use crate::format::{Format, Q4_GROUP, Q4_SCALES, Q8_GROUP};
+use crate::level::{Level, levels};
 use crate::{GROUP, PANEL};
 
 /// Shares of a group's range that are tried as the range of its codes: what is clipped may cost less than what is gained.
@@ -286,13 +281,16 @@ pub(crate) fn q8_panel(values: &[f32], width: usize) -> Vec<u8> {
     panel
 }
 
+levels!(q8_panel(values: &[f32], width: usize) -> Vec<u8> = q8_panel);
+
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;
     use rand::{Rng as _, SeedableRng as _};
 
-    use crate::matrix::{Format, Matrix};
-    use crate::vector::Level;
+    use crate::format::Format;
+    use crate::level::Level;
+    use crate::matrix::Matrix;
 
     /// Near to Gaussian.
     fn weights(count: usize) -> Vec<f32> {

@@ -1,79 +1,11 @@
 //! The operations between products, compiled for each vector width: RMSNorm, rotary embedding, SwiGLU, softmax's parts.
 
 use crate::activations::Shared;
-use crate::isa::Isa;
+use crate::level::{Level, levels};
 use crate::product::Kernels;
-use crate::{GROUP, activations, attention, kv, quantize as weights};
 
-/// The vector instructions that plain loops are compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Level {
-    Base,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl Level {
-    pub(crate) fn of(isa: Isa) -> Self {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx | Isa::Avx512Vnni => Self::Avx512,
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni | Isa::Avx2 => Self::Avx2,
-            _ => Self::Base,
-        }
-    }
-
-    /// The widest that this CPU has.
-    pub(crate) fn widest() -> Self {
-        Isa::available().next().map_or(Self::Base, Self::of)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn available() -> impl Iterator<Item = Self> {
-        let mut levels: Vec<Self> = Isa::available().map(Self::of).collect();
-        levels.dedup();
-        levels.into_iter()
-    }
-}
-
-/// Makes a method of [`Level`] that runs an `#[inline(always)]` function compiled for it.
-macro_rules! levels {
-    ($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) -> $result:ty = $body:path) => {
-        impl Level {
-            $(#[$doc])*
-            pub(crate) fn $name(self, $($arg: $type),*) -> $result {
-                #[cfg(target_arch = "x86_64")]
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2($($arg: $type),*) -> $result { $body($($arg),*) }
-                #[cfg(target_arch = "x86_64")]
-                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,fma")]
-                fn avx512($($arg: $type),*) -> $result { $body($($arg),*) }
-                match self {
-                    Self::Base => $body($($arg),*),
-                    #[cfg(target_arch = "x86_64")]
-                    #[expect(unsafe_code, reason = "a function for CPU features")]
-                    // SAFETY: the level is made from an instruction set that this CPU has.
-                    Self::Avx2 => unsafe { avx2($($arg),*) },
-                    #[cfg(target_arch = "x86_64")]
-                    #[expect(unsafe_code, reason = "a function for CPU features")]
-                    // SAFETY: as above.
-                    Self::Avx512 => unsafe { avx512($($arg),*) },
-                }
-            }
-        }
-    };
-}
-
-levels!(quantize(values: &[f32; GROUP]) -> ([i8; GROUP], f32, f32) = activations::quantize);
 levels!(norm_row(xs: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> () = norm_row);
 levels!(swiglu_row(gate_up: &[f32], out: &mut [f32]) -> () = swiglu_row);
-levels!(softmax_row(scores: &mut [f32], so_far: f32) -> (f32, f32) = attention::softmax_row);
-levels!(unpack_keys(codes: &[u8], scales: &[u8], padded: usize, out: &mut [u8]) -> () = kv::unpack_keys);
-levels!(q8_panel(values: &[f32], width: usize) -> Vec<u8> = weights::q8_panel);
-levels!(unpack_values(codes: &[u8], scales: &[u8], padded: usize, out: &mut [u8]) -> () = kv::unpack_values);
 
 /// Rows that a thread takes at a time.
 const ROWS: usize = 8;
@@ -175,6 +107,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Isa;
 
     #[test]
     fn exp_is_near_over_its_range() {

@@ -9,7 +9,7 @@ mod stream;
 mod wake_word;
 
 pub use encoder::{AudioEncoder, AudioProjector};
-pub use speech::SpeechDetector;
+pub use speech::{SpeechDetector, expect_speech, has_speech};
 pub use stream::Stream;
 pub use wake_word::{WakeWord, WakeWordFiles};
 

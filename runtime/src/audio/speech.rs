@@ -1,11 +1,22 @@
 //! Whether someone speaks: silero VAD, whose graph is part of the program (`models/silero-vad`).
 
-use crate::error::Result;
+use std::path::Path;
+
+use crate::error::{Error, Result};
 use crate::graph::{Array, Graph};
+use crate::request::Audio;
 
 const MODEL: &[u8] = include_bytes!("../../../models/silero-vad/silero_vad_16k.onnx");
 /// Samples before a frame that are looked at with it.
 const CONTEXT: usize = 64;
+/// Frames that look like speech, so likely and so many, make a sound that has some: less than it takes to begin an utterance, since
+/// a recording that is given was given for a reason.
+const LIKELY: f32 = 0.3;
+const FRAMES: usize = 2;
+/// Frames below this peak hold nothing that could be heard.
+const SILENCE: f32 = 1e-4;
+/// Power below which a recording is silent: -60 dB.
+const QUIETEST: f32 = 1e-6;
 /// Of the recurrent layer.
 const STATE: [usize; 3] = [1, 1, 128];
 
@@ -62,6 +73,50 @@ impl SpeechDetector {
     }
 }
 
+/// Whether somebody speaks in a sound, found without looking further than need be.
+///
+/// # Errors
+/// As [`at_16_khz`](super::at_16_khz), and as [`SpeechDetector::judge`].
+pub fn has_speech(audio: &Audio) -> Result<bool> {
+    let audio = super::at_16_khz(audio)?;
+    let mut detector = SpeechDetector::new()?;
+    let mut found = 0;
+    for frame in audio.samples.as_chunks().0 {
+        if frame.iter().all(|sample| sample.abs() < SILENCE) {
+            continue;
+        }
+        found += usize::from(detector.judge(frame)? >= LIKELY);
+        if found == FRAMES {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Refuses a recording of nothing, and warns of one in which nobody seems to speak: the detector misses some voices, so that it is
+/// not for it to refuse. `path` is for messages.
+///
+/// # Errors
+/// [`Error::Audio`] for silence, and as [`has_speech`].
+pub fn expect_speech(audio: &Audio, path: Option<&Path>) -> Result<()> {
+    let power = |piece: &[f32]| {
+        piece.iter().map(|sample| sample * sample).sum::<f32>() / piece.len() as f32
+    };
+    let loudest = audio.samples.chunks(SpeechDetector::FRAME).map(power).fold(0.0, f32::max);
+    let seconds = audio.samples.len() as f64 / f64::from(audio.rate);
+    if loudest < QUIETEST {
+        let reason = format!(
+            "these {seconds:.1} s are silent: is it the right recording, or is the right channel another?"
+        );
+        return Err(Error::Audio { path: path.map(Path::to_owned), reason });
+    }
+    if !has_speech(audio)? {
+        let file = path.map_or_else(String::new, |path| path.display().to_string());
+        tracing::warn!(file, "nobody seems to speak in this sound of {seconds:.1} s");
+    }
+    Ok(())
+}
+
 fn silent() -> Result<[Array; 2]> {
     let zeros = Array::new(&STATE, &[0.0f32; 128])?;
     Ok([zeros.clone(), zeros])
@@ -69,8 +124,6 @@ fn silent() -> Result<[Array; 2]> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use serde_json::Value;
 
     use super::*;
@@ -125,5 +178,21 @@ mod tests {
         detector.judge(&[-0.9; SpeechDetector::FRAME]).unwrap();
         detector.reset().unwrap();
         assert_eq!(detector.judge(&frame).unwrap().to_bits(), first.to_bits());
+    }
+
+    #[test]
+    fn a_sound_without_speech_is_told_from_one_with_it() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let speech = read_wav(&root.join("models/nano/samples/lock_the_front_door.wav")).unwrap();
+        let quiet = speech.samples.iter().map(|sample| sample * 0.05).collect();
+        for audio in [speech.clone(), Audio { samples: quiet, rate: speech.rate }] {
+            assert!(has_speech(&audio).unwrap() && expect_speech(&audio, None).is_ok());
+        }
+        let hum = (0..32_000).map(|index| 0.3 * (index as f32 * 0.02).sin()).collect();
+        let hum = Audio { samples: hum, rate: 16_000 };
+        assert!(!has_speech(&hum).unwrap() && expect_speech(&hum, None).is_ok());
+        let silence = Audio { samples: vec![0.0005; 32_000].into(), rate: 16_000 };
+        let fault = expect_speech(&silence, Some(Path::new("a.wav"))).unwrap_err().to_string();
+        assert!(fault.contains("a.wav") && fault.contains("2.0 s are silent"), "{fault}");
     }
 }

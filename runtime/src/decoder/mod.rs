@@ -154,6 +154,12 @@ impl Decoder {
         stop: &Stop,
     ) -> Result<Features> {
         let regime = self.rope.regime(session.len() + embeds.rows);
+        // A tokenizer may know ids that the model has no row for.
+        let is_there = |id: &u32| (*id as usize) < self.vocab_size;
+        let logits = match logits {
+            Logits::Of(ids) if ids.is_empty() || !ids.iter().all(is_there) => Logits::Last,
+            logits => logits,
+        };
         let embeds = session.admit(embeds, regime)?;
         let (rows, width) = (embeds.rows, embeds.width);
         // After a change of regime, earlier positions are among these; their logits were given before.

@@ -71,8 +71,9 @@ impl Rope {
             Regime::Short => &self.short,
             Regime::Long => &self.long,
         };
-        let angles = (start..start + n)
-            .flat_map(|position| frequencies.iter().map(move |frequency| position as f32 * frequency));
+        let angles = (start..start + n).flat_map(|position| {
+            frequencies.iter().map(move |frequency| position as f32 * frequency)
+        });
         let (sin, cos) = angles
             .map(|angle| {
                 let (sin, cos) = angle.sin_cos();

@@ -320,7 +320,9 @@ fn keys_and_values_in_int8_change_an_answer_in_close_calls_only() {
     for quant in [Quant::F32, Quant::Bf16] {
         import(checkpoint, &packed, &ImportOptions { quant }, &mut |_| ()).unwrap();
         let config = Config::read(&packed.join("config.json")).unwrap();
-        let open = |format| Decoder::load(&packed, &config, DeviceChoice::Cpu, Some(1)).unwrap().with_kv(format);
+        let open = |format| {
+            Decoder::load(&packed, &config, DeviceChoice::Cpu, Some(1)).unwrap().with_kv(format)
+        };
         let (plain, int8) = (open(KvFormat::Bf16), open(KvFormat::Int8));
         for first in [3, 40, 99] {
             let prompt: Vec<u32> = ids(30).iter().map(|id| (id + first) % 256).collect();
@@ -370,9 +372,7 @@ fn a_fork_from_beyond_the_original_context_goes_back_to_short_factors() {
     let mut fork = long.fork(10).unwrap();
     let logits =
         decoder.forward(&mut fork, &decoder.embed(&ids(11)[10..]).unwrap(), Logits::All).unwrap();
-    assert!(
-        largest_difference(&logits, &rows(&run(&decoder, Adapter::None, &[11]), 10, 1)) < 1e-4
-    );
+    assert!(largest_difference(&logits, &rows(&run(&decoder, Adapter::None, &[11]), 10, 1)) < 1e-4);
 }
 
 #[test]
@@ -440,7 +440,8 @@ fn an_adapter_is_a_change_of_the_matrix() {
                 );
                 for (at, value) in values.iter_mut().enumerate() {
                     let (row, column) = (at / shape[1], at % shape[1]);
-                    let sum: f32 = (0..64).map(|r| b[row * 64 + r] * a[r * shape[1] + column]).sum();
+                    let sum: f32 =
+                        (0..64).map(|r| b[row * 64 + r] * a[r * shape[1] + column]).sum();
                     *value += 1.5 * sum;
                 }
             }

@@ -145,7 +145,8 @@ mod tests {
         let logits = engine.logits(&prompt, &Stop::never()).unwrap();
         let expected: Vec<f64> = [(2, 33), (3, 65)]
             .map(|(at, id): (usize, usize)| {
-                let weights: Vec<f64> = logits.row(at).iter().map(|x| f64::from(*x).exp()).collect();
+                let weights: Vec<f64> =
+                    logits.row(at).iter().map(|x| f64::from(*x).exp()).collect();
                 (weights[id] / weights.iter().sum::<f64>()).ln()
             })
             .into();

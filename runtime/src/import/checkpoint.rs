@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use serde::Deserialize;
 
 use super::source::TensorSource;
-use super::{native, peft};
+use super::{native, peft, text};
 use crate::error::{Error, Result};
 use crate::weights::TensorFile;
 
@@ -79,6 +79,7 @@ impl Checkpoint {
 
     /// Opens a file, whose tensors are known by what `rename` makes of their names.
     fn add(&mut self, path: &Path, rename: impl Fn(&str) -> String) -> Result<()> {
+        text::refuse_pointer(path)?;
         let file = TensorFile::open(path)?;
         for name in file.names() {
             self.places.insert(rename(name), (self.files.len(), name.to_owned()));
@@ -151,7 +152,7 @@ fn shards(dir: &Path) -> Result<BTreeSet<String>> {
     if dir.join(Checkpoint::SINGLE).exists() || !index.exists() {
         return Ok(BTreeSet::from([Checkpoint::SINGLE.to_owned()]));
     }
-    let text = std::fs::read_to_string(&index).map_err(Error::io(&index))?;
+    let text = text::read(&index)?;
     let parsed: Index =
         serde_json::from_str(&text).map_err(|fault| Error::config(&index, fault.to_string()))?;
     let shards: BTreeSet<String> = parsed.weight_map.into_values().collect();

@@ -5,14 +5,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::native;
+use super::{native, neutral};
 
 /// Brings a config into the released layout.
 ///
 /// # Errors
-/// What cannot be expressed in it.
-pub(crate) fn released(mut config: Value) -> Result<Value, String> {
+/// What cannot be expressed in it, or is not known to be neutral; keys that are `ignored` are taken for that.
+pub(crate) fn released(mut config: Value, ignored: &[String]) -> Result<Value, String> {
     let Some(keys) = config.as_object_mut() else { return Err("is no JSON object".into()) };
+    neutral::check(keys, ignored)?;
     lift_rope(keys);
     rope_factors(keys)?;
     if let Some(width) = keys.get("head_dim").and_then(Value::as_u64) {
@@ -46,7 +47,7 @@ fn rope_factors(keys: &mut Map<String, Value>) -> Result<(), String> {
     let need = |key: &str| number(key).ok_or_else(|| format!("rope_scaling.{key} is missing"));
     let kind = ["rope_type", "type"].iter().find_map(|key| rope.get(*key).and_then(Value::as_str));
     let factors = match kind.unwrap_or("default") {
-        "longrope" | "su" => return Ok(()),
+        "longrope" | "su" => return stretch(keys, number("factor")),
         "default" => {
             keys.remove("rope_scaling");
             return Ok(());
@@ -69,6 +70,23 @@ fn rope_factors(keys: &mut Map<String, Value>) -> Result<(), String> {
     let scaling = json!({"type": "longrope", "short_factor": factors, "long_factor": factors});
     keys.insert("rope_scaling".into(), scaling);
     Ok(())
+}
+
+/// `LongRoPE` scales attention by how much longer the context is, which some files say once more.
+fn stretch(keys: &Map<String, Value>, factor: Option<f64>) -> Result<(), String> {
+    let number = |key: &str| keys.get(key).and_then(Value::as_f64);
+    let lengths = (number("max_position_embeddings"), number("original_max_position_embeddings"));
+    match (factor, lengths) {
+        (Some(factor), (Some(longest), Some(original)))
+            if (factor * original - longest).abs() > 0.01 * longest =>
+        {
+            Err(format!(
+                "rope_scaling.factor is {factor}, but max_position_embeddings / original_max_position_embeddings is {}",
+                longest / original
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Radians a position of every rotated pair.
@@ -145,7 +163,7 @@ mod tests {
     #[test]
     fn rope_parameters_are_lifted() {
         let config = json!({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}});
-        let lifted = released(config).unwrap();
+        let lifted = released(config, &[]).unwrap();
         assert_eq!(lifted, json!({"rope_theta": 5e5}));
     }
 
@@ -155,7 +173,7 @@ mod tests {
                           "original_max_position_embeddings": 8192});
         let config = json!({"hidden_size": 4096, "num_attention_heads": 32, "rope_theta": 5e5,
                             "max_position_embeddings": 131_072, "rope_scaling": rope});
-        let config = released(config).unwrap();
+        let config = released(config, &[]).unwrap();
         let factors: Vec<f64> =
             serde_json::from_value(config["rope_scaling"]["long_factor"].clone()).unwrap();
         assert_eq!(factors.len(), 64);
@@ -166,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_expressed_is_named() {
-        let fault = |config| released(config).unwrap_err();
+        let fault = |config| released(config, &[]).unwrap_err();
         assert!(fault(json!({"rope_scaling": {"type": "yarn"}})).contains("yarn"));
         assert!(fault(json!({"rope_scaling": {"type": "linear"}})).contains("factor is missing"));
         let heads = json!({"head_dim": 256, "num_attention_heads": 8, "hidden_size": 1024});

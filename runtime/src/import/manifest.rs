@@ -100,6 +100,16 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Names the packed weights: equal for equal content.
+    pub fn identity(&self) -> String {
+        let mut hasher = Sha256::new();
+        for (name, part) in &self.parts {
+            hasher.update(name);
+            hasher.update(&part.sha256);
+        }
+        format!("{:x}", hasher.finalize())
+    }
+
     /// Compares the content of every part with its SHA-256.
     ///
     /// # Errors
@@ -193,13 +203,8 @@ mod tests {
             Part::of(&weights, &mut |_| ()).unwrap(),
         )]);
         let source = Source { name: "tiny".into(), files: BTreeMap::new() };
-        let mut manifest = Manifest {
-            format: Manifest::FORMAT,
-            quant: Quant::Int4,
-            source,
-            licence: None,
-            parts,
-        };
+        let mut manifest =
+            Manifest { format: Manifest::FORMAT, quant: Quant::Int4, source, licence: None, parts };
         let write = |manifest: &Manifest| {
             std::fs::write(
                 dir.path().join(Manifest::FILE),

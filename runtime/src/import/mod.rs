@@ -10,6 +10,7 @@ mod hub_config;
 mod inventory;
 pub mod manifest;
 mod native;
+mod neutral;
 pub mod onnx;
 mod origin;
 mod packed;
@@ -17,6 +18,7 @@ mod peft;
 mod progress;
 mod quantize;
 pub mod source;
+mod text;
 
 use std::path::{Path, PathBuf};
 
@@ -79,8 +81,22 @@ pub fn import_with(
     options: &ImportOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Manifest> {
+    import_ignoring(src, (adapters, &[]), dst, options, progress)
+}
+
+/// As [`import_with`], taking keys of the configurations for neutral that are not known to be.
+///
+/// # Errors
+/// As [`import_with`].
+pub fn import_ignoring(
+    src: &Path,
+    (adapters, ignored): (&[UserAdapter], &[String]),
+    dst: &Path,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Manifest> {
     check_destination(dst)?;
-    let origin = Origin::open(src, adapters)?;
+    let origin = Origin::open(src, adapters, ignored)?;
     let config = Config::parse(origin.text(origin::CONFIG), src)?;
     Tokenizer::parse(origin.text(origin::TOKENIZER))
         .map_err(|reason| Error::config(src, reason))?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::peft;
+use super::{peft, text};
 use crate::error::{Error, Result};
 
 /// How the port's `config.json` calls itself.
@@ -56,13 +56,14 @@ fn folder(dir: &Path, adapter: &str) -> PathBuf {
 ///
 /// # Errors
 /// When an adapter's configuration is not there or damaged.
-pub(crate) fn complete(config: &mut Value, dir: &Path) -> Result<()> {
+pub(crate) fn complete(config: &mut Value, dir: &Path, ignored: &[String]) -> Result<()> {
     for name in ADAPTERS {
-        config[format!("{name}_lora")] = peft::sizes(&folder(dir, name))?;
+        let scaling = peft::Scaling::read(&folder(dir, name), ignored)?;
+        config[format!("{name}_lora")] = scaling.uniform(&folder(dir, name))?;
     }
     let processor = dir.join("preprocessor_config.json");
     if processor.exists() {
-        let text = std::fs::read_to_string(&processor).map_err(Error::io(&processor))?;
+        let text = text::read(&processor)?;
         let processor: Value = serde_json::from_str(&text)
             .map_err(|fault| Error::config(&processor, fault.to_string()))?;
         if let Some(crops) = processor.get("dynamic_hd") {

@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::gguf::Gguf;
 use super::manifest::{self, Source};
 use super::source::TensorSource;
-use super::{UserAdapter, hub_config, native, peft};
+use super::{UserAdapter, hub_config, native, peft, text};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -27,19 +27,18 @@ const LICENCE: &str = "LICENSE";
 /// [`Error::Io`] or [`Error::Config`] when a file is not there or damaged.
 pub fn config(dir: &Path) -> Result<Config> {
     let path = dir.join(CONFIG);
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    Config::parse(&released(&text, dir)?.0, &path)
+    Config::parse(&released(&text::read(&path)?, dir, &[])?.0, &path)
 }
 
 /// The text of a folder's `config.json` in the released layout, and whether the folder is the port of `transformers`.
-fn released(text: &str, dir: &Path) -> Result<(String, bool)> {
+fn released(text: &str, dir: &Path, ignored: &[String]) -> Result<(String, bool)> {
     let path = dir.join(CONFIG);
     let fault = |reason: String| Error::config(&path, reason);
     let found: Value = serde_json::from_str(text).map_err(|error| fault(error.to_string()))?;
-    let mut config = hub_config::released(found.clone()).map_err(fault)?;
+    let mut config = hub_config::released(found.clone(), ignored).map_err(fault)?;
     let is_native = found["model_type"] == native::MODEL_TYPE;
     if is_native {
-        native::complete(&mut config, dir)?;
+        native::complete(&mut config, dir, ignored)?;
     }
     Ok((if config == found { text.to_owned() } else { config.to_string() }, is_native))
 }
@@ -62,16 +61,20 @@ impl Origin {
     ///
     /// # Errors
     /// When it is neither, or a part of it is missing or damaged.
-    pub(crate) fn open(path: &Path, adapters: &[UserAdapter]) -> Result<Self> {
+    pub(crate) fn open(path: &Path, adapters: &[UserAdapter], ignored: &[String]) -> Result<Self> {
         let name = path.canonicalize().map_err(Error::io(path))?;
         let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let origin = if path.is_file() { Self::gguf(path, name) } else { Self::folder(path, name) };
-        adapters.iter().try_fold(origin?, Self::with)
+        let origin = if path.is_file() {
+            Self::gguf(path, name, ignored)
+        } else {
+            Self::folder(path, name, ignored)
+        };
+        adapters.iter().try_fold(origin?, |origin, adapter| origin.with(adapter, ignored))
     }
 
     /// Adds an adapter of the user's own.
-    fn with(mut self, adapter: &UserAdapter) -> Result<Self> {
-        let sizes = peft::check(adapter)?;
+    fn with(mut self, adapter: &UserAdapter, ignored: &[String]) -> Result<Self> {
+        let scaling = peft::check(adapter, ignored)?;
         let mut config: Value = serde_json::from_str(self.text(CONFIG))
             .map_err(|fault| Error::config(&adapter.dir, fault.to_string()))?;
         if !config.get("adapters").is_none_or(Value::is_object) {
@@ -80,23 +83,23 @@ impl Origin {
                 "`adapters` in the model's config is no object",
             ));
         }
-        config["adapters"][&adapter.name] = sizes;
+        config["adapters"][&adapter.name] = scaling.sizes();
         self.documents.insert(CONFIG, config.to_string());
         self.files.extend(peft::files(&adapter.dir));
-        self.tensors = Box::new(peft::Adapted::open(self.tensors, adapter)?);
+        self.tensors = Box::new(peft::Adapted::open(self.tensors, adapter, &scaling)?);
         Ok(self)
     }
 
-    fn folder(dir: &Path, name: String) -> Result<Self> {
+    fn folder(dir: &Path, name: String, ignored: &[String]) -> Result<Self> {
         let (mut documents, mut files) = (BTreeMap::new(), Vec::new());
         for file in COPIED {
             let path = dir.join(file);
             if path.exists() || file == CONFIG || file == TOKENIZER {
-                documents.insert(file, std::fs::read_to_string(&path).map_err(Error::io(&path))?);
+                documents.insert(file, text::read(&path)?);
                 files.push(path);
             }
         }
-        let (text, is_native) = released(&documents[CONFIG], dir)?;
+        let (text, is_native) = released(&documents[CONFIG], dir, ignored)?;
         documents.insert(CONFIG, text);
         let open = if is_native { Checkpoint::open_native } else { Checkpoint::open };
         let tensors = Box::new(open(dir)?);
@@ -108,15 +111,16 @@ impl Origin {
         Ok(Self { tensors, documents, read_already: Vec::new(), name, licence, files })
     }
 
-    fn gguf(path: &Path, name: String) -> Result<Self> {
+    fn gguf(path: &Path, name: String, ignored: &[String]) -> Result<Self> {
         let file = Gguf::open(path)?;
+        file.check_keys(ignored)?;
         let documents = BTreeMap::from([
             (CONFIG, file.config()?),
             (TOKENIZER, file.tokenizer()?),
             ("generation_config.json", file.generation_config()),
         ]);
         let (read_already, licence) = (file.factors(), file.licence());
-        let files = vec![path.to_owned()];
+        let files = file.files().into_iter().map(Path::to_owned).collect();
         Ok(Self { tensors: Box::new(file), documents, read_already, name, licence, files })
     }
 

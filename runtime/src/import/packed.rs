@@ -85,7 +85,9 @@ pub(crate) fn write_decoder(
     let mut file = BufWriter::new(File::create(path).map_err(Error::io(path))?);
     file.write_all(&header(&entries)).map_err(Error::io(path))?;
     for (entry, layout) in &entries {
-        meter.stage(&format!("decoder: {}", stage(&entry.packed)));
+        if matches!(layout, Layout::Matrix { .. }) {
+            meter.stage(&format!("decoder: {}", stage(&entry.packed)));
+        }
         write_entry(source, entry, *layout, &mut file, meter).map_err(|fault| match fault {
             Fault::Read(fault) => fault,
             Fault::Write(fault) => Error::io(path)(fault),
@@ -176,10 +178,7 @@ fn header(entries: &[(&Entry, Layout)]) -> Vec<u8> {
         let (dtype, shape) = layout.describe();
         let end = offset + layout.bytes();
         let name = format!("{}{}", entry.packed, layout.suffix());
-        header.insert(
-            name,
-            json!({"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}),
-        );
+        header.insert(name, json!({"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}));
         offset = end;
     }
     let mut json = serde_json::Value::Object(header).to_string().into_bytes();

@@ -24,7 +24,7 @@ impl Tool for RaiseAlert {
         Arguments { message }: Arguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
-        context.house.alert(&message);
+        context.host.alert(&message);
         Ok(ToolOutcome::done())
     }
 }

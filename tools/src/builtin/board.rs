@@ -60,7 +60,7 @@ impl Tool for SetActuator {
 }
 
 fn board<'a>(context: &'a Context, name: &str) -> Result<&'a dyn Board, ToolError> {
-    context.house.board().ok_or_else(|| {
+    context.host.board().ok_or_else(|| {
         ToolError::new(ErrorKind::Failed, format!("there is no board, so no {name:?}"))
     })
 }

@@ -21,7 +21,7 @@ impl Tool for ReadCamera {
         Arguments {}: Arguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
-        let text = context.house.read_camera().await?;
+        let text = context.host.read_camera().await?;
         Ok(ToolOutcome::text(text.unwrap_or_else(|| "NO TEXT".to_owned())))
     }
 }

@@ -129,6 +129,7 @@ impl HttpRequest {
         };
         let definition = Definition {
             spec,
+            full: None,
             class: config.class.into(),
             idempotent: false,
             // The client keeps the time, and says more about it.

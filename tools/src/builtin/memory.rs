@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{ClassName, Faults};
-use crate::store;
+use crate::json_file;
 use crate::tool::{Class, Context, ErrorKind, Tool, ToolError, ToolOutcome};
 
 /// Notes that are recalled at once at most.
@@ -81,9 +81,9 @@ impl Memory {
     ///
     /// # Errors
     /// When the file is there and cannot be read.
-    pub fn open(config: &MemoryConfig) -> Result<Self, store::StoreError> {
+    pub fn open(config: &MemoryConfig) -> Result<Self, json_file::JsonFileError> {
         let path = config.path.clone().unwrap_or_default();
-        let notes = Mutex::new(store::read(&path)?);
+        let notes = Mutex::new(json_file::read(&path)?);
         let (max_notes, max_characters) = (config.max_notes, config.max_characters);
         Ok(Self(Arc::new(Inner { path, max_notes, max_characters, notes })))
     }
@@ -98,7 +98,7 @@ impl Inner {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = notes.clone();
         change(&mut changed)?;
-        store::write(&self.path, &changed).map_err(|fault| ToolError {
+        json_file::write(&self.path, &changed).map_err(|fault| ToolError {
             kind: ErrorKind::Failed,
             for_model: "the note could not be kept".into(),
             for_operator: fault.to_string(),

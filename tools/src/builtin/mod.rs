@@ -79,7 +79,7 @@ fn command(
         }
         _ => Map::new(),
     };
-    context.house.command(device, devices.update(device, fields));
+    context.host.command(device, devices.update(device, fields));
     ToolOutcome::done()
 }
 

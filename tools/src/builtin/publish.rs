@@ -77,7 +77,7 @@ impl Publish {
             schema: crate::schema::of::<Arguments>(),
         };
         let class = config.class.into();
-        let definition = Definition { spec, class, idempotent: false, limit: None };
+        let definition = Definition { spec, full: None, class, idempotent: false, limit: None };
         (definition, Self { config: config.clone(), bus })
     }
 

@@ -106,6 +106,7 @@ impl RunProcess {
         let description = "Run one of the programs of this machine.".into();
         let definition = Definition {
             spec: Spec { name: "run_process".into(), description, schema },
+            full: None,
             class: config.class.into(),
             idempotent: false,
             // The program's own limit says more when it passes.

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::agenda::{Agenda, Entry, PlanError, When, moment};
 use crate::fault::Faults;
+use crate::scheduled_prompts::{Entry, PlanError, ScheduledPrompts, When, moment};
 use crate::tool::{Class, Context, ErrorKind, Tool, ToolError, ToolOutcome};
 
 /// `[tools.schedule]`
@@ -42,7 +42,7 @@ impl ScheduleConfig {
 
 /// `schedule`
 #[derive(Debug)]
-pub struct Plan(pub Arc<Agenda>);
+pub struct Plan(pub Arc<ScheduledPrompts>);
 
 /// Arguments of `schedule`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -109,9 +109,10 @@ impl Tool for Plan {
     async fn call(&self, arguments: PlanArguments, _: &Context) -> Result<ToolOutcome, ToolError> {
         let now = Zoned::now();
         let when = arguments.when(&now)?;
-        let agenda = Arc::clone(&self.0);
-        let planned =
-            tokio::task::spawn_blocking(move || agenda.add(when, &arguments.prompt, &now));
+        let scheduled_prompts = Arc::clone(&self.0);
+        let planned = tokio::task::spawn_blocking(move || {
+            scheduled_prompts.add(when, &arguments.prompt, &now)
+        });
         let planned =
             planned.await.map_err(|fault| ToolError::new(ErrorKind::Failed, fault.to_string()))?;
         planned.map(|entry| ToolOutcome::data(shown(&entry))).map_err(|fault| failure(&fault))
@@ -120,7 +121,7 @@ impl Tool for Plan {
 
 /// `list_schedule`
 #[derive(Debug)]
-pub struct ListPlan(pub Arc<Agenda>);
+pub struct ListPlan(pub Arc<ScheduledPrompts>);
 
 /// Arguments of `list_schedule`: none.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -139,7 +140,7 @@ impl Tool for ListPlan {
 
 /// `cancel_schedule`
 #[derive(Debug)]
-pub struct CancelPlan(pub Arc<Agenda>);
+pub struct CancelPlan(pub Arc<ScheduledPrompts>);
 
 /// Arguments of `cancel_schedule`.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::policy::Origin;
-use crate::tool::{BoxFuture, ErrorKind, House, ToolError};
+use crate::tool::{BoxFuture, ErrorKind, ToolError, ToolHost};
 
 /// A house that writes down what it is told.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ impl Diary {
     }
 }
 
-impl House for Diary {
+impl ToolHost for Diary {
     fn command(&self, path: &str, payload: Value) {
         self.note(format!("{path} {payload}"));
     }
@@ -56,7 +56,7 @@ impl Home {
         origin: Origin,
     ) -> Result<ToolOutcome, ToolError> {
         let Value::Object(arguments) = arguments else { panic!("arguments are an object") };
-        let context = Context { call: id.into(), house: Arc::clone(&self.diary) as _ };
+        let context = Context { call: id.into(), host: Arc::clone(&self.diary) as _ };
         self.registry.call(name, arguments, origin, &context, Duration::from_secs(1)).await
     }
 

@@ -27,8 +27,6 @@ use crate::tool::{BoxFuture, Callable, Context, Definition, ErrorKind, ToolError
 #[derive(Debug)]
 pub struct Declared {
     definition: Definition,
-    /// Of the schema as it was written, which may ask for more than the plain one.
-    validator: jsonschema::Validator,
     action: Action,
 }
 
@@ -134,13 +132,6 @@ impl Ready {
 }
 
 impl Callable for Ready {
-    fn check(&self, arguments: &Value) -> Result<(), ToolError> {
-        let Some(fault) = self.tool.validator.iter_errors(arguments).next() else { return Ok(()) };
-        let place = fault.instance_path().to_string();
-        let text = format!("{}: {fault}", place.trim_start_matches('/'));
-        Err(ToolError::new(ErrorKind::Invalid, text))
-    }
-
     fn call<'a>(
         &'a self,
         arguments: Value,

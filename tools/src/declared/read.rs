@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::{DeclaredConfig, HttpAction, ProcessAction, PublishAction, RequestAction};
 use super::{Action, Declared, HttpPlan};
+use crate::arguments::Arguments;
 use crate::bus::is_topic;
 use crate::fault::Faults;
 use crate::http::{Bounds, HostRule};
@@ -67,9 +68,8 @@ pub(super) fn read(config: &DeclaredConfig, key: &str, faults: &mut Faults) -> O
     if config.parameters.is_some() && config.arguments.is_some() {
         faults.add(format!("{key}.arguments"), "", "leave it out, or parameters");
     }
-    let validator = jsonschema::validator_for(&written);
-    if let Err(fault) = &validator {
-        faults.add(format!("{key}.parameters"), "", fault.to_string());
+    if let Err(fault) = Arguments::of(&written) {
+        faults.add(format!("{key}.parameters"), "", fault);
     }
     let action = Reader { schema: &schema, key, faults, limit }.action(config);
     if faults.0.len() > before {
@@ -81,11 +81,12 @@ pub(super) fn read(config: &DeclaredConfig, key: &str, faults: &mut Faults) -> O
             description: short(&config.description, 300),
             schema,
         },
+        full: Some(written),
         class: config.class.into(),
         idempotent: config.idempotent,
         limit: Some(limit + Duration::from_millis(500)),
     };
-    Some(Declared { definition, validator: validator.ok()?, action: action? })
+    Some(Declared { definition, action: action? })
 }
 
 /// The schema of the arguments as it was written; the short form written out.

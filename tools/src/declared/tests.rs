@@ -204,7 +204,10 @@ fn tables_that_cannot_be_used_are_refused() {
             json!({"parameters": {"type": "object"}, "publish": {"topic": "x"}}),
             "leave it out, or parameters",
         ),
-        (json!({"arguments": {"a": "colour"}, "publish": {"topic": "x"}}), "there is no type"),
+        (
+            json!({"arguments": {"a": "colour"}, "publish": {"topic": "x"}}),
+            "properties/a/type: \"colour\"",
+        ),
     ] {
         let faults = tool(action.clone()).err().unwrap_or_else(|| panic!("{action} is taken"));
         assert!(faults.iter().any(|fault| fault.contains(part)), "{action}: {faults:?}");

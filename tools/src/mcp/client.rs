@@ -1,6 +1,6 @@
 //! Keeps a connection to an MCP server up, and offers its tools for as long as it lasts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,17 +15,19 @@ use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::{ClientHandler, Peer, RoleClient, ServiceError, serve_client};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::process::{Child, Command};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::content::outcome;
+use super::transport::Answering;
 use super::{McpConfig, ourselves};
 use crate::http::plain_client;
 use crate::plain::{plain, short};
 use crate::process::Group;
-use crate::registry::Registry;
+use crate::registry::{MAX_NAME, Registry};
 use crate::tool::{
     BoxFuture, Callable, Context, Definition, ErrorKind, Spec, ToolError, ToolOutcome,
 };
@@ -37,8 +39,11 @@ const BACK_OFF: std::ops::RangeInclusive<Duration> =
 const LASTED: Duration = Duration::from_mins(1);
 /// How long a server has for its start, and for its list of tools.
 const START: Duration = Duration::from_mins(1);
-/// Pages of a list of tools that are read at most.
-const MAX_PAGES: usize = 8;
+/// Pages of a list of tools that are read at most, and tools on them.
+const MAX_PAGES: usize = 100;
+const MAX_LISTED: usize = 2000;
+/// Characters of a name that was shortened which tell it from others.
+const HASH: usize = 8;
 /// A longer description is cut, characters.
 const MAX_DESCRIPTION: usize = 300;
 /// A longer message of a server over HTTP is refused, bytes.
@@ -93,12 +98,14 @@ async fn connection(
 ) -> Result<std::convert::Infallible, Fault> {
     let handler = Handler { changed: Arc::default() };
     let changed = Arc::clone(&handler.changed);
+    let broken = Arc::<Notify>::default();
     let late = "the server did not start in time";
     let (service, _program) = timeout(START, open(config, handler)).await.map_err(|_| late)??;
     loop {
-        let tools =
-            timeout(START, list(service.peer())).await.map_err(|_| "no list of tools came")??;
-        offer(config, offered, service.peer(), tools);
+        let tools = timeout(START, list(config, service.peer()))
+            .await
+            .map_err(|_| "no list of tools came")??;
+        offer(config, offered, (service.peer(), &broken), tools);
         info!(
             server = config.name,
             tools = offered.names.len(),
@@ -107,6 +114,7 @@ async fn connection(
         tokio::select! {
             () = changed.notified() => {}
             () = closed(&service) => return Err("the server ended the connection".into()),
+            () = broken.notified() => return Err("the server refuses what it is asked".into()),
         }
     }
 }
@@ -132,7 +140,7 @@ async fn open(
             .max_sse_event_size(MAX_MESSAGE);
         // No redirects: they could carry the headers elsewhere.
         let client = plain_client()?.redirect(reqwest::redirect::Policy::none()).build()?;
-        let transport = StreamableHttpClientTransport::with_client(client, settings);
+        let transport = StreamableHttpClientTransport::with_client(Answering(client), settings);
         return Ok((serve_client(handler, transport).await?, None));
     }
     let program = config.command.as_deref().unwrap_or_default();
@@ -161,17 +169,35 @@ struct Program {
     _child: Child,
 }
 
-async fn list(peer: &Peer<RoleClient>) -> Result<Vec<McpTool>, ServiceError> {
-    let (mut tools, mut cursor) = (Vec::new(), None);
+/// All the tools of a server, page by page.
+async fn list(config: &McpConfig, peer: &Peer<RoleClient>) -> Result<Vec<McpTool>, ServiceError> {
+    let (mut tools, mut cursor) = (Vec::new(), None::<String>);
     for _ in 0..MAX_PAGES {
-        let page = PaginatedRequestParams::default().with_cursor(cursor.take());
+        let page = PaginatedRequestParams::default().with_cursor(cursor.clone());
         let page = peer.list_tools(Some(page)).await?;
         tools.extend(page.tools);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
+        // Some servers end with an empty cursor in place of none.
+        let next = page.next_cursor.filter(|next| !next.is_empty());
+        if next.is_none() {
+            return Ok(tools);
+        }
+        if next == cursor {
+            warn!(
+                server = config.name,
+                "the server's list of tools does not go on: one page comes again and again"
+            );
+            return Ok(tools);
+        }
+        if tools.len() > MAX_LISTED {
             break;
         }
+        cursor = next;
     }
+    warn!(
+        server = config.name,
+        tools = tools.len(),
+        "the server's list of tools has no end: what follows is left out"
+    );
     Ok(tools)
 }
 
@@ -179,16 +205,20 @@ async fn list(peer: &Peer<RoleClient>) -> Result<Vec<McpTool>, ServiceError> {
 fn offer(
     config: &McpConfig,
     offered: &mut Offered<'_>,
-    peer: &Peer<RoleClient>,
+    (peer, broken): (&Peer<RoleClient>, &Arc<Notify>),
     tools: Vec<McpTool>,
 ) {
     offered.clear();
+    let mut seen = BTreeSet::new();
+    let tools: Vec<McpTool> =
+        tools.into_iter().filter(|tool| seen.insert(tool.name.clone())).collect();
+    let names = names(config, &tools);
     let is_wanted = |tool: &McpTool| {
         config.tools.as_ref().is_none_or(|names| names.iter().any(|name| *name == tool.name))
     };
-    let mut wanted = tools.into_iter().filter(is_wanted);
-    for tool in wanted.by_ref().take(config.max_tools) {
-        let definition = match definition(config, &tool) {
+    let mut wanted = tools.into_iter().zip(names).filter(|(tool, _)| is_wanted(tool));
+    for (tool, name) in wanted.by_ref().take(config.max_tools) {
+        let definition = match definition(config, &tool, name) {
             Ok(definition) => definition,
             Err(fault) => {
                 warn!(server = config.name, tool = %tool.name, fault, "left out a tool");
@@ -196,26 +226,55 @@ fn offer(
             }
         };
         let name = definition.spec.name.clone();
-        let ready = Ready { peer: peer.clone(), name: tool.name.into_owned() };
+        let (peer, broken) = (peer.clone(), Arc::clone(broken));
+        let ready = Ready { peer, name: tool.name.into_owned(), broken };
         match offered.registry.add_defined(definition, ready) {
             Ok(()) => offered.names.push(name),
             Err(fault) => warn!(server = config.name, %fault, "left out a tool"),
         }
     }
-    if wanted.next().is_some() {
-        warn!(server = config.name, max = config.max_tools, "left out tools beyond mcp.max_tools");
+    let missing = wanted.count();
+    if missing > 0 {
+        let max = config.max_tools;
+        warn!(
+            server = config.name,
+            missing, max, "left out tools: raise mcp.max_tools, or choose with mcp.tools"
+        );
     }
     offered.changed.notify_one();
 }
 
-fn definition(config: &McpConfig, tool: &McpTool) -> Result<Definition, String> {
+/// What the tools are called here: a name that the model cannot write, or that is another's then, gets a hash of what it was.
+fn names(config: &McpConfig, tools: &[McpTool]) -> Vec<String> {
     let is_usable = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
-    let name = tool.name.replace(|letter: char| !is_usable(letter), "_");
-    let name = format!("{}{name}", config.prefix());
-    let schema = plain(&Value::Object((*tool.input_schema).clone()))?;
+    let clean = |name: &str| {
+        let name = name.replace(|letter: char| !is_usable(letter), "_");
+        format!("{}{name}", config.prefix())
+    };
+    let mut counts = BTreeMap::<String, usize>::new();
+    for tool in tools {
+        *counts.entry(clean(&tool.name)).or_default() += 1;
+    }
+    let name = |tool: &McpTool| {
+        let name = clean(&tool.name);
+        let is_own = name.ends_with(&*tool.name);
+        if name.len() <= MAX_NAME && (is_own || counts.get(&name) == Some(&1)) {
+            return name;
+        }
+        let hash = format!("{:x}", Sha256::digest(tool.name.as_bytes()));
+        let room = MAX_NAME - HASH - 1;
+        format!("{}_{}", &name[..room.min(name.len())], &hash[..HASH])
+    };
+    tools.iter().map(name).collect()
+}
+
+fn definition(config: &McpConfig, tool: &McpTool, name: String) -> Result<Definition, String> {
+    let full = Value::Object((*tool.input_schema).clone());
+    let schema = plain(&full)?;
     let said = tool.description.as_deref().or(tool.title.as_deref()).unwrap_or(&tool.name);
     Ok(Definition {
         spec: Spec { name, description: short(said, MAX_DESCRIPTION), schema },
+        full: Some(full),
         class: config.class.into(),
         // What a server says of itself in this is a hint only.
         idempotent: false,
@@ -243,6 +302,8 @@ impl ClientHandler for Handler {
 struct Ready {
     peer: Peer<RoleClient>,
     name: String,
+    /// Told where the server no longer takes requests of this connection.
+    broken: Arc<Notify>,
 }
 
 impl fmt::Debug for Ready {
@@ -260,12 +321,72 @@ impl Callable for Ready {
         Box::pin(async move {
             let mut call = CallToolRequestParams::new(self.name.clone());
             call.arguments = arguments.as_object().cloned();
-            let result = self.peer.call_tool(call).await.map_err(|fault| ToolError {
-                kind: ErrorKind::Failed,
-                for_model: "the tool's server did not carry it out".into(),
-                for_operator: fault.to_string(),
-            })?;
-            outcome(result)
+            match self.peer.call_tool(call).await {
+                Ok(result) => outcome(result),
+                Err(fault) => Err(self.failed(&fault)),
+            }
         })
+    }
+}
+
+impl Ready {
+    /// What to say of a call that has no result. Where the connection is to blame, another is opened.
+    fn failed(&self, fault: &ServiceError) -> ToolError {
+        let refused = matches!(
+            fault,
+            ServiceError::TransportSend(_)
+                | ServiceError::TransportClosed
+                | ServiceError::UnexpectedResponse
+        );
+        if refused {
+            self.broken.notify_one();
+        }
+        let mut chain = fault.to_string();
+        let mut cause = std::error::Error::source(fault);
+        while let Some(next) = cause {
+            if !chain.contains(&next.to_string()) {
+                chain = format!("{chain}: {next}");
+            }
+            cause = next.source();
+        }
+        let status = chain.find("HTTP ").and_then(|at| chain.get(at..at + 8));
+        let status = status.filter(|status| status.ends_with(|last: char| last.is_ascii_digit()));
+        let status = status.map_or_else(String::new, |status| format!(" ({status})"));
+        ToolError {
+            kind: ErrorKind::Failed,
+            for_model: format!("the tool's server did not carry it out{status}"),
+            for_operator: short(&chain, MAX_DESCRIPTION),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_cannot_be_written_or_are_others_get_a_hash() {
+        let config = McpConfig { name: "s".into(), ..McpConfig::default() };
+        let long = |end: &str| format!("{}{end}", "n".repeat(69));
+        let given = [
+            "good".to_owned(),
+            long("a"),
+            long("b"),
+            "a.b".into(),
+            "a_b".into(),
+            "a b".into(),
+            "A_B".into(),
+            "c/d".into(),
+        ];
+        let tools: Vec<McpTool> =
+            given.iter().map(|name| McpTool::new(name.clone(), "d", Arc::default())).collect();
+        let names = names(&config, &tools);
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), given.len(), "{names:?}");
+        assert!(names.iter().all(|name| crate::registry::is_name(name)), "{names:?}");
+        assert_eq!(
+            [&names[0], &names[4], &names[6], &names[7]],
+            ["s_good", "s_a_b", "s_A_B", "s_c_d"]
+        );
+        assert!(names[1].len() == MAX_NAME && names[3].starts_with("s_a_b_"), "{names:?}");
     }
 }

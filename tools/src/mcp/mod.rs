@@ -6,6 +6,7 @@ mod content;
 pub mod server;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -181,7 +181,7 @@ fn hostile_offers_are_refused_and_take_no_name_of_ours() {
         ("x", r#"{"description": "x", "command": "rm"}"#.into()),
         ("x", r#"{"description": "x", "class": "internal"}"#.into()),
         ("x", r#"{"description": "x", "availability": "$SYS/#"}"#.into()),
-        ("x", r##"{"description": "x", "parameters": {"$ref": "#"}}"##.into()),
+        ("x", r#"{"description": "x", "parameters": {"type": "string"}}"#.into()),
         ("x", format!("{{\"description\": \"{}\"}}", "x".repeat(MAX_DEFINITION))),
         ("x", nested),
     ] {

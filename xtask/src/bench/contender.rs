@@ -136,11 +136,11 @@ impl Test {
 
 impl fmt::Display for Test {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Prefill(tokens) => write!(f, "prefill of {tokens}"),
-            Self::Decode(behind) => write!(f, "decode behind {behind}"),
-            Self::FirstToken => write!(f, "start to first token"),
-        }
+        f.pad(&match self {
+            Self::Prefill(tokens) => format!("prefill of {tokens}"),
+            Self::Decode(behind) => format!("decode behind {behind}"),
+            Self::FirstToken => "start to first token".to_owned(),
+        })
     }
 }
 

@@ -37,9 +37,26 @@ impl Model {
     }
 }
 
+/// Which of the models to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Models {
+    All,
+    /// Those that need little disk and time.
+    Small,
+}
+
 /// Makes what is missing.
-pub(super) fn ensure(root: &Path, work: &Path, outpost: &Path) -> Result<[Model; 2]> {
-    Ok([phi(work, outpost)?, smollm2(root, work, outpost)?])
+pub(super) fn ensure(
+    which: Models,
+    root: &Path,
+    work: &Path,
+    outpost: &Path,
+) -> Result<Vec<Model>> {
+    let small = smollm2(root, work, outpost)?;
+    Ok(match which {
+        Models::All => vec![phi(work, outpost)?, small],
+        Models::Small => vec![small],
+    })
 }
 
 fn phi(work: &Path, outpost: &Path) -> Result<Model> {

@@ -22,7 +22,7 @@ const TEXTS: [(&str, &str, usize); 2] = [
     ),
 ];
 /// Bytes of each text: some 10,000 tokens.
-const PART: usize = 42 << 10;
+const PART: usize = 47 << 10;
 const WINDOW: &str = "512";
 /// The reference comes first.
 const FORMATS: [&str; 3] = ["bf16", "int8", "int4"];

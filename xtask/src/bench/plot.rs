@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 
 const WIDTH: f64 = 820.0;
 /// Left of the bars, for the tests' names.
-const LABELS: f64 = 330.0;
+const LABELS: f64 = 270.0;
 /// Right of the longest bar, for its figures.
-const FIGURES: f64 = 160.0;
+const FIGURES: f64 = 190.0;
 const TOP: f64 = 64.0;
 const BAR: f64 = 18.0;
 const STEP: f64 = 26.0;
@@ -64,7 +64,7 @@ pub(super) fn draw(kernels: &[Kernels], rows: &[Row]) -> String {
             LABELS - 10.0,
             escape(&bar.label),
             x(bar.ratio) - LABELS,
-            x(bar.ratio) + 6.0,
+            x(bar.ratio.max(1.0)) + 6.0,
             bar.ratio,
             escape(&bar.figures)
         );
@@ -89,7 +89,7 @@ fn bar(row: &Row, kernels: Kernels) -> Option<Bar<'_>> {
         model: row.model,
         label: format!("{}, {}", row.test, kernels.title()),
         ratio,
-        figures: format!("{} to {}", row.test.show(ours), row.test.show(best)),
+        figures: format!("{}, peer {}", row.test.show(ours), row.test.show(best)),
     })
 }
 
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(svg.matches("<rect").count(), 3, "{svg}");
         assert_eq!(svg.matches("class=\"ahead\"").count(), 2);
         assert_eq!(svg.matches("class=\"model\"").count(), 1);
-        assert!(svg.contains("12.0 t/s to 10.0 t/s") && svg.contains("12.00 s to 10.00 s"));
+        assert!(svg.contains("12.0 t/s, peer 10.0 t/s") && svg.contains("12.00 s, peer 10.00 s"));
         assert!(svg.contains("A &lt;model&gt; &amp; &quot;name&quot;") && !svg.contains("NaN"));
         for tag in ["svg", "text", "style", "tspan"] {
             let opened = svg.matches(&format!("<{tag}")).count();

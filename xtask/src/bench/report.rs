@@ -1,7 +1,6 @@
 //! What is written into `docs/performance.md`, between marks.
 
 use super::contender::{Kernels, OUTPOST, Test, cpu_flags};
-use super::plot;
 use anyhow::{Context, Result};
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -9,6 +8,9 @@ use std::{fmt::Write as _, fs, path::Path};
 const TELLING: [&str; 11] = [
     "avx2", "fma", "f16c", "avx_vnni", "avx512", "amx_", "asimd", "i8mm", "bf16", "sve", "dotprod",
 ];
+
+/// The plot, as the document shows it.
+const PLOT: &str = "![Outpost's speed as a multiple of the best peer's](performance.svg)";
 
 /// A test on a model, with every contender's figure.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ pub(super) fn median(figures: &mut [f64]) -> f64 {
     f64::midpoint(at(low), at(high))
 }
 
-/// Prints the comparison and puts it into the document, with its plot.
+/// Prints the comparison and puts it into the document.
 pub(super) fn write_peers(
     root: &Path,
     machine: &Machine,
@@ -107,9 +109,7 @@ pub(super) fn write_peers(
 ) -> Result<()> {
     let text = format!("{}\n\n{}", machine.describe(), table(machine, peers, kernels, rows));
     println!("\n{text}");
-    replace(root, "peers", &text)?;
-    let plot = root.join("docs/performance.svg");
-    fs::write(&plot, plot::draw(kernels, rows)).with_context(|| plot.display().to_string())
+    replace(root, "peers", &format!("{text}\n\n{PLOT}"))
 }
 
 fn table(machine: &Machine, peers: &[String], kernels: &[Kernels], rows: &[Row]) -> String {

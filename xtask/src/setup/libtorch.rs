@@ -64,7 +64,8 @@ fn from_python() -> Result<PathBuf> {
     let details = process::capture(Command::new(python()).args(["-c", DETAILS]))
         .context("LIBTORCH_USE_PYTORCH is set, but python3 cannot import torch")?;
     let mut lines = details.lines();
-    let (version, folder) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let version = lines.next().unwrap_or_default();
+    let folder = lines.next().unwrap_or_default();
     let same = version.split('+').next() == Some(TORCH_VERSION);
     if !same && env::var_os("LIBTORCH_BYPASS_VERSION_CHECK").is_none() {
         bail!(

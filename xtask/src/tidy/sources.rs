@@ -1,7 +1,7 @@
 //! What may stand in a file.
 
 /// Longest Rust file, in lines.
-const LONGEST: usize = 500;
+const LONGEST: usize = 600;
 
 /// Folders of one machine, none of which another has. In two parts, so that this file passes its own check.
 const FOLDERS: [&str; 3] = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
@@ -29,8 +29,6 @@ pub(super) fn check(path: &str, text: &str) -> Vec<String> {
                 "names a folder of one machine",
             ),
             (SERVERS.iter().any(|server| line.contains(server)), "names a registry's server"),
-            (rust && misplaced_mqtt(path, line), "uses rumqttc outside agent/src/mqtt"),
-            (rust && misplaced_v4l(path, line), "uses v4l outside agent/src/senses/camera/v4l2.rs"),
             (
                 rust && misplaced_print(path, line),
                 "allows printing outside agent/src/cli and xtask",
@@ -48,19 +46,6 @@ fn names_folder(line: &str, folder: &str) -> bool {
         before.is_none_or(|c| !(c.is_alphanumeric() || "._-*<>{}$".contains(c)))
     };
     line.match_indices(folder).any(|(at, _)| starts_path(line[..at].chars().next_back()))
-}
-
-fn misplaced_mqtt(path: &str, line: &str) -> bool {
-    let home = ["agent/src/mqtt/", "tests/", "xtask/"].iter().any(|home| path.starts_with(home));
-    let code = !line.trim_start().starts_with("//");
-    !home && code && (line.contains("rumqttc::") || line.contains("use rumqttc"))
-}
-
-fn misplaced_v4l(path: &str, line: &str) -> bool {
-    let home =
-        ["agent/src/senses/camera/v4l2.rs", "xtask/"].iter().any(|home| path.starts_with(home));
-    let code = line.trim_start();
-    !home && (code.starts_with("use v4l::") || code.contains(" v4l::"))
 }
 
 fn misplaced_print(path: &str, line: &str) -> bool {
@@ -101,20 +86,6 @@ mod tests {
     #[test]
     fn registry_servers() {
         assert_eq!(check("a.toml", &format!("https://{}/simple", SERVERS[0])).len(), 1);
-    }
-
-    #[test]
-    fn mqtt_has_one_home() {
-        let line = "use rumqttc::Event;";
-        assert!(check("agent/src/mqtt/client.rs", line).is_empty());
-        assert_eq!(check("agent/src/agent.rs", line).len(), 1);
-    }
-
-    #[test]
-    fn v4l_has_one_home() {
-        let line = "use v4l::Device;";
-        assert!(check("agent/src/senses/camera/v4l2.rs", line).is_empty());
-        assert_eq!(check("agent/src/senses/camera/live.rs", line).len(), 1);
     }
 
     #[test]

@@ -199,7 +199,8 @@ fn a_function_of_a_later_version_does_not_spoil_a_hello() {
 
 #[test]
 fn a_frame_of_another_session_is_refused() {
-    let (a, b) = (Identity { boot: 1, epoch: 0 }, Identity { boot: 2, epoch: 0 });
+    let a = Identity { boot: 1, epoch: 0 };
+    let b = Identity { boot: 2, epoch: 0 };
     for check in [Check::Crc32, Check::Crc16] {
         let frame = data(&log("x"), (check, Key::between(a, b)));
         let later = Key::between(Identity { epoch: 1, ..a }, b);

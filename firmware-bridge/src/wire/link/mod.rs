@@ -296,7 +296,8 @@ impl<const WINDOW: usize> Link<WINDOW> {
         };
         let Introduction { role, firmware, version, kinds, capabilities } = self.me.clone();
         let window = u8::try_from(WINDOW).unwrap_or(u8::MAX);
-        let (id, schema) = (self.id, SCHEMA_HASH);
+        let id = self.id;
+        let schema = SCHEMA_HASH;
         let hello =
             Hello { role, id, echo, schema, kinds, window, firmware, version, capabilities };
         encode_hello(&hello, self.check)

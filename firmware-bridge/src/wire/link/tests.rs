@@ -66,7 +66,8 @@ fn drain<const W: usize>(
     link: &mut Link<W>,
     now: Millis,
 ) -> (StdVec<Bytes>, StdVec<Event>, Millis) {
-    let (mut frames, mut events) = (StdVec::new(), StdVec::new());
+    let mut frames = StdVec::new();
+    let mut events = StdVec::new();
     loop {
         match link.poll(now).unwrap() {
             Step::Send(bytes) => frames.push(bytes),

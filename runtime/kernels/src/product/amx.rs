@@ -10,13 +10,13 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 use std::ops::Range;
-use std::sync::LazyLock;
 
 use super::Out;
 use super::avx512::scale_min;
 use crate::activations::Shared;
+use crate::format::Format;
 use crate::mapping::AlignedBytes;
-use crate::matrix::{Format, Matrix};
+use crate::matrix::Matrix;
 use crate::pool::Pool;
 use crate::{GROUP, PANEL};
 
@@ -34,23 +34,6 @@ const PANELS: usize = 16;
 
 /// Groups of 32 columns of a block that are turned into tiles at a time.
 const GROUPS: usize = 32;
-
-/// Whether the CPU has tiles of bf16, and the system lets this process use them.
-pub(crate) fn is_permitted() -> bool {
-    /// `arch_prctl` for a feature that has to be asked for, and the number of the tiles' data.
-    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-    const XFEATURE_XTILEDATA: libc::c_long = 18;
-    static PERMITTED: LazyLock<bool> = LazyLock::new(|| {
-        let leaf = __cpuid_count(7, 0);
-        let (bf16, tile) = (leaf.edx >> 22 & 1, leaf.edx >> 24 & 1);
-        // SAFETY: the call takes numbers only, and reports by its result.
-        let ask = || unsafe {
-            libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0
-        };
-        bf16 == 1 && tile == 1 && ask()
-    });
-    *PERMITTED
-}
 
 /// Positions in bf16, as the left operand's tiles: `[tile of 16 positions][group][position][32]`, tiles of zeros behind the
 /// last up to an even number.

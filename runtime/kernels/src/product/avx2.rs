@@ -5,9 +5,9 @@
 use std::arch::x86_64::*;
 
 use super::{common_width, four};
+use crate::PANEL;
 use crate::activations::{Group, Quantized};
 use crate::matrix::{Q4Panel, Q8Panel};
-use crate::PANEL;
 
 const HALF: usize = PANEL / 2;
 
@@ -162,8 +162,7 @@ fn q8_dots<const N: usize>(lines: &[[u8; 64]], half: usize, x: &[[u8; 32]; N]) -
         // Four rows of four codes each.
         let lower = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes));
         let upper = _mm256_cvtepu8_epi16(_mm256_extracti128_si256::<1>(bytes));
-        let (lower, upper) =
-            (_mm256_sub_epi16(lower, offset), _mm256_sub_epi16(upper, offset));
+        let (lower, upper) = (_mm256_sub_epi16(lower, offset), _mm256_sub_epi16(upper, offset));
         for p in 0..N {
             let x = _mm_cvtepi8_epi16(_mm_cvtsi32_si128(four(&x[p], line)));
             let x = _mm256_broadcastq_epi64(x);

@@ -5,9 +5,9 @@
 use std::arch::x86_64::*;
 
 use super::{common_width, four};
+use crate::PANEL;
 use crate::activations::{Group, Quantized};
 use crate::matrix::{Q4Panel, Q8Panel};
-use crate::PANEL;
 
 /// How far ahead of the multiplication codes are fetched when one position streams through the weights.
 const AHEAD: usize = 4096;
@@ -38,10 +38,7 @@ pub(super) fn scale_min(scales: &[u8; 2 * PANEL]) -> (__m512, __m512) {
         let at = scales.as_ptr();
         (_mm_loadu_si128(at.cast()), _mm_loadu_si128(at.add(PANEL).cast()))
     };
-    (
-        _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(scale)),
-        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(min)),
-    )
+    (_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(scale)), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(min)))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]

@@ -14,10 +14,11 @@ mod neon;
 mod portable;
 
 use crate::activations::{Quantized, Shared};
+use crate::format::Format;
 use crate::isa::Isa;
-use crate::matrix::{Format, Matrix};
+use crate::level::Level;
+use crate::matrix::Matrix;
 use crate::pool::Pool;
-use crate::vector::Level;
 use crate::{GROUP, PANEL};
 
 /// An instruction set, and the threads that use it.
@@ -115,13 +116,7 @@ impl Kernels {
     ///
     /// # Panics
     /// When the widths differ, or `out` has another size.
-    pub fn product(
-        &self,
-        matrix: &Matrix,
-        input: &mut Input,
-        out: &mut [f32],
-        epilogue: Epilogue,
-    ) {
+    pub fn product(&self, matrix: &Matrix, input: &mut Input, out: &mut [f32], epilogue: Epilogue) {
         let (positions, rows) = (input.positions, matrix.rows());
         assert!(
             input.width == matrix.width() && out.len() == positions * rows,
@@ -272,41 +267,31 @@ impl Kernels {
     ) {
         let is_q4 = matrix.format() == Format::Q4;
         // SAFETY: `Kernels::new` checked that this CPU has the instruction set.
-        match self.isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx | Isa::Avx512Vnni if is_q4 => unsafe {
-                avx512::q4(matrix.q4(panel), input, first, tile);
-            },
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx | Isa::Avx512Vnni => unsafe {
-                avx512::q8(matrix.q8(panel), input, first, tile);
-            },
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni if is_q4 => unsafe {
-                avx2::q4_vnni(matrix.q4(panel), input, first, tile);
-            },
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => unsafe {
-                avx2::q8_vnni(matrix.q8(panel), input, first, tile);
-            },
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 if is_q4 => unsafe {
-                avx2::q4(matrix.q4(panel), input, first, tile);
-            },
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe {
-                avx2::q8(matrix.q8(panel), input, first, tile);
-            },
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon if is_q4 => unsafe {
-                neon::q4(matrix.q4(panel), input, first, tile);
-            },
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => unsafe {
-                neon::q8(matrix.q8(panel), input, first, tile);
-            },
-            _ if is_q4 => portable::q4(matrix.q4(panel), input, first, tile),
-            _ => portable::q8(matrix.q8(panel), input, first, tile),
+        unsafe {
+            match (self.isa, is_q4) {
+                #[cfg(target_arch = "x86_64")]
+                (Isa::Amx | Isa::Avx512Vnni, true) => {
+                    avx512::q4(matrix.q4(panel), input, first, tile);
+                }
+                #[cfg(target_arch = "x86_64")]
+                (Isa::Amx | Isa::Avx512Vnni, false) => {
+                    avx512::q8(matrix.q8(panel), input, first, tile);
+                }
+                #[cfg(target_arch = "x86_64")]
+                (Isa::AvxVnni, true) => avx2::q4_vnni(matrix.q4(panel), input, first, tile),
+                #[cfg(target_arch = "x86_64")]
+                (Isa::AvxVnni, false) => avx2::q8_vnni(matrix.q8(panel), input, first, tile),
+                #[cfg(target_arch = "x86_64")]
+                (Isa::Avx2, true) => avx2::q4(matrix.q4(panel), input, first, tile),
+                #[cfg(target_arch = "x86_64")]
+                (Isa::Avx2, false) => avx2::q8(matrix.q8(panel), input, first, tile),
+                #[cfg(target_arch = "aarch64")]
+                (Isa::Neon, true) => neon::q4(matrix.q4(panel), input, first, tile),
+                #[cfg(target_arch = "aarch64")]
+                (Isa::Neon, false) => neon::q8(matrix.q8(panel), input, first, tile),
+                (_, true) => portable::q4(matrix.q4(panel), input, first, tile),
+                (_, false) => portable::q8(matrix.q8(panel), input, first, tile),
+            }
         }
     }
 
@@ -367,21 +352,23 @@ impl Kernels {
         tile: &mut [[f32; PANEL]; N],
     ) {
         // SAFETY: as in `codes_tile`.
-        match self.isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx | Isa::Avx512Vnni if is_bf16 => unsafe { avx512::bf16(lines, xs, tile) },
-            #[cfg(target_arch = "x86_64")]
-            Isa::Amx | Isa::Avx512Vnni => unsafe { avx512::f32(lines, xs, tile) },
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni | Isa::Avx2 if is_bf16 => unsafe { avx2::bf16(lines, xs, tile) },
-            #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni | Isa::Avx2 => unsafe { avx2::f32(lines, xs, tile) },
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon if is_bf16 => unsafe { neon::bf16(lines, xs, tile) },
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => unsafe { neon::f32(lines, xs, tile) },
-            _ if is_bf16 => portable::bf16(lines, xs, tile),
-            _ => portable::f32(lines, xs, tile),
+        unsafe {
+            match (self.isa, is_bf16) {
+                #[cfg(target_arch = "x86_64")]
+                (Isa::Amx | Isa::Avx512Vnni, true) => avx512::bf16(lines, xs, tile),
+                #[cfg(target_arch = "x86_64")]
+                (Isa::Amx | Isa::Avx512Vnni, false) => avx512::f32(lines, xs, tile),
+                #[cfg(target_arch = "x86_64")]
+                (Isa::AvxVnni | Isa::Avx2, true) => avx2::bf16(lines, xs, tile),
+                #[cfg(target_arch = "x86_64")]
+                (Isa::AvxVnni | Isa::Avx2, false) => avx2::f32(lines, xs, tile),
+                #[cfg(target_arch = "aarch64")]
+                (Isa::Neon, true) => neon::bf16(lines, xs, tile),
+                #[cfg(target_arch = "aarch64")]
+                (Isa::Neon, false) => neon::f32(lines, xs, tile),
+                (_, true) => portable::bf16(lines, xs, tile),
+                (_, false) => portable::f32(lines, xs, tile),
+            }
         }
     }
 }

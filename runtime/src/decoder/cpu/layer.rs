@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use outpost_kernels::{
-    Epilogue, Input, Kernels, KvBlock, Matrix, Queries, attend, rotate,
-};
+use outpost_kernels::{Epilogue, Input, Kernels, KvBlock, Matrix, Queries, attend, rotate};
 
 use super::{Room, Sizes};
 use crate::config::{Config, LoraConfig};
@@ -102,8 +100,10 @@ impl Layer {
         self.qkv_proj.forward(step, input, low_rank, qkv, false);
 
         let rotated = resize(rotated, count * queries);
-        for (position, (row, rotated)) in
-            qkv.chunks_exact_mut(queries + 2 * keys).zip(rotated.chunks_exact_mut(queries)).enumerate()
+        for (position, (row, rotated)) in qkv
+            .chunks_exact_mut(queries + 2 * keys)
+            .zip(rotated.chunks_exact_mut(queries))
+            .enumerate()
         {
             let (cos, sin) = step.rotation.of(position);
             let (qk, values) = row.split_at_mut(queries + keys);

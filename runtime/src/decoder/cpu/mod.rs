@@ -67,7 +67,12 @@ const ROOM: usize = 96 << 20;
 
 impl CpuBackend {
     /// Maps the weights of a packed directory.
-    pub(crate) fn load(weights: &Weights, config: &Config, isa: Isa, threads: usize) -> Result<Self> {
+    pub(crate) fn load(
+        weights: &Weights,
+        config: &Config,
+        isa: Isa,
+        threads: usize,
+    ) -> Result<Self> {
         let sizes = &config.decoder;
         let embed_tokens =
             weights.matrix("model.embed_tokens", sizes.vocab_size, sizes.hidden_size)?;

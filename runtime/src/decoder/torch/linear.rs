@@ -53,11 +53,9 @@ impl Linear {
     pub(super) fn forward(&self, xs: &Tensor) -> Tensor {
         match self {
             Self::Dense(weight) => xs.linear::<&Tensor>(weight, None),
-            Self::Int4(int4) => xs.internal_weight_int4pack_mm(
-                &int4.weight,
-                GROUP as i64,
-                &int4.scale_zero,
-            ),
+            Self::Int4(int4) => {
+                xs.internal_weight_int4pack_mm(&int4.weight, GROUP as i64, &int4.scale_zero)
+            }
         }
     }
 }
@@ -72,8 +70,8 @@ fn dense(matrix: &Matrix, Target { device, kind }: Target) -> Result<Tensor> {
         for (row, values) in (start..).zip(block.chunks_exact_mut(width)).take(count) {
             matrix.row(row, values);
         }
-        let part = Tensor::f_from_slice(&block[..count * width])?
-            .f_view([count as i64, width as i64])?;
+        let part =
+            Tensor::f_from_slice(&block[..count * width])?.f_view([count as i64, width as i64])?;
         whole.f_narrow(0, start as i64, count as i64)?.f_copy_(&part)?;
     }
     Ok(whole)

@@ -35,8 +35,7 @@ impl AdaptedLinear {
         width: usize,
         target: Target,
     ) -> Result<Self> {
-        let lora =
-            |name: &str, sizes: &LoraConfig| -> Result<Lora> {
+        let lora = |name: &str, sizes: &LoraConfig| -> Result<Lora> {
             let (a, b) = (format!("{path}.lora_A.{name}"), format!("{path}.lora_B.{name}"));
             Ok(Lora {
                 a: Linear::load(weights, &a, sizes.r, width, target)?,

@@ -19,6 +19,41 @@ pub(crate) enum BlockType {
     Q4K,
     Q5K,
     Q6K,
+    Iq4Nl,
+    Iq4Xs,
+    Mxfp4,
+}
+
+/// What the codes of the IQ4 formats stand for: closer together where most weights are.
+const CURVE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+/// Twice the values of a float of four bits: a sign, two bits of exponent, one of mantissa.
+const FLOATS: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+
+/// The name of a type that cannot be read.
+pub(crate) fn name(number: u32) -> String {
+    let name = match number {
+        9 => "Q8_1",
+        10 => "Q2_K",
+        11 => "Q3_K",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        40 => "NVFP4",
+        other => return format!("of number {other}"),
+    };
+    name.to_owned()
 }
 
 /// Values of a block of the K formats.
@@ -38,6 +73,9 @@ impl BlockType {
             12 => Self::Q4K,
             13 => Self::Q5K,
             14 => Self::Q6K,
+            20 => Self::Iq4Nl,
+            23 => Self::Iq4Xs,
+            39 => Self::Mxfp4,
             30 => Self::Bf16,
             other => return Err(other),
         })
@@ -48,7 +86,7 @@ impl BlockType {
         match self {
             Self::F32 => (1, 4),
             Self::F16 | Self::Bf16 => (1, 2),
-            Self::Q4_0 => (32, 2 + 16),
+            Self::Q4_0 | Self::Iq4Nl => (32, 2 + 16),
             Self::Q4_1 => (32, 4 + 16),
             Self::Q5_0 => (32, 2 + 4 + 16),
             Self::Q5_1 => (32, 4 + 4 + 16),
@@ -56,6 +94,8 @@ impl BlockType {
             Self::Q4K => (SUPER, 4 + 12 + 128),
             Self::Q5K => (SUPER, 4 + 12 + 32 + 128),
             Self::Q6K => (SUPER, 128 + 64 + 16 + 2),
+            Self::Iq4Xs => (SUPER, 2 + 2 + 4 + 128),
+            Self::Mxfp4 => (32, 1 + 16),
         }
     }
 
@@ -89,6 +129,9 @@ impl BlockType {
                 Self::Q4K => k_block(block, None, &block[16..], &mut out),
                 Self::Q5K => k_block(block, Some(&block[16..48]), &block[48..], &mut out),
                 Self::Q6K => q6_block(block, &mut out),
+                Self::Iq4Nl => listed(&block[2..], &CURVE, half(block, 0), &mut out),
+                Self::Iq4Xs => iq4_xs_block(block, &mut out),
+                Self::Mxfp4 => listed(&block[1..], &FLOATS, exponent(block[0]), &mut out),
             }
         }
         out
@@ -160,6 +203,29 @@ fn q6_block(block: &[u8], out: &mut Vec<f32>) {
     }
 }
 
+/// 32 values out of a list: the low nibbles first, then the high ones.
+fn listed(packed: &[u8], values: &[i8; 16], scale: f32, out: &mut Vec<f32>) {
+    out.extend(codes(packed, None).map(|code| f32::from(values[code as usize]) * scale));
+}
+
+/// 256 values of `IQ4_XS`: eight groups of 32, each with a scale of six bits, of which two lie apart.
+fn iq4_xs_block(block: &[u8], out: &mut Vec<f32>) {
+    let scale = half(block, 0);
+    let high = u16::from_le_bytes(array(block, 2));
+    for group in 0..8 {
+        let low = block[4 + group / 2] >> (4 * (group % 2)) & 15;
+        let six = low | ((high >> (2 * group) & 3) as u8) << 4;
+        listed(&block[8 + 16 * group..][..16], &CURVE, scale * (f32::from(six) - 32.0), out);
+    }
+}
+
+/// Half of the power of two that an exponent of eight bits stands for.
+fn exponent(byte: u8) -> f32 {
+    // The two smallest are below what a normal float can be.
+    let bits = if byte < 2 { 0x0020_0000 << byte } else { u32::from(byte - 1) << 23 };
+    f32::from_bits(bits)
+}
+
 fn half(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes(array(block, at)).to_f32()
 }
@@ -202,6 +268,6 @@ mod tests {
             }
             formats += 1;
         }
-        assert_eq!(formats, 11);
+        assert_eq!(formats, 14);
     }
 }

@@ -12,6 +12,34 @@ const LONG: &str = "rope_factors_long.weight";
 const SHORT: &str = "rope_factors_short.weight";
 const BOTH: &str = "rope_freqs.weight";
 
+/// Metadata of an architecture that are read, or change nothing.
+const KNOWN: [&str; 24] = [
+    "context_length",
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "vocab_size",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "attention.layer_norm_rms_epsilon",
+    "attention.layer_norm_epsilon",
+    "attention.sliding_window",
+    "attention.causal",
+    "expert_count",
+    "expert_used_count",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.attn_factor",
+    "rope.scaling.finetuned",
+    "tensor_data_layout",
+    "use_parallel_residual",
+];
+
 impl Gguf {
     /// The sizes, in the layout of a text-only sibling of the model (spec 1.1).
     ///
@@ -39,7 +67,9 @@ impl Gguf {
         let head = hidden.checked_div(heads).unwrap_or(0);
         let rotary = self.number(&key("rope.dimension_count")).unwrap_or(head);
         if head == 0
-            || self.number(&key("attention.key_length")).is_some_and(|length| length != head)
+            || ["attention.key_length", "attention.value_length"]
+                .iter()
+                .any(|name| self.number(&key(name)).is_some_and(|length| length != head))
         {
             return Err(self.fault("the width of a head is not embedding_length / head_count"));
         }
@@ -74,6 +104,37 @@ impl Gguf {
         }
         self.bound_by_window(architecture, &mut config)?;
         Ok(config.to_string())
+    }
+
+    /// Refuses metadata of the architecture that may change what is computed and are not known: scales of embeddings, logits or
+    /// attention, for instance.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) with every such key that is not `ignored`.
+    pub(crate) fn check_keys(&self, ignored: &[String]) -> Result<()> {
+        let prefix = format!("{}.", self.text("general.architecture").unwrap_or_default());
+        let is_nothing = |value: &Value| match value {
+            Value::Bool(is) => !is,
+            Value::Text(text) => text.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            Value::Unsigned(number) => *number == 0,
+            _ => false,
+        };
+        let unknown = self.metadata.iter().filter(|(key, value)| {
+            let name = key.strip_prefix(&prefix);
+            name.is_some_and(|name| {
+                !KNOWN.contains(&name)
+                    && !ignored.iter().any(|known| known == name || known == *key)
+            }) && !is_nothing(value)
+        });
+        let unknown: Vec<String> = unknown.map(|(key, _)| format!("`{key}`")).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        Err(self.fault(format!(
+            "{} may change what is computed, and is not known: if it does not, pass `--ignore-key NAME`",
+            unknown.join(", ")
+        )))
     }
 
     /// Within its sliding window, attention is the same without one: a model with a window is used up to it.

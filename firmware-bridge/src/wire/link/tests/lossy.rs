@@ -212,7 +212,8 @@ fn run(check: Check, mishaps: Mishaps, frames: u64, seed: u64) {
         run.step();
         if run.random.random_range(0..4000) == 0 {
             restarts += 1;
-            let (who, now) = (restarts as usize % 2, run.now);
+            let who = restarts as usize % 2;
+            let now = run.now;
             run.ends[who].restart(100 + restarts, check, now);
         }
     }
@@ -262,7 +263,8 @@ fn a_restart_at_any_time_is_over_within_two_seconds() {
             for _ in 0..pause {
                 run.step();
             }
-            let (check, now) = (run.check, run.now);
+            let check = run.check;
+            let now = run.now;
             run.ends[who].restart(boot, check, now);
             while !run.is_up() {
                 run.step();

@@ -23,7 +23,8 @@ fn measure(baud: u64, check: Check, both: bool) -> Report {
     // Bytes that the line can still carry, in thousandths.
     let mut credit = [0, 0];
     let mut carried = [0_u64, 0];
-    let (seconds, start) = (10, 1000);
+    let seconds = 10;
+    let start = 1000;
     let mut before = [Stats::default(), Stats::default()];
     for now in 0..start + seconds * 1000 {
         if now == start {

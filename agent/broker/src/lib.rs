@@ -1,0 +1,104 @@
+//! The embedded broker, for a device without one: loopback only, nothing to install, ends with the
+//! process.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use rumqttd::{Config, ConnectionSettings, RouterConfig, ServerSettings};
+
+/// The broker cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// It cannot listen.
+    #[error(
+        "the embedded broker cannot listen on {address}: {source}; choose another with mqtt.listen"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It did not start.
+    #[error("the embedded broker did not come up on {0}")]
+    Silent(SocketAddr),
+}
+
+/// A running broker. It cannot be stopped: its threads end with the process.
+#[derive(Debug)]
+pub struct Broker {
+    address: SocketAddr,
+}
+
+impl Broker {
+    /// Any free port on the loopback interface.
+    pub const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    const UP_WITHIN: Duration = Duration::from_secs(5);
+
+    /// Starts a broker for packets of up to `max_packet` bytes, and waits until it accepts
+    /// connections. Port 0 picks a free port.
+    ///
+    /// # Errors
+    /// If the address is taken or not local.
+    pub fn start(listen: SocketAddr, max_packet: usize) -> Result<Self, BrokerError> {
+        let refused = |source| BrokerError::Listen { address: listen, source };
+        // rumqttd only logs when it cannot bind, so try first.
+        let probe = TcpListener::bind(listen).map_err(refused)?;
+        let address = probe.local_addr().map_err(refused)?;
+        drop(probe);
+        let mut broker = rumqttd::Broker::new(config(address, max_packet));
+        std::thread::Builder::new()
+            .name("broker".into())
+            .spawn(move || {
+                if let Err(fault) = broker.start() {
+                    tracing::error!(%fault, "the embedded broker ended");
+                }
+            })
+            .map_err(refused)?;
+        let started = Instant::now();
+        while started.elapsed() < Self::UP_WITHIN {
+            if TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_ok() {
+                return Ok(Self { address });
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(BrokerError::Silent(address))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+fn config(listen: SocketAddr, max_packet: usize) -> Config {
+    let connections = ConnectionSettings {
+        connection_timeout_ms: 5_000,
+        max_payload_size: max_packet,
+        max_inflight_count: 100,
+        auth: None,
+        external_auth: None,
+        dynamic_filters: true,
+    };
+    let server = ServerSettings {
+        name: "outpost".into(),
+        listen,
+        tls: None,
+        next_connection_delay_ms: 0,
+        connections,
+    };
+    Config {
+        router: RouterConfig {
+            max_connections: 1_100,
+            max_outgoing_packet_count: 200,
+            max_segment_size: 1 << 20,
+            max_segment_count: 10,
+            ..RouterConfig::default()
+        },
+        v4: Some(HashMap::from([("1".into(), server)])),
+        ..Config::default()
+    }
+}

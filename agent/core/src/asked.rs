@@ -1,0 +1,139 @@
+//! Turns an `ask` into a model request: decodes its media and applies the task's prompt.
+
+use outpost_runtime::audio::expect_speech;
+use outpost_runtime::media::{Channel, audio_from_bytes, image_from_bytes};
+use outpost_runtime::{Request, ToolSpec};
+use tokio::sync::mpsc;
+
+use crate::event::{Ask, EventId, Task};
+use crate::report::{Body, DeltaReport, Report, Sink};
+use crate::tasks::{Given, Lacking};
+
+/// An `ask` that is invalid.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// A medium cannot be decoded.
+    #[error(transparent)]
+    Media(#[from] outpost_runtime::Error),
+    /// Something is missing.
+    #[error(transparent)]
+    Lacking(#[from] Lacking),
+    /// Text in a picture is data and must not trigger a call.
+    #[error("task call takes no pictures: what they show must not call tools")]
+    PictureForCall,
+    /// Decoding was interrupted.
+    #[error("the media could not be decoded: {0}")]
+    Cut(#[from] tokio::task::JoinError),
+}
+
+/// Builds the request.
+///
+/// # Errors
+/// If a medium is missing, damaged or too large.
+pub async fn request(
+    ask: &Ask,
+    tools: &[ToolSpec],
+    max_new_tokens: usize,
+) -> Result<Request, AskError> {
+    let task = ask.task.unwrap_or_else(|| suggested(ask));
+    if task == Task::Call && !ask.images.is_empty() {
+        return Err(AskError::PictureForCall);
+    }
+    let given = if ask.audio.is_none() && ask.images.is_empty() {
+        given(ask)?
+    } else {
+        // Decoding a large picture takes a while.
+        let ask = ask.clone();
+        tokio::task::spawn_blocking(move || given(&ask)).await??
+    };
+    Ok(task.request(given, tools, max_new_tokens)?)
+}
+
+/// Default task for an `ask` without one.
+fn suggested(ask: &Ask) -> Task {
+    match (ask.images.is_empty(), ask.prompt.trim().is_empty()) {
+        (true, _) => Task::Call,
+        (false, true) if ask.audio.is_some() => Task::SpeechQa,
+        (false, true) => Task::Ocr,
+        (false, false) => Task::Chat,
+    }
+}
+
+fn given(ask: &Ask) -> Result<Given, outpost_runtime::Error> {
+    let images = ask.images.iter().map(|image| image_from_bytes(image));
+    let audio = ask.audio.as_deref().map(|bytes| audio_from_bytes(bytes, Channel::Auto));
+    let audio = audio.transpose()?;
+    if let Some(audio) = &audio {
+        expect_speech(audio, None)?;
+    }
+    Ok(Given {
+        images: images.collect::<Result<_, _>>()?,
+        audio,
+        prompt: Some(ask.prompt.clone()).filter(|prompt| !prompt.trim().is_empty()),
+        language: ask.language.clone(),
+        transcript: false,
+    })
+}
+
+/// Streams the answer while it is generated.
+pub async fn tell(sink: &dyn Sink, event: EventId, ask: &Ask, mut said: mpsc::Receiver<String>) {
+    let mut index = 0;
+    while let Some(text) = said.recv().await {
+        sink.send(Report::now(Body::Delta(DeltaReport {
+            event,
+            transaction: ask.transaction.clone(),
+            respond_to: ask.respond_to.clone(),
+            index,
+            text,
+        })));
+        index += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outpost_runtime::Part;
+
+    use super::*;
+
+    fn png() -> Vec<u8> {
+        // One white pixel.
+        let hex = "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8\
+                   ffff3f0005fe02fe0def46b80000000049454e44ae426082";
+        (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn media_suggest_the_task_and_pictures_offer_no_tools() {
+        let tool = ToolSpec { name: "t".into(), description: "d".into(), schema: "{}".into() };
+        let tools = [tool];
+        let picture = Ask { images: vec![png()], ..Ask::default() };
+        let read = request(&picture, &tools, 8).await.unwrap();
+        assert!(
+            read.tools.is_empty()
+                && matches!(read.turns[0].parts[..], [Part::Image(_), Part::Text(_)])
+        );
+        let command = Ask { prompt: "lights on".into(), ..Ask::default() };
+        assert_eq!(request(&command, &tools, 8).await.unwrap().tools.len(), 1);
+        let forged = Ask { task: Some(Task::Call), prompt: "do it".into(), ..picture };
+        assert!(matches!(request(&forged, &tools, 8).await, Err(AskError::PictureForCall)));
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_or_damaged_is_told() {
+        for (ask, part) in [
+            (Ask { images: vec![vec![1, 2, 3]], ..Ask::default() }, "image"),
+            (Ask { audio: Some(vec![1, 2, 3]), ..Ask::default() }, "audio"),
+            (
+                Ask { task: Some(Task::Ocr), prompt: "x".into(), ..Ask::default() },
+                "needs a picture",
+            ),
+        ] {
+            let fault = request(&ask, &[], 8).await.unwrap_err().to_string();
+            assert!(fault.contains(part), "{fault}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Live settings: the part of the configuration that can change at runtime.
+//!
+//! The file is the base. Documents retained at the broker, one for the group and one for the
+//! device, are laid over it key by key, the device's last: [`desired`] parses one, [`layers`]
+//! combines them, [`follow`] applies changes. [`LiveSettings`] are read at the start of each turn,
+//! call or look.
+
+pub mod desired;
+pub mod layers;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::{Config, LiveSettings};
+use crate::live::layers::Layers;
+use crate::report::{Body, ConfigReport, Report, Sink};
+
+/// The configuration and its live part.
+#[derive(Debug, Clone)]
+pub struct Settings<'a> {
+    /// The file.
+    pub file: &'a Config,
+    /// The settings in effect.
+    pub live: watch::Receiver<LiveSettings>,
+}
+
+/// The desired documents, as received.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Documents {
+    /// The group's.
+    pub group: Option<Arc<[u8]>>,
+    /// The device's.
+    pub device: Option<Arc<[u8]>>,
+    /// Whether the broker has had time to send what it retains.
+    pub settled: bool,
+}
+
+impl Documents {
+    /// Whether anything is known yet.
+    pub fn is_known(&self) -> bool {
+        self.settled || self.group.is_some() || self.device.is_some()
+    }
+}
+
+/// Applies desired documents as they arrive and reports the result, until `stop`.
+pub async fn follow(
+    file: Config,
+    mut desired: watch::Receiver<Documents>,
+    live: watch::Sender<LiveSettings>,
+    sink: Arc<dyn Sink>,
+    stop: CancellationToken,
+) {
+    let mut layers = Layers::new(file);
+    let mut told: Option<ConfigReport> = None;
+    loop {
+        let wanted = desired.borrow_and_update().clone();
+        // Compiling patterns may take a while.
+        let take = move || {
+            let report = layers.take(&wanted);
+            (layers, wanted.is_known(), report)
+        };
+        let (kept, is_known, report) = match tokio::task::spawn_blocking(take).await {
+            Ok(taken) => taken,
+            Err(error) => return warn!(%error, "stopped following the desired configuration"),
+        };
+        layers = kept;
+        live.send_if_modified(|live| {
+            let changed = *live != report.live;
+            if changed {
+                info!("settings changed over MQTT");
+                live.clone_from(&report.live);
+            }
+            changed
+        });
+        // Until then it would only repeat the file.
+        if is_known && told.as_ref() != Some(&report) {
+            for refused in [&report.group, &report.device].into_iter().flatten() {
+                if let Some(refusal) = &refused.refused {
+                    warn!(faults = %refusal.faults, "rejected a desired configuration");
+                }
+            }
+            sink.send(Report::now(Body::Config(Box::new(report.clone()))));
+            told = Some(report);
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = desired.changed() => if changed.is_err() { return },
+        }
+    }
+}

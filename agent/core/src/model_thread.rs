@@ -1,0 +1,499 @@
+//! One OS thread owns the model and serves requests one at a time: voice before ask before camera.
+//!
+//! The only panic boundary: a panic in a forward pass becomes [`ModelError::Internal`], cached
+//! sessions are dropped, and the thread continues.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use outpost_runtime::session::Adapter;
+use outpost_runtime::{Engine, EngineOptions, Generation, PrefixCache, Request, Stop, StopReason};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info};
+
+use crate::event::Origin;
+use crate::heartbeat::Pulse;
+use crate::report::ModelStats;
+
+/// A request still running this long after its deadline is stuck.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// The engine, or a script in tests.
+pub trait Model {
+    /// Answers a request, streaming the text to `say`.
+    ///
+    /// # Errors
+    /// As [`Engine::generate`].
+    fn generate(
+        &mut self,
+        request: &Request,
+        stop: &Stop,
+        say: &mut dyn FnMut(&str),
+    ) -> outpost_runtime::Result<Generation>;
+
+    /// Prefills the prefix that later requests share.
+    ///
+    /// # Errors
+    /// As [`Engine::warm_up`].
+    fn warm_up(&mut self, request: &Request) -> outpost_runtime::Result<()>;
+
+    /// Speculative prefill for a request that may come next. Does not change its answer. May do
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`Engine::prepare`].
+    fn prepare(&mut self, _request: &Request, _stop: &Stop) -> outpost_runtime::Result<()> {
+        Ok(())
+    }
+
+    /// Drops all cached state, as after a panic.
+    fn forget(&mut self);
+}
+
+/// The engine and its prefix cache.
+#[derive(Debug)]
+pub struct EngineModel {
+    engine: Engine,
+    cache: PrefixCache,
+}
+
+/// Where computed tool lists are kept from start to start: under the cache directory that systemd or the user's session names.
+/// An empty `OUTPOST_CACHE` means nowhere.
+fn prefix_dir() -> Option<PathBuf> {
+    let named = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let base = named("OUTPOST_CACHE")
+        .or_else(|| named("CACHE_DIRECTORY"))
+        .or_else(|| named("XDG_CACHE_HOME").map(|dir| dir.join("outpost")))
+        .or_else(|| named("HOME").map(|home| home.join(".cache/outpost")))?;
+    (base.is_absolute()).then(|| base.join("prefixes"))
+}
+
+impl EngineModel {
+    /// Loads a packed model.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load(dir: &Path, options: &EngineOptions) -> outpost_runtime::Result<Self> {
+        let cache = prefix_dir().map_or_else(PrefixCache::new, PrefixCache::on_disk);
+        Ok(Self { engine: Engine::load(dir, options)?, cache })
+    }
+}
+
+impl Model for EngineModel {
+    fn generate(
+        &mut self,
+        request: &Request,
+        stop: &Stop,
+        say: &mut dyn FnMut(&str),
+    ) -> outpost_runtime::Result<Generation> {
+        self.engine.generate(&mut self.cache, request, stop, say)
+    }
+
+    fn warm_up(&mut self, request: &Request) -> outpost_runtime::Result<()> {
+        [Adapter::Speech, Adapter::None]
+            .into_iter()
+            .try_for_each(|adapter| self.engine.warm_up(&mut self.cache, request, adapter))
+    }
+
+    fn prepare(&mut self, request: &Request, stop: &Stop) -> outpost_runtime::Result<()> {
+        self.engine.prepare(&mut self.cache, request, stop)
+    }
+
+    fn forget(&mut self) {
+        self.cache.clear();
+    }
+}
+
+/// A failed request.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The runtime rejected or stopped it.
+    #[error(transparent)]
+    Runtime(#[from] outpost_runtime::Error),
+    /// The queue is full of requests of the same or a higher priority.
+    #[error("the model is busy: {0} requests wait already")]
+    Busy(usize),
+    /// Internal error: the forward pass panicked.
+    #[error("internal error in the model: {0}")]
+    Internal(String),
+    /// The thread has ended.
+    #[error("the model is no longer running")]
+    Gone,
+    /// The thread could not be started.
+    #[error("starting the model thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+impl ModelError {
+    /// Whether the deadline was exceeded.
+    pub fn is_deadline(&self) -> bool {
+        matches!(self, Self::Runtime(outpost_runtime::Error::Stopped(StopReason::Deadline)))
+    }
+}
+
+/// A started model thread.
+#[derive(Debug)]
+pub struct ModelThread {
+    /// Handle for requests.
+    pub handle: ModelHandle,
+    thread: JoinHandle<()>,
+}
+
+/// Handle for requests. Clones share the thread.
+#[derive(Debug, Clone)]
+pub struct ModelHandle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    capacity: usize,
+    /// Promises an end from the moment a request is queued, so that a thread that hangs before
+    /// taking it is late as well.
+    pulse: Pulse,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// By [`rank`], highest priority first.
+    jobs: [VecDeque<Job>; 3],
+    /// Stop handle of the job in progress.
+    current: Option<Stop>,
+    /// Speculative prefill, done when idle.
+    prefill: Option<(Request, Stop)>,
+    /// Stop handle of the latest prefill.
+    prefill_stop: Stop,
+    closed: bool,
+    stats: ModelStats,
+}
+
+#[derive(Debug)]
+struct Job {
+    request: Request,
+    stop: Stop,
+    due: Instant,
+    /// Receives the text while it is generated.
+    words: Option<mpsc::Sender<String>>,
+    reply: oneshot::Sender<Result<Generation, ModelError>>,
+}
+
+/// Next piece of work.
+enum Work {
+    Job(Job),
+    Prefill(Request, Stop),
+}
+
+fn rank(origin: Origin) -> usize {
+    match origin {
+        Origin::Voice => 0,
+        Origin::Ask | Origin::Firmware | Origin::Schedule => 1,
+        Origin::Camera | Origin::Tool => 2,
+    }
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.jobs.iter().map(VecDeque::len).sum()
+    }
+
+    /// Adds a job. When full, the newest job of a lower priority is dropped; if there is none, the
+    /// new job is rejected.
+    fn push(&mut self, job: Job, rank: usize, capacity: usize) {
+        let waiting = self.len();
+        if self.closed {
+            return job.answer(Err(ModelError::Gone));
+        }
+        if waiting >= capacity {
+            let lower = self.jobs[rank + 1..].iter_mut().rev().find_map(VecDeque::pop_back);
+            match lower {
+                Some(lower) => lower.answer(Err(ModelError::Busy(waiting))),
+                None => return job.answer(Err(ModelError::Busy(waiting))),
+            }
+        }
+        self.jobs[rank].push_back(job);
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        self.jobs.iter_mut().find_map(VecDeque::pop_front)
+    }
+
+    /// Takes the next job; prefill only if there is none.
+    fn take(&mut self) -> Option<Work> {
+        let prefill = self.prefill.take();
+        let work = match self.pop() {
+            Some(job) => Work::Job(job),
+            None => prefill.map(|(request, stop)| Work::Prefill(request, stop))?,
+        };
+        self.current = Some(match &work {
+            Work::Job(job) => job.stop.clone(),
+            Work::Prefill(_, stop) => stop.clone(),
+        });
+        Some(work)
+    }
+
+    fn cancel_prefill(&mut self) {
+        self.prefill = None;
+        self.prefill_stop.cancel();
+    }
+}
+
+impl Job {
+    fn answer(self, answer: Result<Generation, ModelError>) {
+        // The requester may be gone.
+        drop(self.reply.send(answer));
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn new(capacity: usize, pulse: Pulse) -> Self {
+        let queue = Mutex::default();
+        let arrived = Condvar::new();
+        Self { queue, arrived, capacity: capacity.max(1), pulse }
+    }
+
+    fn add(&self, job: Job, origin: Origin) {
+        let mut queue = self.lock();
+        // Voice requests use the prefill; others should not wait for it.
+        if origin != Origin::Voice {
+            queue.cancel_prefill();
+        }
+        if queue.current.is_none() && queue.len() == 0 {
+            self.pulse.promise((job.due + STUCK).into());
+        }
+        queue.push(job, rank(origin), self.capacity);
+        drop(queue);
+        self.arrived.notify_one();
+    }
+
+    /// Waits for work. `None` once the queue is closed.
+    fn next(&self) -> Option<Work> {
+        let mut queue = self.lock();
+        queue.current = None;
+        if queue.len() == 0 {
+            self.pulse.rest();
+        }
+        let idle = |queue: &mut Queue| !queue.closed && queue.len() == 0 && queue.prefill.is_none();
+        let mut queue =
+            self.arrived.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
+        if queue.closed {
+            return None;
+        }
+        let work = queue.take()?;
+        let due = match &work {
+            Work::Job(job) => job.due,
+            Work::Prefill(..) => Instant::now(),
+        };
+        self.pulse.promise((due + STUCK).into());
+        Some(work)
+    }
+}
+
+impl ModelThread {
+    /// Starts the thread and loads the model on it; returns once it is loaded. At most `capacity`
+    /// requests are queued. `pulse` reports progress.
+    ///
+    /// # Errors
+    /// If the model cannot be loaded or the thread cannot be started.
+    pub async fn start<L>(load: L, capacity: usize, pulse: Pulse) -> Result<Self, ModelError>
+    where
+        L: FnOnce() -> outpost_runtime::Result<Box<dyn Model>> + Send + 'static,
+    {
+        let shared = Arc::new(Shared::new(capacity, pulse));
+        let handle = ModelHandle(shared.clone());
+        let (loaded, is_loaded) = oneshot::channel();
+        let run = move || match guarded(load) {
+            Ok(model) => {
+                drop(loaded.send(Ok(())));
+                serve(&shared, model);
+            }
+            Err(error) => drop(loaded.send(Err(error))),
+        };
+        let thread = std::thread::Builder::new()
+            .name("model".into())
+            .spawn(run)
+            .map_err(ModelError::Thread)?;
+        is_loaded.await.unwrap_or(Err(ModelError::Gone))?;
+        Ok(Self { handle, thread })
+    }
+
+    /// Ends the thread: cancels the current request and fails queued ones with
+    /// [`ModelError::Gone`].
+    pub fn join(self) {
+        self.handle.close();
+        if self.thread.join().is_err() {
+            error!("the model thread panicked outside of a request");
+        }
+    }
+}
+
+impl ModelHandle {
+    /// Runs a request. The deadline includes time in the queue. Dropping the future cancels the
+    /// request.
+    ///
+    /// # Errors
+    /// If the runtime rejects the request, the deadline passes, the queue is full, or the model
+    /// panics.
+    pub async fn generate(
+        &self,
+        origin: Origin,
+        request: Request,
+        deadline: Duration,
+    ) -> Result<Generation, ModelError> {
+        self.generate_aloud(origin, request, deadline, None).await
+    }
+
+    /// As [`Self::generate`], streaming the text to `words`. A slow receiver gets longer pieces.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub async fn generate_aloud(
+        &self,
+        origin: Origin,
+        request: Request,
+        deadline: Duration,
+        words: Option<mpsc::Sender<String>>,
+    ) -> Result<Generation, ModelError> {
+        let due = Instant::now() + deadline;
+        let stop = Stop::at(due);
+        let _cancel = CancelOnDrop(stop.clone());
+        let (reply, answer) = oneshot::channel();
+        self.0.add(Job { request, stop, due, words, reply }, origin);
+        answer.await.unwrap_or(Err(ModelError::Gone))
+    }
+
+    /// Prefills a request that may come next, when idle.
+    pub fn prefill(&self, request: Request) {
+        let mut queue = self.0.lock();
+        queue.cancel_prefill();
+        if queue.closed {
+            return;
+        }
+        queue.prefill_stop = Stop::never();
+        queue.prefill = Some((request, queue.prefill_stop.clone()));
+        drop(queue);
+        self.0.arrived.notify_one();
+    }
+
+    /// Cancels the prefill.
+    pub fn cancel_prefill(&self) {
+        self.0.lock().cancel_prefill();
+    }
+
+    /// Statistics.
+    pub fn stats(&self) -> ModelStats {
+        let queue = self.0.lock();
+        ModelStats { waiting: queue.len(), ..queue.stats.clone() }
+    }
+
+    /// Closes the queue and cancels the current request.
+    pub fn close(&self) {
+        let mut queue = self.0.lock();
+        queue.closed = true;
+        if let Some(current) = &queue.current {
+            current.cancel();
+        }
+        while let Some(job) = queue.pop() {
+            job.answer(Err(ModelError::Gone));
+        }
+        drop(queue);
+        self.0.arrived.notify_all();
+    }
+}
+
+struct CancelOnDrop(Stop);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn serve(shared: &Shared, mut model: Box<dyn Model>) {
+    while let Some(work) = shared.next() {
+        let job = match work {
+            Work::Job(job) => job,
+            Work::Prefill(request, stop) => {
+                prepare(model.as_mut(), &request, &stop);
+                continue;
+            }
+        };
+        // An expired job costs nothing.
+        let answer = match job.stop.check() {
+            Ok(()) => {
+                let mut say = aloud(job.words.clone());
+                guarded(|| model.generate(&job.request, &job.stop, &mut say))
+            }
+            Err(error) => Err(error.into()),
+        };
+        if matches!(answer, Err(ModelError::Internal(_))) {
+            model.forget();
+        }
+        count(&mut shared.lock().stats, &answer);
+        job.answer(answer);
+    }
+    info!("the model thread stopped");
+}
+
+fn count(stats: &mut ModelStats, answer: &Result<Generation, ModelError>) {
+    match answer {
+        Ok(generation) => {
+            stats.answered += 1;
+            stats.tokens += generation.usage.new_tokens as u64;
+            stats.decode += generation.usage.decode;
+        }
+        Err(_) => stats.failed += 1,
+    }
+}
+
+/// Streams without blocking; text that finds no room is sent with the next piece.
+fn aloud(words: Option<mpsc::Sender<String>>) -> impl FnMut(&str) {
+    let mut unsaid = String::new();
+    move |text| {
+        let Some(words) = &words else { return };
+        unsaid.push_str(text);
+        if let Ok(room) = words.try_reserve() {
+            room.send(std::mem::take(&mut unsaid));
+        }
+    }
+}
+
+/// Prefills speculatively. Errors surface only when the result is requested.
+fn prepare(model: &mut dyn Model, request: &Request, stop: &Stop) {
+    let prepared = guarded(|| {
+        stop.check()?;
+        model.prepare(request, stop)
+    });
+    if matches!(prepared, Err(ModelError::Internal(_))) {
+        model.forget();
+    }
+}
+
+/// Runs a call into the runtime; turns a panic into an error.
+fn guarded<T>(run: impl FnOnce() -> outpost_runtime::Result<T>) -> Result<T, ModelError> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => Ok(result?),
+        Err(panic) => {
+            let message = panic_message(panic.as_ref());
+            error!(message, "the model panicked");
+            Err(ModelError::Internal(message))
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! The thread with a model that waits to be let go.
+
+use std::sync::mpsc;
+
+use outpost_runtime::{Error, Finish, Role, StopReason, Turn, Usage};
+
+use super::*;
+use crate::heartbeat::Heartbeats;
+use crate::prompting::user;
+
+/// Answers with the prompt's text, once the gate lets it.
+struct Echo {
+    gate: mpsc::Receiver<()>,
+    served: mpsc::SyncSender<String>,
+    forgotten: bool,
+}
+
+impl Model for Echo {
+    fn generate(
+        &mut self,
+        request: &Request,
+        stop: &Stop,
+        _say: &mut dyn FnMut(&str),
+    ) -> outpost_runtime::Result<Generation> {
+        let outpost_runtime::Part::Text(text) = &request.turns[0].parts[0] else {
+            panic!("no text")
+        };
+        assert!(text != "panic", "told to");
+        self.served.send(text.clone()).expect("the test listens");
+        while self.gate.recv_timeout(Duration::from_millis(1)).is_err() {
+            stop.check()?;
+        }
+        let text = if self.forgotten { "forgotten".into() } else { text.clone() };
+        Ok(Generation {
+            text,
+            calls: Vec::new(),
+            finish: Finish::EndOfTurn,
+            usage: Usage::default(),
+        })
+    }
+
+    fn warm_up(&mut self, _request: &Request) -> outpost_runtime::Result<()> {
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.forgotten = true;
+    }
+}
+
+async fn start(capacity: usize) -> (ModelThread, mpsc::SyncSender<()>, mpsc::Receiver<String>) {
+    let (open, gate) = mpsc::sync_channel(16);
+    let (served, log) = mpsc::sync_channel(16);
+    let load = move || Ok(Box::new(Echo { gate, served, forgotten: false }) as Box<dyn Model>);
+    let pulse = Heartbeats::default().part("model");
+    (ModelThread::start(load, capacity, pulse).await.expect("loads"), open, log)
+}
+
+fn ask(
+    thread: &ModelThread,
+    origin: Origin,
+    text: &str,
+) -> impl Future<Output = Result<Generation, ModelError>> + use<> {
+    let request = Request::new(vec![user(None, None, Some(text))]);
+    let handle = thread.handle.clone();
+    async move { handle.generate(origin, request, Duration::from_mins(1)).await }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn voice_is_served_before_ask_before_camera() {
+    let (thread, open, log) = start(8).await;
+    let rest = async {
+        assert_eq!(tokio::task::block_in_place(|| log.recv()).expect("served"), "first");
+        let opening = async { (0..4).for_each(|_| open.send(()).expect("room")) };
+        tokio::join!(
+            ask(&thread, Origin::Camera, "camera"),
+            ask(&thread, Origin::Ask, "ask"),
+            ask(&thread, Origin::Voice, "voice"),
+            opening,
+        )
+    };
+    let (first, (camera, ..)) = tokio::join!(ask(&thread, Origin::Camera, "first"), rest);
+    assert_eq!(
+        (first.expect("answered").text, camera.expect("answered").text),
+        ("first".into(), "camera".into())
+    );
+    assert_eq!(log.try_iter().collect::<Vec<_>>(), ["voice", "ask", "camera"]);
+    thread.join();
+}
+
+#[tokio::test]
+async fn a_panic_is_an_error_and_the_thread_goes_on() {
+    let (thread, open, _log) = start(8).await;
+    let error = ask(&thread, Origin::Ask, "panic").await.expect_err("it panicked");
+    assert!(
+        matches!(&error, ModelError::Internal(message) if message.contains("told to")),
+        "{error}"
+    );
+    open.send(()).expect("room");
+    assert_eq!(ask(&thread, Origin::Ask, "next").await.expect("answered").text, "forgotten");
+    thread.join();
+}
+
+#[tokio::test]
+async fn the_deadline_and_the_end_stop_a_generation() {
+    let (thread, _open, _log) = start(8).await;
+    let request = Request::new(vec![Turn::text(Role::User, "slow")]);
+    let late = thread.handle.generate(Origin::Ask, request, Duration::from_millis(20)).await;
+    assert!(matches!(late, Err(ModelError::Runtime(Error::Stopped(StopReason::Deadline)))));
+    let handle = thread.handle.clone();
+    let (cancelled, ()) =
+        tokio::join!(ask(&thread, Origin::Ask, "cut short"), async { handle.close() });
+    assert!(matches!(cancelled, Err(ModelError::Runtime(_) | ModelError::Gone)));
+    assert!(matches!(ask(&thread, Origin::Ask, "too late").await, Err(ModelError::Gone)));
+    thread.join();
+}
+
+#[test]
+fn a_full_queue_gives_way_to_a_higher_priority() {
+    let mut queue = Queue::default();
+    let mut replies = Vec::new();
+    for origin in [Origin::Camera, Origin::Ask, Origin::Ask, Origin::Camera] {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::new(vec![Turn::text(Role::User, "x")]);
+        let stop = Stop::never();
+        let due = Instant::now();
+        let job = Job { request, stop, due, words: None, reply };
+        queue.push(job, rank(origin), 2);
+        replies.push(answer);
+    }
+    let busy: Vec<bool> = replies
+        .iter_mut()
+        .map(|reply| matches!(reply.try_recv(), Ok(Err(ModelError::Busy(2)))))
+        .collect();
+    assert_eq!(busy, [true, false, false, true]);
+}
+
+#[tokio::test]
+async fn a_request_that_the_thread_never_takes_is_late_too() {
+    let parts = Heartbeats::default();
+    let handle = ModelHandle(Arc::new(Shared::new(8, parts.part("model"))));
+    let request = Request::new(vec![Turn::text(Role::User, "anybody there?")]);
+    let asked = handle.generate(Origin::Ask, request, Duration::from_secs(5));
+    assert!(tokio::time::timeout(Duration::from_millis(10), asked).await.is_err());
+    let now = tokio::time::Instant::now();
+    assert_eq!(parts.stuck(now), Vec::<&str>::new());
+    assert_eq!(parts.stuck(now + Duration::from_secs(5) + STUCK), ["model"]);
+}
+
+#[test]
+fn prefill_starts_only_if_nothing_else_waits() {
+    let request = || Request::new(vec![Turn::text(Role::User, "x")]);
+    let mut queue = Queue { prefill: Some((request(), Stop::never())), ..Queue::default() };
+    assert!(matches!(queue.take(), Some(Work::Prefill(..))));
+
+    let (reply, _answer) = oneshot::channel();
+    let job =
+        Job { request: request(), stop: Stop::never(), due: Instant::now(), words: None, reply };
+    queue.prefill = Some((request(), Stop::never()));
+    queue.push(job, rank(Origin::Camera), 2);
+    assert!(matches!(queue.take(), Some(Work::Job(_))));
+    assert!(queue.take().is_none(), "a job comes before prefill");
+
+    queue.prefill = Some((request(), queue.prefill_stop.clone()));
+    let ahead = queue.prefill_stop.clone();
+    queue.cancel_prefill();
+    assert!(queue.take().is_none() && ahead.check().is_err());
+}

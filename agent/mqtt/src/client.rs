@@ -1,0 +1,505 @@
+//! The client: keeps a connection to the broker, delivers the outbox over it, dispatches what
+//! arrives.
+//!
+//! A few rows of the outbox are in flight, and deleted once acknowledged. After a lost connection
+//! the rest is sent again. Sessions are clean: a command that waited at the broker for hours must
+//! not be carried out late. A connection that is silent, or leaves a publish unacknowledged, for
+//! too long is dropped, whatever rumqttc thinks of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outpost_agent_core::back_off::BackOff;
+use outpost_agent_core::config::MqttConfig;
+use outpost_agent_core::event::{Inbound, RespondTo};
+use outpost_agent_core::heartbeat::Pulse;
+use outpost_agent_core::metrics::Backlog;
+use outpost_agent_core::report::{AnswerReport, Body, Intent, Report, Sink};
+use outpost_agent_core::task_group::TaskGroup;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, interval, sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::connection::{Connection, Filters, WINDOW, jittered};
+use crate::desired_config::DesiredConfig;
+use crate::home_assistant::Discovery;
+use crate::message::Message;
+use crate::outbox::{Condition, Limits, Outbox, OutboxError};
+use crate::session::{Arrival, ConnectOptions, Fault, FaultKind, Session, Signal, Verdict};
+use crate::subscriptions::Subscriptions;
+use crate::topics::Topics;
+use crate::transport::{Target, TransportError};
+use crate::{home_assistant, inbound, payload};
+
+/// Back-off between connection attempts.
+const BACK_OFF: BackOff = BackOff::new(Duration::from_millis(250), Duration::from_mins(1));
+/// Interval of housekeeping.
+const TEND: Duration = Duration::from_secs(1);
+/// Time to deliver what is in flight at shutdown.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection silent for longer is stuck: a live one has pings.
+const STUCK: Duration = Duration::from_mins(1);
+
+/// The client cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum MqttError {
+    /// Invalid connection settings.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The outbox failed.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+}
+
+/// State of the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkStatus {
+    /// Connecting.
+    Connecting,
+    /// Connected.
+    Up,
+    /// Lost or failed; retried with back-off.
+    Down(String),
+    /// Rejected by the broker; retried rarely, since somebody has to fix it.
+    Refused(String),
+}
+
+/// Publishes reports through the outbox.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    outbox: Arc<Outbox>,
+    topics: Topics,
+    status: watch::Receiver<LinkStatus>,
+    subscriptions: Subscriptions,
+    desired_config: DesiredConfig,
+}
+
+impl Publisher {
+    /// Queues a report. When it returns, the report is in the outbox.
+    pub fn publish(&self, report: &Report) {
+        let (message, response) = payload::encode(report, &self.topics);
+        for message in [Some(message), response].into_iter().flatten() {
+            if !message.fleeting || *self.status.borrow() == LinkStatus::Up {
+                self.outbox.push(&message);
+            }
+        }
+    }
+
+    /// Waits until the outbox is empty. Returns false after `limit`.
+    pub async fn flushed(&self, limit: Duration) -> bool {
+        let mut changes = self.outbox.changes();
+        let empty = async { while !self.outbox.is_empty() && changes.changed().await.is_ok() {} };
+        timeout(limit, empty).await.is_ok() && self.outbox.is_empty()
+    }
+
+    /// Watches the connection state.
+    pub fn status(&self) -> watch::Receiver<LinkStatus> {
+        self.status.clone()
+    }
+
+    /// Calls in flight when the previous run ended.
+    pub fn left(&self) -> Vec<Intent> {
+        self.outbox.left()
+    }
+
+    /// State of the outbox.
+    pub fn condition(&self) -> Condition {
+        self.outbox.condition()
+    }
+
+    /// Further subscriptions, for tools.
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    /// The desired configuration.
+    pub fn desired_config(&self) -> &DesiredConfig {
+        &self.desired_config
+    }
+
+    /// The device's topics.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+}
+
+impl Sink for Publisher {
+    fn send(&self, report: Report) {
+        self.publish(&report);
+    }
+
+    fn intend(&self, intent: &Intent) {
+        self.outbox.intend(intent);
+    }
+}
+
+impl Backlog for Publisher {
+    fn waiting(&self) -> u64 {
+        self.outbox.condition().waiting as u64
+    }
+}
+
+/// Starts the client, which connects and reconnects by itself. On [`TaskGroup::disconnect`] it
+/// publishes `offline` and ends. `pulse` reports progress.
+///
+/// # Errors
+/// If the outbox, the password or a certificate cannot be read.
+pub fn connect(
+    config: &MqttConfig,
+    embedded: Option<SocketAddr>,
+    inbound: mpsc::Sender<Inbound>,
+    task_group: &TaskGroup,
+    pulse: Pulse,
+) -> Result<Publisher, MqttError> {
+    // Fail at startup; the task does it again for each connection.
+    Target::new(config, embedded)?;
+    let limits = Limits {
+        rows: config.outbox_limit,
+        bytes: config.outbox_kib.saturating_mul(1024),
+        age: config.outbox_age,
+    };
+    let outbox = Arc::new(Outbox::open(config.outbox.as_deref(), limits)?);
+    let topics = Topics::new(&config.device).in_group(config.group.as_deref());
+    let discovery = &config.home_assistant;
+    let discovery = discovery.enabled.then(|| Discovery::new(discovery, &config.device, &topics));
+    home_assistant::succeed(&outbox, discovery.as_ref());
+    let (status_out, status) = watch::channel(LinkStatus::Connecting);
+    let publisher = Publisher {
+        outbox: Arc::clone(&outbox),
+        topics: topics.clone(),
+        status,
+        subscriptions: Subscriptions::default(),
+        desired_config: DesiredConfig::default(),
+    };
+    let options = ConnectOptions {
+        client: format!("outpost-{}", config.device),
+        version: config.version,
+        keep_alive: config.keep_alive,
+        last_will: Some(status_message(&topics, "offline")),
+        // Room for the window, the subscriptions and the messages of each connection.
+        capacity: WINDOW + 16,
+    };
+    let link = Link {
+        config: config.clone(),
+        embedded,
+        options,
+        publisher: publisher.clone(),
+        status: status_out,
+        outbox,
+        topics,
+        discovery,
+        inbound,
+        task_group: task_group.clone(),
+        pulse,
+    };
+    task_group.spawn(link.run());
+    Ok(publisher)
+}
+
+fn status_message(topics: &Topics, status: &str) -> Message {
+    Message { retain: true, ..Message::new(topics.status(), status) }
+}
+
+/// The connection task.
+struct Link {
+    config: MqttConfig,
+    embedded: Option<SocketAddr>,
+    options: ConnectOptions,
+    publisher: Publisher,
+    status: watch::Sender<LinkStatus>,
+    outbox: Arc<Outbox>,
+    topics: Topics,
+    discovery: Option<Discovery>,
+    inbound: mpsc::Sender<Inbound>,
+    task_group: TaskGroup,
+    pulse: Pulse,
+}
+
+impl Link {
+    async fn run(self) {
+        let mut back_off = BACK_OFF;
+        let mut filters = Filters::new(self.subscriptions());
+        let mut number = 0;
+        while !self.task_group.disconnect.is_cancelled() {
+            number += 1;
+            let Some(fault) = self.connection(&mut filters, number).await else { return };
+            if *self.status.borrow() == LinkStatus::Up {
+                back_off.reset();
+            }
+            self.pulse.rest();
+            if fault.kind == FaultKind::Refused {
+                back_off.exhaust();
+            }
+            let pause = back_off.pause();
+            self.say_down(&fault, pause);
+            if fault.kind == FaultKind::TooLong {
+                filters.suspect();
+            }
+            if !self.rest(jittered(pause)).await {
+                return;
+            }
+        }
+    }
+
+    fn subscriptions(&self) -> Vec<String> {
+        let birth = self.discovery.as_ref().map(|discovery| discovery.birth_topic().to_owned());
+        self.topics.subscriptions().into_iter().chain(birth).collect()
+    }
+
+    fn say_down(&self, fault: &Fault, pause: Duration) {
+        warn!(%fault, retry_in = ?pause, "no connection to the MQTT broker");
+        let reason = fault.reason.clone();
+        self.status.send_replace(match fault.kind {
+            FaultKind::Refused => LinkStatus::Refused(reason),
+            FaultKind::Network | FaultKind::TooLong => LinkStatus::Down(reason),
+        });
+    }
+
+    /// Waits for `pause`, tending the outbox. Returns false on shutdown.
+    async fn rest(&self, pause: Duration) -> bool {
+        let mut tend = interval(TEND);
+        let over = sleep(pause);
+        tokio::pin!(over);
+        loop {
+            self.pulse.promise(Instant::now() + STUCK);
+            tokio::select! {
+                () = &mut over => return true,
+                () = self.task_group.disconnect.cancelled() => return false,
+                _ = tend.tick() => self.outbox.tend(),
+            }
+        }
+    }
+
+    /// Runs one connection; returns why it ended, `None` after shutdown.
+    async fn connection(&self, filters: &mut Filters, number: u64) -> Option<Fault> {
+        let refused =
+            |fault: TransportError| Fault { kind: FaultKind::Refused, reason: fault.to_string() };
+        let target = match Target::new(&self.config, self.embedded) {
+            Ok(target) => target,
+            Err(fault) => return Some(refused(fault)),
+        };
+        let spawn = |poll| self.task_group.tracker.spawn(poll).abort_handle();
+        let session = Session::open(&target, &self.options, spawn);
+        let mut connection = Connection::new(session, self.options.keep_alive, number);
+        let mut tend = interval(TEND);
+        let mut wanted = self.publisher.subscriptions.filters();
+        let mut changes = self.outbox.changes();
+        loop {
+            tokio::select! {
+                signal = connection.session.next() => {
+                    if let Err(fault) = self.handle(&mut connection, filters, signal) {
+                        return Some(fault);
+                    }
+                }
+                Ok(()) = changes.changed(), if connection.up => {}
+                Ok(()) = wanted.changed() => self.listen(&mut connection, filters),
+                _ = tend.tick() => {
+                    self.tend(&mut connection, filters);
+                    if let Some(fault) = connection.overdue() {
+                        return Some(fault);
+                    }
+                }
+                () = self.task_group.disconnect.cancelled() => {
+                    let disconnected = timeout(DISCONNECT_TIMEOUT, self.disconnect(&mut connection, filters));
+                    if !matches!(disconnected.await, Ok(Ok(()))) {
+                        warn!("the MQTT connection was dropped before `offline` was delivered");
+                    }
+                    return None;
+                }
+            }
+            self.fill(&mut connection);
+        }
+    }
+
+    fn handle(
+        &self,
+        connection: &mut Connection,
+        filters: &mut Filters,
+        signal: Signal,
+    ) -> Result<(), Fault> {
+        connection.heard();
+        match signal {
+            Signal::Up { max_packet } => self.greet(connection, filters, max_packet),
+            Signal::Subscribed(taken) => {
+                filters.answered(&taken);
+                connection.subscribed();
+            }
+            Signal::Sent(packet) => connection.sent(packet),
+            Signal::Acknowledged(packet, verdict) => {
+                self.acknowledged(connection, packet, verdict)?;
+            }
+            Signal::Received(arrival) if self.is_birth(&arrival) => connection.announce_soon(),
+            Signal::Received(arrival) => match self.topics.desired(&arrival.topic) {
+                Some(scope) => {
+                    connection.arrived.note(scope);
+                    self.publisher.desired_config.set(scope, &arrival.payload);
+                }
+                None => self.receive(arrival, connection.number),
+            },
+            Signal::Alive => {}
+            Signal::Ended(fault) => {
+                return Err(fault.unwrap_or_else(|| Fault::network("the connection was ended")));
+            }
+        }
+        Ok(())
+    }
+
+    fn greet(&self, connection: &mut Connection, filters: &mut Filters, max: Option<usize>) {
+        info!(broker = %self.broker(), version = %self.config.version, "connected to the MQTT broker");
+        self.status.send_replace(LinkStatus::Up);
+        connection.greeted(max);
+        filters.add(&self.publisher.subscriptions.filters().borrow());
+        if !connection.session.subscribe(filters.first()) {
+            error!("cannot subscribe");
+        }
+        connection.send(None, &status_message(&self.topics, "online"));
+        connection.send(None, &payload::info(&self.topics));
+        self.announce(connection);
+    }
+
+    /// Host and port, for the log.
+    fn broker(&self) -> String {
+        let MqttConfig { host, port, .. } = &self.config;
+        match (host, self.embedded) {
+            (Some(host), _) => format!("{host}:{port}"),
+            (None, Some(embedded)) => embedded.to_string(),
+            (None, None) => "none".to_owned(),
+        }
+    }
+
+    fn announce(&self, connection: &mut Connection) {
+        if let Some(discovery) = &self.discovery {
+            connection.send(None, &discovery.message());
+        }
+    }
+
+    /// Whether it is Home Assistant's birth message.
+    fn is_birth(&self, arrival: &Arrival) -> bool {
+        self.discovery.as_ref().is_some_and(|discovery| {
+            arrival.topic == discovery.birth_topic() && arrival.payload == b"online"
+        })
+    }
+
+    /// Housekeeping.
+    fn tend(&self, connection: &mut Connection, filters: &mut Filters) {
+        self.outbox.tend();
+        if !connection.up {
+            return;
+        }
+        self.listen(connection, filters);
+        if let Some(filter) = filters.next() {
+            connection.session.subscribe(filter);
+        } else if connection.has_settled() {
+            self.publisher.desired_config.settle(connection.arrived);
+        }
+        if connection.announcement_is_due() {
+            self.announce(connection);
+        }
+        let condition = self.outbox.condition();
+        if connection.has_news(&condition) {
+            connection.send(None, &payload::outbox(&condition, &self.topics));
+        }
+    }
+
+    /// Subscribes to new filters.
+    fn listen(&self, connection: &mut Connection, filters: &mut Filters) {
+        filters.add(&self.publisher.subscriptions.filters().borrow());
+        if connection.up {
+            filters.catch_up(|rest| connection.session.subscribe(rest));
+        }
+    }
+
+    /// Fills the window.
+    fn fill(&self, connection: &mut Connection) {
+        while connection.has_room() {
+            let mut cursor = connection.cursor;
+            let Some((row, message)) = self.outbox.next(&mut cursor) else { return };
+            if !message.is_deliverable(connection.max_packet) {
+                let topic = &message.topic;
+                let bytes = message.payload.len();
+                error!(topic, bytes, "dropped an undeliverable message");
+                self.outbox.refuse(row);
+            } else if !connection.send(Some(row), &message) {
+                return;
+            }
+            connection.cursor = cursor;
+        }
+    }
+
+    fn acknowledged(
+        &self,
+        connection: &mut Connection,
+        packet: u16,
+        verdict: Verdict,
+    ) -> Result<(), Fault> {
+        let Some(row) = connection.acknowledged(packet) else { return Ok(()) };
+        match verdict {
+            Verdict::Taken => self.outbox.delivered(row),
+            Verdict::Refused(reason) => {
+                error!(reason, "dropped a report: the broker rejected it");
+                self.outbox.refuse(row);
+            }
+            Verdict::Later(reason) => {
+                return Err(Fault::network(format!("the broker takes no messages now: {reason}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&self, arrival: Arrival, connection: u64) {
+        let topic = arrival.topic.clone();
+        let (transaction, respond_to, refusal) = match inbound::decode(&arrival, &self.topics) {
+            Ok(None) => return self.publisher.subscriptions.deliver(arrival, connection),
+            Ok(Some(inbound)) => match self.inbound.try_send(inbound) {
+                Ok(()) => return,
+                Err(refused) => {
+                    let (transaction, respond_to) = asker(refused.into_inner());
+                    (transaction, respond_to, "the agent is busy: try again later".to_owned())
+                }
+            },
+            Err(fault) => (fault.transaction.clone(), fault.respond_to.clone(), fault.to_string()),
+        };
+        warn!(topic, refusal, "rejected a message");
+        let refusal = AnswerReport { transaction, respond_to, ..AnswerReport::refusal(refusal) };
+        self.publisher.send(Report::now(Body::Answer(refusal)));
+    }
+
+    /// Delivers the rest, publishes `offline` (a clean disconnect suppresses the last will) and
+    /// disconnects.
+    async fn disconnect(
+        &self,
+        connection: &mut Connection,
+        filters: &mut Filters,
+    ) -> Result<(), Fault> {
+        if !connection.up {
+            return Ok(());
+        }
+        let mut said_offline = false;
+        loop {
+            self.fill(connection);
+            if connection.is_idle() {
+                if said_offline {
+                    break;
+                }
+                said_offline = connection.send(None, &status_message(&self.topics, "offline"));
+            }
+            let signal = connection.session.next().await;
+            self.handle(connection, filters, signal)?;
+        }
+        if connection.session.disconnect() {
+            while !matches!(connection.session.next().await, Signal::Ended(_)) {}
+        }
+        Ok(())
+    }
+}
+
+/// Where to send a rejection.
+fn asker(inbound: Inbound) -> (Option<String>, Option<RespondTo>) {
+    match inbound {
+        Inbound::Ask(ask) => (ask.transaction, ask.respond_to),
+        Inbound::Set(_) | Inbound::Talk(_) | Inbound::Confirm(_) | Inbound::Evidence(_) => {
+            (None, None)
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! State of one connection: messages in flight, last sign of life, subscriptions.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::error;
+
+use crate::desired_config::Arrived;
+use crate::message::Message;
+use crate::outbox::{Condition, Cursor};
+use crate::session::{Fault, MAX_PACKET, Session};
+
+/// Maximum messages in flight; far below rumqttc's range of packet ids, so that ids never collide.
+pub(super) const WINDOW: usize = 16;
+/// Minimum interval between outbox reports.
+const NEWS: Duration = Duration::from_secs(10);
+
+/// Time in which a broker delivers retained messages after a subscription, even over a slow line.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// Discovery is sent within this time after Home Assistant's birth message.
+const BIRTH: Duration = Duration::from_secs(4);
+
+/// A message in flight. Those without a row, such as `online`, are sent once per connection.
+#[derive(Debug)]
+struct InFlight {
+    row: Option<u64>,
+    packet: Option<u16>,
+    since: Instant,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) session: Session,
+    /// Whether the broker accepted it.
+    pub(super) up: bool,
+    /// Position in the outbox.
+    pub(super) cursor: Cursor,
+    /// Largest packet the broker accepts.
+    pub(super) max_packet: usize,
+    /// Number of the connection.
+    pub(super) number: u64,
+    in_flight: VecDeque<InFlight>,
+    heard: Instant,
+    /// Timeout for a sign of life and for an acknowledgement.
+    timeout: Duration,
+    /// Which desired documents arrived.
+    pub(super) arrived: Arrived,
+    /// When the broker last answered a subscription, until it has had time to send what it retains.
+    subscribed: Option<Instant>,
+    /// The last outbox report, and when.
+    told: Option<(Condition, Instant)>,
+    /// When to send discovery again.
+    announcement: Option<Instant>,
+}
+
+impl Connection {
+    pub(super) fn new(session: Session, keep_alive: Duration, number: u64) -> Self {
+        Self {
+            session,
+            up: false,
+            cursor: Cursor::default(),
+            max_packet: MAX_PACKET,
+            number,
+            in_flight: VecDeque::new(),
+            heard: Instant::now(),
+            // A ping is sent after one keep-alive and has another one to be answered.
+            timeout: keep_alive.mul_f64(2.5),
+            arrived: Arrived::default(),
+            subscribed: None,
+            told: None,
+            announcement: None,
+        }
+    }
+
+    /// The broker accepted the connection.
+    pub(super) fn greeted(&mut self, max_packet: Option<usize>) {
+        self.up = true;
+        self.max_packet = max_packet.map_or(MAX_PACKET, |max| max.min(MAX_PACKET));
+    }
+
+    /// The broker answered a subscription.
+    pub(super) fn subscribed(&mut self) {
+        self.subscribed = Some(Instant::now());
+    }
+
+    /// Whether retained messages should have arrived; true once per subscription.
+    pub(super) fn has_settled(&mut self) -> bool {
+        self.subscribed.take_if(|since| since.elapsed() > SETTLED).is_some()
+    }
+
+    /// The broker gave a sign of life.
+    pub(super) fn heard(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    /// Why the connection counts as dead, if it does: half open, or wedged.
+    pub(super) fn overdue(&self) -> Option<Fault> {
+        let unacknowledged = self.in_flight.front().map(|first| first.since);
+        if self.heard.elapsed() > self.timeout {
+            Some(Fault::network("the broker was silent for too long"))
+        } else if unacknowledged.is_some_and(|since| since.elapsed() > self.timeout) {
+            Some(Fault::network("the broker acknowledged nothing for too long"))
+        } else {
+            None
+        }
+    }
+
+    /// Whether the window has room.
+    pub(super) fn has_room(&self) -> bool {
+        self.up && self.in_flight.len() < WINDOW
+    }
+
+    /// Whether nothing is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// Sends a message. Returns false if the client is full.
+    pub(super) fn send(&mut self, row: Option<u64>, message: &Message) -> bool {
+        let sent = self.session.publish(message);
+        if sent {
+            self.in_flight.push_back(InFlight { row, packet: None, since: Instant::now() });
+        }
+        sent
+    }
+
+    /// A packet id was assigned, in order of sending.
+    pub(super) fn sent(&mut self, packet: u16) {
+        if let Some(first) = self.in_flight.iter_mut().find(|sent| sent.packet.is_none()) {
+            first.packet = Some(packet);
+        }
+    }
+
+    /// Takes a message out of flight; returns its row.
+    pub(super) fn acknowledged(&mut self, packet: u16) -> Option<u64> {
+        let at = self.in_flight.iter().position(|sent| sent.packet == Some(packet))?;
+        self.in_flight.remove(at)?.row
+    }
+
+    /// Schedules discovery, with jitter so that devices do not answer all at once.
+    pub(super) fn announce_soon(&mut self) {
+        self.announcement = Some(Instant::now() + jittered(BIRTH));
+    }
+
+    /// Whether it is due; resets it.
+    pub(super) fn announcement_is_due(&mut self) -> bool {
+        self.announcement.take_if(|at| *at <= Instant::now()).is_some()
+    }
+
+    /// Whether the outbox has news to report; marks it as reported.
+    pub(super) fn has_news(&mut self, condition: &Condition) -> bool {
+        let same = |told: &Condition| {
+            (told.dropped, told.durable, &told.fault)
+                == (condition.dropped, condition.durable, &condition.fault)
+        };
+        let has_news =
+            self.told.as_ref().is_none_or(|(told, at)| !same(told) && at.elapsed() > NEWS);
+        if has_news {
+            self.told = Some((condition.clone(), Instant::now()));
+        }
+        has_news
+    }
+}
+
+/// Topic filters. A retained message larger than a packet ends every connection that receives it;
+/// after that, filters are subscribed one at a time, and the offending one is left out.
+#[derive(Debug)]
+pub(super) struct Filters {
+    all: Vec<String>,
+    /// Number subscribed on this connection.
+    asked: usize,
+    one_by_one: bool,
+    left_out: Vec<String>,
+}
+
+impl Filters {
+    pub(super) fn new(all: Vec<String>) -> Self {
+        Self { all, asked: 0, one_by_one: false, left_out: Vec::new() }
+    }
+
+    /// Filters for a new connection.
+    pub(super) fn first(&mut self) -> &[String] {
+        self.asked = if self.one_by_one { self.all.len().min(1) } else { self.all.len() };
+        &self.all[..self.asked]
+    }
+
+    /// Next filter.
+    pub(super) fn next(&mut self) -> Option<&[String]> {
+        if self.asked == self.all.len() {
+            // None is suspect.
+            self.one_by_one = false;
+            return None;
+        }
+        self.asked += 1;
+        Some(&self.all[self.asked - 1..self.asked])
+    }
+
+    /// Adds new filters.
+    pub(super) fn add(&mut self, filters: &[String]) {
+        for filter in filters {
+            if !self.all.contains(filter) && !self.left_out.contains(filter) {
+                self.all.push(filter.clone());
+            }
+        }
+    }
+
+    /// Subscribes to the rest if all can be at once; `subscribe` returns whether it did.
+    pub(super) fn catch_up(&mut self, subscribe: impl FnOnce(&[String]) -> bool) {
+        let rest = &self.all[self.asked..];
+        if !self.one_by_one && !rest.is_empty() && subscribe(rest) {
+            self.asked = self.all.len();
+        }
+    }
+
+    /// The connection ended at an oversized packet.
+    pub(super) fn suspect(&mut self) {
+        if self.one_by_one && self.asked > 0 {
+            let filter = self.all.remove(self.asked - 1);
+            self.left_out.push(filter.clone());
+            error!(
+                filter,
+                limit = MAX_PACKET,
+                "left out a subscription: a longer message is retained there, which somebody has to clear"
+            );
+        }
+        self.one_by_one = true;
+    }
+
+    /// The broker answered.
+    pub(super) fn answered(&self, taken: &[bool]) {
+        let latest = &self.all[self.asked.saturating_sub(taken.len())..self.asked];
+        for (filter, _) in latest.iter().zip(taken).filter(|(_, taken)| !**taken) {
+            error!(filter, "the broker rejected a subscription: check its ACL");
+        }
+    }
+}
+
+/// Adds jitter: half to all of a pause, so that devices do not reconnect at the same moment.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    let random = uuid::Uuid::now_v7().as_bytes()[15];
+    pause.mul_f64(0.5 + f64::from(random) / 512.0)
+}

@@ -1,0 +1,39 @@
+//! An MQTT message to send.
+
+/// A message to publish.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    /// The topic.
+    pub topic: String,
+    /// JSON text, or `online` and `offline`.
+    pub payload: Vec<u8>,
+    /// Retained.
+    pub retain: bool,
+    /// Whether it overtakes others in the outbox.
+    pub urgent: bool,
+    /// Whether it is useless later: not stored across restarts.
+    pub fleeting: bool,
+    /// Correlation data (MQTT 5).
+    pub correlation: Option<Vec<u8>>,
+    /// Response topic (MQTT 5).
+    pub response_topic: Option<String>,
+    /// The call that it settles: once stored, the call is no longer in flight.
+    pub settles: Option<String>,
+}
+
+impl Message {
+    /// A message that is kept until delivered.
+    pub fn new(topic: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
+        Self { topic: topic.into(), payload: payload.into(), ..Self::default() }
+    }
+
+    /// Whether it can be delivered at all: valid topic, and within `max_packet` bytes.
+    pub fn is_deliverable(&self, max_packet: usize) -> bool {
+        const HEADERS: usize = 32;
+        let correlation = self.correlation.as_ref().map_or(0, Vec::len);
+        !self.topic.is_empty()
+            && u16::try_from(self.topic.len()).is_ok()
+            && !self.topic.contains(['+', '#', '\0'])
+            && self.topic.len() + self.payload.len() + correlation + HEADERS <= max_packet
+    }
+}

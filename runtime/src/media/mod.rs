@@ -1,0 +1,82 @@
+//! Sound and picture files → [`Audio`] and [`Image`], with bounds checked before anything large is read. `docs/inputs.md` lists
+//! what is accepted.
+
+mod channel;
+mod coded;
+mod format;
+mod input;
+pub(crate) mod jpeg;
+mod pcm;
+mod picture;
+mod sound;
+mod wav;
+
+use std::path::Path;
+
+pub use channel::{Channel, ChannelError, Mixer};
+
+use self::input::Input;
+use crate::error::Result;
+use crate::request::{Audio, Image};
+
+/// File name extensions of the pictures that can be read.
+pub const PICTURES: [&str; 9] = ["png", "jpg", "jpeg", "webp", "gif", "tif", "tiff", "bmp", "dib"];
+/// File name extensions of the sounds that can be read.
+pub const SOUNDS: [&str; 17] = [
+    "wav", "wave", "aif", "aiff", "aifc", "flac", "mp3", "aac", "m4a", "m4b", "mp4", "ogg", "oga",
+    "opus", "webm", "mka", "mkv",
+];
+
+/// Reads a sound file of any known format, as its first bytes tell.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) when the file cannot be opened, [`Error::Audio`](crate::Error::Audio) naming it when it is no
+/// sound, is damaged, or cannot be taken.
+pub fn read_audio(path: &Path, channel: Channel) -> Result<Audio> {
+    Input::open(path)?.audio(channel, Some(path))
+}
+
+/// As [`read_audio`], from memory.
+///
+/// # Errors
+/// [`Error::Audio`](crate::Error::Audio) when the bytes are no sound, are damaged, or cannot be taken.
+pub fn audio_from_bytes(bytes: &[u8], channel: Channel) -> Result<Audio> {
+    Input::Bytes(bytes.into()).audio(channel, None)
+}
+
+/// Reads a picture file of any known format, as its first bytes tell. It comes upright, as its EXIF data have it, and what is
+/// transparent on a ground that contrasts with it; of several pictures in a file the first is taken.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) when the file cannot be opened, [`Error::Image`](crate::Error::Image) naming it when it is no
+/// picture, is damaged, or too large.
+pub fn read_image(path: &Path) -> Result<Image> {
+    Input::open(path)?.image(Some(path))
+}
+
+/// As [`read_image`], from memory.
+///
+/// # Errors
+/// [`Error::Image`](crate::Error::Image) when the bytes are no picture, are damaged, or of a picture too large.
+pub fn image_from_bytes(bytes: &[u8]) -> Result<Image> {
+    Input::Bytes(bytes.into()).image(None)
+}
+
+/// [`read_audio`] with [`Channel::Auto`].
+///
+/// # Errors
+/// As [`read_audio`].
+pub fn read_wav(path: &Path) -> Result<Audio> {
+    read_audio(path, Channel::Auto)
+}
+
+/// [`audio_from_bytes`] with [`Channel::Auto`].
+///
+/// # Errors
+/// As [`audio_from_bytes`].
+pub fn wav_from_bytes(bytes: &[u8]) -> Result<Audio> {
+    audio_from_bytes(bytes, Channel::Auto)
+}
+
+#[cfg(test)]
+mod tests;
