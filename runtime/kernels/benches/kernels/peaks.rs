@@ -53,7 +53,6 @@ fn best_of(times: usize, run: impl Fn() -> f64) -> f64 {
 /// Eight instructions (AMX: four) that don't wait for each other, so many times; how many multiply-adds they are.
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "instructions without operands in memory")]
-#[expect(clippy::too_many_lines, reason = "a list of instructions")]
 fn spin(isa: Isa, rounds: u64) -> Option<f64> {
     /// A loop around instructions, whose registers are given up.
     macro_rules! spin {
