@@ -490,7 +490,7 @@ fn a_long_prompt_is_the_one_that_short_pieces_make() {
         let (whole, cut) = (run(&decoder, adapter, &[130]), run(&decoder, adapter, &pieces));
         // What is left is rounding activations to 8 bits or to bf16, in each layer.
         let error = relative(&whole, &cut);
-        assert!(error < 0.03, "{adapter:?}: {error}");
+        assert!(error < 0.05, "{adapter:?}: {error}");
     }
 }
 
