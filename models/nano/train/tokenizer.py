@@ -11,6 +11,7 @@ import random
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import text_data
+import written
 from grammar import TOOLS, number, utterances
 from small_talk import MORE_WORDS, small_talk
 from work import folder
@@ -64,6 +65,7 @@ def train():
     )
     tokenizer.train_from_iterator(corpus(), trainer)
     tokenizer.add_tokens([AddedToken(s, normalized=False, special=True) for s in SPECIALS])
+    tokenizer.normalizer = written.normalizer()
     return tokenizer
 
 
