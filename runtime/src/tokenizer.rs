@@ -163,7 +163,13 @@ impl Tokenizer {
     pub(crate) fn grammar_env(&self) -> TokEnv {
         let info = TokRxInfo::new(self.bytes.len() as u32, self.specials.chat.end.id);
         let trie = TokTrie::from(&info, &self.bytes);
-        std::sync::Arc::new(GrammarEnv { trie, inner: self.inner.clone() })
+        let mut inner = self.inner.clone();
+        // What the grammar forces is written literally: only SentencePiece's spaces depend on the normalizer, while others
+        // rewrite text as people type it.
+        if !self.leading_space {
+            inner.with_normalizer(None::<tokenizers::NormalizerWrapper>);
+        }
+        std::sync::Arc::new(GrammarEnv { trie, inner })
     }
 }
 

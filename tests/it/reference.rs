@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use outpost_runtime::config::Config;
 use outpost_runtime::device::DeviceChoice;
 use outpost_runtime::import::{ImportOptions, Quant, import};
-use outpost_runtime::media::{read_image, read_wav};
+use outpost_runtime::media::read_wav;
 use outpost_runtime::{Audio, Engine, EngineOptions, Image, Part, Request, Role, Stop, Turn};
 use safetensors::tensor::SafeTensors;
 use serde_json::Value;
@@ -125,8 +125,10 @@ pub(crate) fn sound(case: &Value) -> Audio {
     Audio { samples: samples.into(), ..audio }
 }
 
+/// A picture as the reference opens it: without its transparency, which `read_image` lays on a ground.
 pub(crate) fn picture(case: &Value) -> Image {
-    read_image(&input(case)).unwrap()
+    let rgb = image::open(input(case)).unwrap().into_rgb8();
+    Image { width: rgb.width(), height: rgb.height(), rgb: rgb.into_raw().into() }
 }
 
 pub(crate) fn number(value: &Value) -> usize {
