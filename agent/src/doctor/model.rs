@@ -64,7 +64,7 @@ fn free() -> String {
 
 fn gpu(config: &ModelConfig) -> Finding {
     match device::choose(config.engine_options().device) {
-        Ok(device::Device::Cpu) => match device::cpu_kernels() {
+        Ok(device) if device == device::Device::Cpu => match device::cpu_kernels() {
             Ok(kernels) => {
                 Finding::ok("gpu", format!("none; the decoder runs on the CPU, kernels: {kernels}"))
             }
