@@ -166,8 +166,10 @@ impl Tokenizer {
         let mut inner = self.inner.clone();
         // What the grammar forces is written literally: only SentencePiece's spaces depend on the normalizer, while others
         // rewrite text as people type it.
-        if !self.leading_space {
-            inner.with_normalizer(None::<tokenizers::NormalizerWrapper>);
+        if !self.leading_space
+            && let Err(fault) = inner.with_normalizer(None::<tokenizers::NormalizerWrapper>)
+        {
+            tracing::warn!("the grammar's text goes through the normalizer: {fault}");
         }
         std::sync::Arc::new(GrammarEnv { trie, inner })
     }

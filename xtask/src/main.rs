@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`setup`]: what a build needs: Debian packages and libtorch
 //! - [`mod@test`]: everything that must hold before a change lands
-//! - [`bench`]: its speed beside other programs, and what fewer bits cost
+//! - [`mod@bench`]: its speed beside other programs, and what fewer bits cost
 //! - [`demo`]: the product on sample inputs, and other programs of the workspace
 //! - [`tidy`]: house rules that no compiler checks
 //! - [`vm`]: the agent as a service on an emulated machine

@@ -8,7 +8,7 @@ use outpost_tools::builtin::add_board;
 use outpost_tools::tool::BoxFuture;
 use outpost_tools::{ErrorKind, PolicyRules, Registry, ToolError};
 
-/// The argument that names the channel, per tool of [`BOARD_TOOLS`].
+/// The argument that names the channel, per tool of `BOARD_TOOLS`.
 const ARGUMENTS: [&str; 2] = ["sensor", "actuator"];
 
 /// Sensors and actuators of a board as tools.

@@ -37,7 +37,7 @@ impl SpeechDetector {
     /// A detector at the start of a stream.
     ///
     /// # Errors
-    /// [`Error::Encoder`](crate::Error::Encoder) when the ONNX runner does not take the graph.
+    /// [`crate::Error::Encoder`] when the ONNX runner does not take the graph.
     pub fn new() -> Result<Self> {
         let shapes: [&[usize]; 3] = [&[1, CONTEXT + Self::FRAME], &STATE, &STATE];
         Ok(Self {
@@ -50,7 +50,7 @@ impl SpeechDetector {
     /// How likely someone speaks in the next frame, from 0 to 1.
     ///
     /// # Errors
-    /// [`Error::Encoder`](crate::Error::Encoder) when the graph fails, which is a defect.
+    /// [`crate::Error::Encoder`] when the graph fails, which is a defect.
     pub fn judge(&mut self, frame: &[f32; Self::FRAME]) -> Result<f32> {
         self.window.copy_within(Self::FRAME.., 0);
         self.window[CONTEXT..].copy_from_slice(frame);

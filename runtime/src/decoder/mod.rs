@@ -4,7 +4,7 @@
 //! ```text
 //! xs ─ input_layernorm ─ self_attn ─(+)─ post_attention_layernorm ─ mlp ─(+)─ ... ─ norm ─ head
 //! ```
-//! This module cuts a prompt into chunks and knows the angles of its positions; the arithmetic is a [`backend`]'s.
+//! This module cuts a prompt into chunks and knows the angles of its positions; the arithmetic is a `backend`'s.
 
 pub(crate) mod backend;
 mod cpu;

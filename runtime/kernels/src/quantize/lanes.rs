@@ -1,6 +1,7 @@
 //! Vectors of f32, one lane a row of a panel.
 //!
 //! Nothing is added up across lanes, and no product is fused with a sum: rounding comes to the same codes on every CPU.
+//! The lanes of NEON have not been compiled for 64-bit Arm yet.
 
 #![cfg_attr(
     any(target_arch = "x86_64", target_arch = "aarch64"),
