@@ -63,21 +63,28 @@ fn free() -> String {
 }
 
 fn gpu(config: &ModelConfig) -> Finding {
-    match device::choose(config.engine_options().device) {
-        Ok(device) if device == device::Device::Cpu => match device::cpu_kernels() {
-            Ok(kernels) => {
-                Finding::ok("gpu", format!("none; the decoder runs on the CPU, kernels: {kernels}"))
-            }
-            Err(fault) => {
-                Finding::wrong("gpu", fault.to_string(), "unset OUTPOST_KERNEL, or name another")
-            }
-        },
+    let device = device::choose(config.engine_options().device);
+    if matches!(device, Ok(device::Device::Cpu)) {
+        return cpu();
+    }
+    match device {
         Ok(device) => Finding::ok("gpu", format!("the decoder runs on {device:?}")),
         Err(fault) => Finding::wrong(
             "gpu",
             fault.to_string(),
             "see that the user may open the GPU (groups video and render) and that libtorch is the one with CUDA",
         ),
+    }
+}
+
+fn cpu() -> Finding {
+    match device::cpu_kernels() {
+        Ok(kernels) => {
+            Finding::ok("gpu", format!("none; the decoder runs on the CPU, kernels: {kernels}"))
+        }
+        Err(fault) => {
+            Finding::wrong("gpu", fault.to_string(), "unset OUTPOST_KERNEL, or name another")
+        }
     }
 }
 
