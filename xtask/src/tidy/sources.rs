@@ -31,7 +31,7 @@ pub(super) fn check(path: &str, text: &str) -> Vec<String> {
             (SERVERS.iter().any(|server| line.contains(server)), "names a registry's server"),
             (
                 rust && misplaced_print(path, line),
-                "allows printing outside agent/src/cli and xtask",
+                "allows printing outside agent/src/cli, xtask and benches",
             ),
         ];
         let broken = rules.into_iter().filter(|(broken, _)| *broken);
@@ -49,8 +49,9 @@ fn names_folder(line: &str, folder: &str) -> bool {
 }
 
 fn misplaced_print(path: &str, line: &str) -> bool {
-    let home =
-        ["agent/src/cli/", "agent/src/main.rs", "xtask/"].iter().any(|home| path.starts_with(home));
+    let home = ["agent/src/cli/", "agent/src/main.rs", "xtask/", "runtime/kernels/benches/"]
+        .iter()
+        .any(|home| path.starts_with(home));
     !home && (line.contains("clippy::print_stdout") || line.contains("clippy::print_stderr"))
 }
 
