@@ -46,18 +46,6 @@ impl Bytes {
         }
         Some(Self { store: Arc::clone(&self.store), range: start..end })
     }
-
-    /// Asks the system to read the mapped file ahead, in the background.
-    pub fn read_ahead(&self) {
-        if let Store::Mapped(mapped) = &*self.store {
-            // Advice: the pages come on first use without it.
-            let _ = mapped.advise_range(
-                memmap2::Advice::WillNeed,
-                self.range.start,
-                self.range.end - self.range.start,
-            );
-        }
-    }
 }
 
 impl Deref for Bytes {
@@ -171,7 +159,6 @@ mod tests {
         std::fs::write(&path, [7_u8; 5000]).unwrap();
         let bytes = Bytes::map(&File::open(&path).unwrap()).unwrap();
         std::fs::remove_file(&path).unwrap();
-        bytes.read_ahead();
         assert_eq!(*bytes, [7_u8; 5000]);
     }
 }
