@@ -150,7 +150,7 @@ pub(super) enum Program {
     Outpost(PathBuf),
     Llama {
         bench: PathBuf,
-        /// It is a fork that lays weights out anew only when it is told to.
+        /// A fork that repacks weights only on request.
         repacks_on_request: bool,
     },
 }
