@@ -172,8 +172,7 @@ impl Engine {
             // A grammar that allows few tokens needs few rows of the head.
             let allowed = answer.allowed()?;
             let wanted = allowed.as_deref().map_or(Logits::Last, Logits::Of);
-            let embeds = self.decoder.embed(&tokens)?;
-            logits = self.decoder.forward(&mut session, &embeds, wanted)?.data;
+            logits = self.step(&mut session, &tokens, wanted)?;
             keys.extend(tokens.iter().map(|id| Key::from(*id)));
         }
         usage.decode = started.elapsed();
@@ -227,7 +226,7 @@ impl Engine {
             None => false,
         };
         if !is_restored {
-            self.step(session, &ids[session.len()..])?;
+            self.step(session, &ids[session.len()..], Logits::Last)?;
             if let Some(store) = cache.store() {
                 store.write(identity, keys, session.fork(ids.len())?);
             }
@@ -315,10 +314,10 @@ impl Engine {
         Ok((session, logits.data))
     }
 
-    /// Feeds tokens of plain text; the logits behind the last.
-    fn step(&self, session: &mut Session, ids: &[u32]) -> Result<Vec<f32>> {
+    /// Feeds tokens of plain text; the logits behind the last that are wanted.
+    fn step(&self, session: &mut Session, ids: &[u32], logits: Logits<'_>) -> Result<Vec<f32>> {
         let embeds = self.decoder.embed(ids)?;
-        Ok(self.decoder.forward(session, &embeds, Logits::Last)?.data)
+        Ok(self.decoder.forward(session, &embeds, logits)?.data)
     }
 
     /// The embeddings of the prompt from position `start` on. Media never straddle it: a cached beginning holds a medium whole

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use outpost_kernels::{Bytes, Format, Matrix};
 use safetensors::tensor::{Metadata, TensorInfo};
 
+use crate::config::DecoderConfig;
 use crate::error::{Error, Result};
 
 /// File of the packed directory that holds the decoder.
@@ -171,6 +172,19 @@ impl Weights {
         Matrix::new(format, rows, width, bytes).map_err(|fault| {
             self.fault(format!("`{}` is no {rows} x {width} of config.json: {fault}", name(suffix)))
         })
+    }
+
+    /// The table of token embeddings.
+    pub(crate) fn embedding(&self, sizes: &DecoderConfig) -> Result<Matrix> {
+        self.matrix("model.embed_tokens", sizes.vocab_size, sizes.hidden_size)
+    }
+
+    /// The head. A tied one is stored only where its format differs from the embedding's.
+    pub(crate) fn head(&self, sizes: &DecoderConfig) -> Result<Matrix> {
+        if self.has_matrix("lm_head") || !sizes.tie_word_embeddings {
+            return self.matrix("lm_head", sizes.vocab_size, sizes.hidden_size);
+        }
+        self.embedding(sizes)
     }
 
     /// A vector of f32.

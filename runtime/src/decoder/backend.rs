@@ -9,9 +9,6 @@ use crate::session::Adapter;
 
 /// A decoder's weights, and how they are multiplied with.
 pub(crate) trait Backend: std::fmt::Debug + Send + Sync {
-    /// Token embeddings. The ids are within the vocabulary.
-    fn embed(&self, ids: &[u32]) -> Result<Features>;
-
     /// An empty sequence that never gets longer than `limit`.
     fn sequence(&self, kv: KvFormat, limit: usize) -> Result<Box<dyn Sequence>>;
 

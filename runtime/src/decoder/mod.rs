@@ -6,6 +6,7 @@
 //! ```
 //! This module cuts a prompt into chunks and knows the angles of its positions; the arithmetic is a `backend`'s.
 
+mod adapters;
 pub(crate) mod backend;
 mod cpu;
 mod kv;
@@ -14,6 +15,8 @@ mod rope;
 mod torch;
 
 use std::path::Path;
+
+use outpost_kernels::Matrix;
 
 pub(crate) use self::backend::Sequence;
 use self::backend::{Backend, Pass, Wanted};
@@ -42,6 +45,8 @@ pub enum Logits<'a> {
 /// A loaded decoder.
 #[derive(Debug)]
 pub struct Decoder {
+    /// Looked up by rows, which no backend does faster.
+    embed_tokens: Matrix,
     backend: Box<dyn Backend>,
     rope: Rope,
     kv: KvFormat,
@@ -83,6 +88,7 @@ impl Decoder {
         let (kernel, threads) = (backend.kernel(), backend.threads());
         tracing::info!(kernel, threads, "decoder loaded");
         Ok(Self {
+            embed_tokens: weights.embedding(&config.decoder)?,
             chunk: backend.chunk(),
             backend,
             rope: Rope::new(&config.decoder),
@@ -124,7 +130,12 @@ impl Decoder {
                 self.vocab_size
             )));
         }
-        self.backend.embed(ids)
+        let table = &self.embed_tokens;
+        let mut data = vec![0.0; ids.len() * table.width()];
+        for (id, row) in ids.iter().zip(data.chunks_exact_mut(table.width())) {
+            table.row(*id as usize, row);
+        }
+        Ok(Features::new(table.width(), data))
     }
 
     /// Appends embeddings `[n, hidden]` to the session and gives logits `[n or 1, vocab]`.

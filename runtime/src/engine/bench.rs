@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::decoder::Regime;
+use crate::decoder::{Logits, Regime};
 use crate::error::Result;
 use crate::prompt::Prompt;
 use crate::request::Stop;
@@ -75,7 +75,7 @@ impl Bench<'_> {
     pub fn prefill(&mut self, tokens: usize) -> Result<Duration> {
         let ids = self.ids(tokens);
         let started = Instant::now();
-        self.engine.step(&mut self.session, &ids)?;
+        self.engine.step(&mut self.session, &ids, Logits::Last)?;
         Ok(started.elapsed())
     }
 
@@ -87,7 +87,7 @@ impl Bench<'_> {
         let ids = self.ids(tokens);
         let started = Instant::now();
         for id in &ids {
-            self.engine.step(&mut self.session, &[*id])?;
+            self.engine.step(&mut self.session, &[*id], Logits::Last)?;
         }
         Ok(started.elapsed())
     }

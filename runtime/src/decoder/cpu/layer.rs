@@ -5,7 +5,8 @@ use std::sync::Arc;
 use outpost_kernels::{Epilogue, Input, Kernels, KvBlock, Matrix, Queries, attend, rotate};
 
 use super::{Room, Sizes};
-use crate::config::{Config, LoraConfig};
+use crate::config::Config;
+use crate::decoder::adapters::{Lora, Loras};
 use crate::decoder::rope::Rotation;
 use crate::error::Result;
 use crate::session::Adapter;
@@ -21,21 +22,11 @@ pub(super) struct Layer {
     down_proj: AdaptedLinear,
 }
 
-/// A matrix and what the adapters add to it: `W x + alpha / r * B (A x)` (Hu et al. 2021; spec 2).
+/// A matrix and what the adapters add to it.
 #[derive(Debug)]
 struct AdaptedLinear {
     base: Matrix,
-    vision: Option<Lora>,
-    speech: Option<Lora>,
-    /// The user's own, in the config's order; `None` where one leaves this matrix as it is.
-    user: Vec<Option<Lora>>,
-}
-
-#[derive(Debug)]
-struct Lora {
-    a: Matrix,
-    b: Matrix,
-    scaling: f32,
+    loras: Loras<Matrix>,
 }
 
 /// Where a pass stands: what its layers share.
@@ -157,26 +148,9 @@ impl AdaptedLinear {
         rows: usize,
         width: usize,
     ) -> Result<Self> {
-        let lora = |name: &str, sizes: &LoraConfig| -> Result<Lora> {
-            Ok(Lora {
-                a: weights.matrix(&format!("{path}.lora_A.{name}"), sizes.r, width)?,
-                b: weights.matrix(&format!("{path}.lora_B.{name}"), rows, sizes.r)?,
-                scaling: sizes.scaling() as f32,
-            })
-        };
-        let of_media = |name: &str, sizes: &Option<LoraConfig>| {
-            sizes.as_ref().map(|sizes| lora(name, sizes)).transpose()
-        };
-        let of_user = |(name, sizes): (&String, &LoraConfig)| {
-            let touched = weights.has_matrix(&format!("{path}.lora_A.{name}"));
-            touched.then(|| lora(name, sizes)).transpose()
-        };
-        Ok(Self {
-            base: weights.matrix(path, rows, width)?,
-            vision: of_media("vision", &config.vision_lora)?,
-            speech: of_media("speech", &config.speech_lora)?,
-            user: config.adapters.iter().map(of_user).collect::<Result<_>>()?,
-        })
+        let matrix = |path: &str, rows, width| weights.matrix(path, rows, width);
+        let loras = Loras::load(weights, config, path, [rows, width], matrix)?;
+        Ok(Self { base: matrix(path, rows, width)?, loras })
     }
 
     /// The product with the positions of `input`, put into `out` or added to it.
@@ -190,16 +164,10 @@ impl AdaptedLinear {
     ) {
         let epilogue = if adds { Epilogue::Add(1.0) } else { Epilogue::Store };
         step.kernels.product(&self.base, input, out, epilogue);
-        let lora = match step.adapter {
-            Adapter::None => None,
-            Adapter::Vision => self.vision.as_ref(),
-            Adapter::Speech => self.speech.as_ref(),
-            Adapter::User(index) => self.user.get(index).and_then(Option::as_ref),
-        };
-        if let Some(Lora { a, b, scaling }) = lora {
+        if let Some(Lora { a, b, scaling }) = self.loras.get(step.adapter) {
             let low = low_rank.begin(step.count, a.rows());
             step.kernels.product(a, input, low, Epilogue::Store);
-            step.kernels.product(b, low_rank, out, Epilogue::Add(*scaling));
+            step.kernels.product(b, low_rank, out, Epilogue::Add(*scaling as f32));
         }
     }
 }

@@ -13,7 +13,6 @@ use super::backend::{Backend, Sequence};
 use super::kv::KvFormat;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::features::Features;
 use crate::weights::Weights;
 
 /// Weights, kernels and room to work.
@@ -26,7 +25,6 @@ pub(crate) struct CpuBackend {
 #[derive(Debug)]
 struct Model {
     kernels: Kernels,
-    embed_tokens: Matrix,
     layers: Vec<Layer>,
     norm: Vec<f32>,
     lm_head: Matrix,
@@ -74,15 +72,7 @@ impl CpuBackend {
         threads: usize,
     ) -> Result<Self> {
         let sizes = &config.decoder;
-        let embed_tokens =
-            weights.matrix("model.embed_tokens", sizes.vocab_size, sizes.hidden_size)?;
-        // A tied head is stored only where its format differs from the embedding's.
-        let has_head = weights.has_matrix("lm_head") || !sizes.tie_word_embeddings;
-        let lm_head = if has_head {
-            weights.matrix("lm_head", sizes.vocab_size, sizes.hidden_size)?
-        } else {
-            embed_tokens.clone()
-        };
+        let lm_head = weights.head(sizes)?;
         let layers = (0..sizes.num_hidden_layers)
             .map(|layer| Layer::load(weights, config, &format!("model.layers.{layer}")))
             .collect::<Result<_>>()?;
@@ -90,7 +80,6 @@ impl CpuBackend {
             kernels: Kernels::new(isa, threads),
             layers,
             norm: weights.vector("model.norm.weight", sizes.hidden_size)?,
-            lm_head,
             sizes: Sizes {
                 hidden: sizes.hidden_size,
                 heads: sizes.num_attention_heads,
@@ -98,9 +87,9 @@ impl CpuBackend {
                 head_dim: sizes.head_dim(),
                 ffn: sizes.intermediate_size,
                 eps: sizes.rms_norm_eps as f32,
-                is_f32: embed_tokens.format() == Format::F32,
+                is_f32: lm_head.format() == Format::F32,
             },
-            embed_tokens,
+            lm_head,
             room: Mutex::default(),
         };
         Ok(Self { model: Arc::new(model) })
@@ -108,15 +97,6 @@ impl CpuBackend {
 }
 
 impl Backend for CpuBackend {
-    fn embed(&self, ids: &[u32]) -> Result<Features> {
-        let table = &self.model.embed_tokens;
-        let mut data = vec![0.0; ids.len() * table.width()];
-        for (id, row) in ids.iter().zip(data.chunks_exact_mut(table.width())) {
-            table.row(*id as usize, row);
-        }
-        Ok(Features::new(table.width(), data))
-    }
-
     fn sequence(&self, kv: KvFormat, _limit: usize) -> Result<Box<dyn Sequence>> {
         Ok(Box::new(CpuSequence::new(Arc::clone(&self.model), kv)))
     }

@@ -35,12 +35,17 @@ impl Linear {
         width: usize,
         target: Target,
     ) -> Result<Self> {
-        let matrix = weights.matrix(module, rows, width)?;
+        Self::of(&weights.matrix(module, rows, width)?, target)
+    }
+
+    /// A packed matrix, brought to the device.
+    pub(super) fn of(matrix: &Matrix, target: Target) -> Result<Self> {
         // The kernel's tiles are 8 rows by 32 columns.
-        if matrix.format() == Format::Q4 && target.device != Device::Cpu && rows.is_multiple_of(8) {
-            return int4(&matrix, target.device).map(Self::Int4);
+        let is_tiled = target.device != Device::Cpu && matrix.rows().is_multiple_of(8);
+        if matrix.format() == Format::Q4 && is_tiled {
+            return int4(matrix, target.device).map(Self::Int4);
         }
-        dense(&matrix, target).map(Self::Dense)
+        dense(matrix, target).map(Self::Dense)
     }
 
     pub(super) fn rows(&self) -> usize {

@@ -1,10 +1,11 @@
-//! LoRA (Hu et al. 2021; spec 2): `ys = W xs + alpha / r * B (A xs)`, the adapter chosen by the session.
+//! A matrix with its adapters, the one of a session added to it.
 
 use tch::Tensor;
 
 use super::Target;
 use super::linear::Linear;
-use crate::config::{Config, LoraConfig};
+use crate::config::Config;
+use crate::decoder::adapters::Loras;
 use crate::error::Result;
 use crate::session::Adapter;
 use crate::weights::Weights;
@@ -13,17 +14,7 @@ use crate::weights::Weights;
 #[derive(Debug)]
 pub(super) struct AdaptedLinear {
     base_layer: Linear,
-    vision: Option<Lora>,
-    speech: Option<Lora>,
-    /// The user's own, in the config's order; none where one leaves this matrix as it is.
-    user: Vec<Option<Lora>>,
-}
-
-#[derive(Debug)]
-struct Lora {
-    a: Linear,
-    b: Linear,
-    scaling: f64,
+    loras: Loras<Linear>,
 }
 
 impl AdaptedLinear {
@@ -35,47 +26,17 @@ impl AdaptedLinear {
         width: usize,
         target: Target,
     ) -> Result<Self> {
-        let lora = |name: &str, sizes: &LoraConfig| -> Result<Lora> {
-            let (a, b) = (format!("{path}.lora_A.{name}"), format!("{path}.lora_B.{name}"));
-            Ok(Lora {
-                a: Linear::load(weights, &a, sizes.r, width, target)?,
-                b: Linear::load(weights, &b, rows, sizes.r, target)?,
-                scaling: sizes.scaling(),
-            })
-        };
-        let of_media = |name: &str, sizes: &Option<LoraConfig>| {
-            sizes.as_ref().map(|sizes| lora(name, sizes)).transpose()
-        };
-        let of_user = |(name, sizes): (&String, &LoraConfig)| {
-            let touched = weights.has_matrix(&format!("{path}.lora_A.{name}"));
-            touched.then(|| lora(name, sizes)).transpose()
-        };
-        Ok(Self {
-            base_layer: Linear::load(weights, path, rows, width, target)?,
-            vision: of_media("vision", &config.vision_lora)?,
-            speech: of_media("speech", &config.speech_lora)?,
-            user: config.adapters.iter().map(of_user).collect::<Result<_>>()?,
-        })
+        let matrix = |path: &str, rows, width| Linear::load(weights, path, rows, width, target);
+        let loras = Loras::load(weights, config, path, [rows, width], matrix)?;
+        Ok(Self { base_layer: matrix(path, rows, width)?, loras })
     }
 
     pub(super) fn forward(&self, xs: &Tensor, adapter: Adapter) -> Tensor {
         let mut ys = self.base_layer.forward(xs);
-        let lora = match adapter {
-            Adapter::None => None,
-            Adapter::Vision => self.vision.as_ref(),
-            Adapter::Speech => self.speech.as_ref(),
-            Adapter::User(index) => self.user.get(index).and_then(Option::as_ref),
-        };
-        if let Some(lora) = lora {
+        if let Some(lora) = self.loras.get(adapter) {
             // In place: these are the largest intermediate results there are.
-            ys += lora.forward(xs);
+            ys += lora.b.forward(&(lora.a.forward(xs) * lora.scaling));
         }
         ys
-    }
-}
-
-impl Lora {
-    fn forward(&self, xs: &Tensor) -> Tensor {
-        self.b.forward(&(self.a.forward(xs) * self.scaling))
     }
 }

@@ -9,7 +9,7 @@ mod norm;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use outpost_kernels::{Format, Matrix};
+use outpost_kernels::Format;
 use tch::{Device, Kind, Tensor};
 
 use self::attention::Attention;
@@ -34,8 +34,6 @@ const ACTIVATIONS: usize = 20 << 20;
 pub(crate) struct TorchBackend {
     /// Behind a lock, since libtorch's tensors may go from thread to thread but not be used by several.
     model: Arc<Mutex<Model>>,
-    /// Looked up by rows, on the host.
-    embed_tokens: Matrix,
     kv_shape: KvShape,
     chunk: usize,
 }
@@ -84,26 +82,22 @@ impl TorchBackend {
             tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
         }
         let sizes = &config.decoder;
-        let embed_tokens =
-            weights.matrix("model.embed_tokens", sizes.vocab_size, sizes.hidden_size)?;
-        let is_f32 = embed_tokens.format() == Format::F32;
+        let head = weights.head(sizes)?;
+        let is_f32 = head.format() == Format::F32;
         let kind = if is_f32 { Kind::Float } else { Kind::BFloat16 };
         let target = Target { device, kind };
-        let has_head = weights.has_matrix("lm_head") || !sizes.tie_word_embeddings;
-        let head = if has_head { "lm_head" } else { "model.embed_tokens" };
         let layers = (0..sizes.num_hidden_layers)
             .map(|layer| Layer::load(weights, config, &format!("model.layers.{layer}"), target))
             .collect::<Result<_>>()?;
         let model = Model {
             layers,
             norm: RmsNorm::load(weights, config, "model.norm", target)?,
-            lm_head: Linear::load(weights, head, sizes.vocab_size, sizes.hidden_size, target)?,
+            lm_head: Linear::of(&head, target)?,
         };
         // At a layer's widest point gate and up, and what an adapter adds to them, are held at once.
         let position = 2 * 2 * sizes.intermediate_size * kind.elt_size_in_bytes();
         Ok(Self {
             model: Arc::new(Mutex::new(model)),
-            embed_tokens,
             kv_shape: KvShape::new(sizes, kind, device),
             chunk: (ACTIVATIONS / position).max(1),
         })
@@ -136,15 +130,6 @@ impl Layer {
 }
 
 impl Backend for TorchBackend {
-    fn embed(&self, ids: &[u32]) -> Result<Features> {
-        let table = &self.embed_tokens;
-        let mut data = vec![0.0; ids.len() * table.width()];
-        for (id, row) in ids.iter().zip(data.chunks_exact_mut(table.width())) {
-            table.row(*id as usize, row);
-        }
-        Ok(Features::new(table.width(), data))
-    }
-
     fn sequence(&self, format: KvFormat, limit: usize) -> Result<Box<dyn Sequence>> {
         let shape = KvShape { format, ..self.kv_shape };
         let kv = KvCache::new(shape, limit);
