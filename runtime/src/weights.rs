@@ -179,7 +179,7 @@ impl Weights {
         self.matrix("model.embed_tokens", sizes.vocab_size, sizes.hidden_size)
     }
 
-    /// The head. A tied one is stored only where its format differs from the embedding's.
+    /// The head. Of a tied model it is the embedding, unless an older import stored it with fewer bits.
     pub(crate) fn head(&self, sizes: &DecoderConfig) -> Result<Matrix> {
         if self.has_matrix("lm_head") || !sizes.tie_word_embeddings {
             return self.matrix("lm_head", sizes.vocab_size, sizes.hidden_size);

@@ -19,10 +19,8 @@ pub(crate) enum Role {
     Linear,
     /// The embedding, looked up by rows.
     Embedding,
-    /// The head.
+    /// The head. A tied model has none: it is the embedding.
     Head,
-    /// The head of a tied model: the embedding again.
-    TiedHead,
 }
 
 /// One tensor of the decoder.
@@ -99,16 +97,11 @@ pub(crate) fn decoder(config: &Config, source: &dyn TensorSource) -> Vec<Entry> 
     let hidden = sizes.hidden_size;
     let vocab = [sizes.vocab_size, hidden];
     let finder = Finder { config, source };
-    let embedding = || finder.first(&vocab, &[EMBEDDING, "token_embd.weight"]);
-    let (role, head) = if sizes.tie_word_embeddings {
-        (Role::TiedHead, embedding())
-    } else {
-        (Role::Head, finder.first(&vocab, &HEADS))
-    };
-    let mut entries = vec![
-        entry(EMBEDDING, &vocab, Role::Embedding, embedding()),
-        entry(HEAD, &vocab, role, head),
-    ];
+    let embedding = finder.first(&vocab, &[EMBEDDING, "token_embd.weight"]);
+    let mut entries = vec![entry(EMBEDDING, &vocab, Role::Embedding, embedding)];
+    if !sizes.tie_word_embeddings {
+        entries.push(entry(HEAD, &vocab, Role::Head, finder.first(&vocab, &HEADS)));
+    }
     for layer in 0..sizes.num_hidden_layers {
         let (long, short) = (format!("model.layers.{layer}"), format!("blk.{layer}"));
         for (norm, brief) in

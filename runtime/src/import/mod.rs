@@ -129,9 +129,7 @@ pub(crate) fn stored(config: &Config, options: ImportOptions) -> Vec<(&'static s
 /// Every tensor of a checkpoint as it would be published for that config, by name and shape.
 pub fn published(config: &Config) -> Vec<(String, Vec<usize>)> {
     let entries = inventory::decoder(config, &source::Nothing);
-    let tied = inventory::Role::TiedHead;
-    let parts =
-        entries.into_iter().filter(|entry| entry.role != tied).flat_map(|entry| entry.parts);
+    let parts = entries.into_iter().flat_map(|entry| entry.parts);
     parts.map(|part| (part.name, part.shape)).chain(onnx::inventory(config)).collect()
 }
 

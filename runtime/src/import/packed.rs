@@ -37,9 +37,9 @@ impl Layout {
         let [rows, width] = entry.shape[..] else {
             return Self::Vector { len: entry.shape.iter().product() };
         };
-        // Rows of an embedding are looked up one by one: 8 bits are next to exact, and only the rows in use are read.
+        // 4 bits cost most where tokens are told apart (docs/performance.md). Of an embedding, only the rows in use are read.
         let quant = match (entry.role, quant) {
-            (Role::Embedding, Quant::Int4) => Quant::Int8,
+            (Role::Embedding | Role::Head, Quant::Int4) => Quant::Int8,
             _ => quant,
         };
         Self::Matrix { format: quant.format(width), rows, width }
@@ -99,8 +99,8 @@ pub(crate) fn write_decoder(
 
 /// What is stored: matrices first, each of which is a multiple of 64 bytes, so that all of them are aligned.
 fn in_order(entries: &[Entry], quant: Quant) -> Vec<(&Entry, Layout)> {
-    let stored = entries.iter().filter(|entry| is_stored(entry, quant));
-    let mut entries: Vec<_> = stored.map(|entry| (entry, Layout::of(entry, quant))).collect();
+    let mut entries: Vec<_> =
+        entries.iter().map(|entry| (entry, Layout::of(entry, quant))).collect();
     entries.sort_by_key(|(_, layout)| matches!(layout, Layout::Vector { .. }));
     entries
 }
@@ -117,7 +117,7 @@ pub(crate) fn stored(entries: &[Entry], options: ImportOptions) -> Vec<(&'static
     for (entry, layout) in in_order(entries, options.quant) {
         let place = match entry.role {
             Role::Embedding => 1,
-            Role::Head | Role::TiedHead => 2,
+            Role::Head => 2,
             _ if entry.packed.ends_with(".vision.weight") => 3,
             _ if entry.packed.ends_with(".speech.weight") => 4,
             Role::Norm | Role::Linear => 0,
@@ -163,11 +163,6 @@ fn write_entry(
         }
     }
     Ok(())
-}
-
-/// The head of a tied model is stored only where its format differs from the embedding's.
-fn is_stored(entry: &Entry, quant: Quant) -> bool {
-    entry.role != Role::TiedHead || quant == Quant::Int4
 }
 
 /// Length and JSON header of a safetensors file, filled up so that the data is aligned.
