@@ -1,5 +1,5 @@
-//! Writes the decoder's safetensors file as a stream: the header is planned first, so that no more than one block of rows is
-//! held in memory. All cores quantize.
+//! Writes the decoder's safetensors file as a stream: the header is planned first, so that no more than one block of packed rows
+//! is held in memory. All cores read and quantize, a panel at a time, which stays in their caches.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -17,7 +17,7 @@ use super::source::TensorSource;
 use crate::error::{Error, Result};
 use crate::weights::FORMATS;
 
-/// Values that are read, rounded and kept at a time.
+/// Values that are packed before they are written.
 const BLOCK: usize = 1 << 24;
 
 /// Where tensors begin, as matrices do.
@@ -153,11 +153,14 @@ fn write_entry(
     };
     let block = (BLOCK / width / PANEL).max(1) * PANEL;
     for start in (0..rows).step_by(block) {
-        let range = start..rows.min(start + block);
-        let values = entry.rows(source, range).map_err(Fault::Read)?;
-        let panels: Vec<Vec<u8>> =
-            values.par_chunks(PANEL * width).map(|rows| format.pack(rows, width)).collect();
-        for panel in panels {
+        let end = rows.min(start + block);
+        let panel = |first: usize| {
+            let values = entry.rows(source, first..end.min(first + PANEL))?;
+            Ok(format.pack(&values, width))
+        };
+        let panels: Result<Vec<Vec<u8>>> =
+            (start..end).into_par_iter().step_by(PANEL).map(panel).collect();
+        for panel in panels.map_err(Fault::Read)? {
             file.write_all(&panel).map_err(Fault::Write)?;
             meter.add(panel.len() as u64);
         }

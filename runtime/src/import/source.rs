@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Tensors by name, read as f32.
-pub trait TensorSource {
+/// Tensors by name, read as f32, by several threads at once.
+pub trait TensorSource: Sync {
     /// The folder or file, for messages.
     fn path(&self) -> &Path;
 

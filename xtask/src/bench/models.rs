@@ -131,7 +131,7 @@ fn write_gguf(checkpoint: &Path, file: &Path, plain: bool) -> Result<()> {
     process::run(&mut python)
 }
 
-/// Bytes of the layers and the head in int4, as `outpost plan` counts them; of an embedding only one row is read.
+/// Bytes of the layers and the head in int4, as `outpost plan` counts them.
 fn read_per_token(outpost: &Path, packed: &Path) -> Result<f64> {
     let plan = output(Command::new(outpost).arg("plan").arg("--model").arg(packed))?;
     read_in_plan(&plan).with_context(|| format!("the layers are not in the plan:\n{plan}"))
@@ -143,7 +143,9 @@ fn read_in_plan(plan: &str) -> Option<f64> {
         let line = plan.lines().find(|line| line.split_whitespace().next() == Some(part))?;
         line.split_whitespace().last()?.parse().ok()
     };
-    Some((size("decoder")? + size("head")?) * f64::from(1 << unit))
+    // The head of a tied model is its embedding.
+    let head = size("head").filter(|size| *size > 0.0).or_else(|| size("embedding"))?;
+    Some((size("decoder")? + head) * f64::from(1 << unit))
 }
 
 #[cfg(test)]
@@ -154,6 +156,8 @@ mod tests {
     fn layers_and_head_of_a_plan_are_added_up() {
         let plan = "phi, GiB\n                bf16  int8  int4\ndecoder   6.00  3.00  1.75\nembedding 0.5 0.5 0.5\nhead   0.00  0.00  0.25\n";
         assert_eq!(read_in_plan(plan), Some(2.0 * f64::from(1 << 30)));
+        let tied = "phi, GiB\n                bf16  int8  int4\ndecoder   6.00  3.00  1.75\nembedding 0.5 0.5 0.5\n";
+        assert_eq!(read_in_plan(tied), Some(2.25 * f64::from(1 << 30)));
         assert_eq!(read_in_plan("phi, GiB\n"), None);
     }
 }
