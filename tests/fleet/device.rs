@@ -42,7 +42,7 @@ impl Device {
             port: broker.port(),
             ..MqttConfig::default()
         };
-        if !options.embedded {
+        if !options.embedded && options.cluster.is_none() {
             config.version = Version::V5;
             config.group = Some("fleet".into());
         }

@@ -3,9 +3,6 @@
 //! All come up, all report, a group is asked, and the broker is lost and comes back: how long each takes, what it costs, and
 //! whether every report arrives.
 
-mod device;
-mod tally;
-
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -25,6 +22,10 @@ use crate::tally::{Latencies, Reports, resident_kib};
 macro_rules! say {
     ($($text:tt)*) => { drop(writeln!(std::io::stdout(), $($text)*)) };
 }
+
+mod cluster;
+mod device;
+mod tally;
 
 /// How long anything may take in which nothing happens.
 const TIMEOUT: Duration = Duration::from_mins(2);
@@ -47,9 +48,19 @@ struct Options {
     /// Times that the broker is lost.
     #[arg(long, default_value_t = 3)]
     storms: usize,
+    /// A cluster of three nodes in place of mosquitto, which is killed and restarted node by node.
+    #[arg(long, value_enum, conflicts_with = "embedded")]
+    cluster: Option<Cluster>,
     /// The embedded broker in place of mosquitto; it has no shared subscriptions, so the devices are asked one by one.
     #[arg(long)]
     embedded: bool,
+}
+
+/// A clustered broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Cluster {
+    /// `nats-server` of Debian, with JetStream.
+    Nats,
 }
 
 /// The broker under test.
@@ -94,6 +105,9 @@ impl Server {
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
+    if let Some(Cluster::Nats) = options.cluster {
+        return cluster::run(&options).await;
+    }
     let task_group = TaskGroup::default();
     let mut server = Server::start(options.embedded)?;
     let proxy = Proxy::to(server.address()).await?;
@@ -109,7 +123,7 @@ async fn main() -> Result<()> {
     say!("up: {}", all_up(&devices, began).await?);
 
     let (began, sent) = (Instant::now(), reports.send(&devices, options.reports));
-    reports.await_all(&mut watcher).await?;
+    reports.await_all(async || watcher.next(TIMEOUT).await).await?;
     let took = began.elapsed();
     say!("{sent} reports: {took:.2?}, {:.0} a second", sent as f64 / took.as_secs_f64());
 
@@ -133,7 +147,7 @@ async fn main() -> Result<()> {
         proxy.set(Wire::Whole);
         // What the watcher has no room for waits at the broker.
         let up = all_up(&devices, began).await?;
-        reports.await_all(&mut watcher).await?;
+        reports.await_all(async || watcher.next(TIMEOUT).await).await?;
         say!("storm {storm}: up {up}; {sent} kept reports after {:.2?}", began.elapsed());
     }
 

@@ -4,9 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use outpost_mqtt::subscriber::{Received, Subscriber};
+use outpost_mqtt::subscriber::Received;
 
-use crate::TIMEOUT;
 use crate::device::Device;
 
 /// Reports under way and those that arrived.
@@ -29,10 +28,12 @@ impl Reports {
     }
 
     /// Waits until all have arrived.
-    pub(crate) async fn await_all(&mut self, watcher: &mut Subscriber) -> Result<()> {
+    pub(crate) async fn await_all(
+        &mut self,
+        mut next: impl AsyncFnMut() -> Option<Received>,
+    ) -> Result<()> {
         while !self.expected.is_empty() {
-            let received = watcher
-                .next(TIMEOUT)
+            let received = next()
                 .await
                 .with_context(|| format!("{} reports are lost", self.expected.len()))?;
             self.take(&received);

@@ -107,13 +107,21 @@ impl Proxy {
     /// # Errors
     /// When the system refuses.
     pub async fn to(broker: SocketAddr) -> Result<Self> {
+        Self::to_first_of(vec![broker]).await
+    }
+
+    /// Lays a wire to the first of several brokers that takes a connection, as a load balancer does.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub async fn to_first_of(brokers: Vec<SocketAddr>) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let (wire, watched) = watch::channel(Wire::Whole);
         spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *watched.borrow() != Wire::Cut {
-                    spawn(carry(client, broker, watched.clone()));
+                    spawn(carry(client, brokers.clone(), watched.clone()));
                 }
             }
         });
@@ -131,8 +139,12 @@ fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
-async fn carry(client: tokio::net::TcpStream, broker: SocketAddr, mut wire: watch::Receiver<Wire>) {
-    let Ok(server) = tokio::net::TcpStream::connect(broker).await else { return };
+async fn carry(
+    client: tokio::net::TcpStream,
+    brokers: Vec<SocketAddr>,
+    mut wire: watch::Receiver<Wire>,
+) {
+    let Ok(server) = tokio::net::TcpStream::connect(&*brokers).await else { return };
     let ((from_client, to_client), (from_server, to_server)) =
         (client.into_split(), server.into_split());
     tokio::select! {

@@ -83,7 +83,12 @@ fn run(args: &[String]) -> Result<()> {
         ["demo", rest @ ..] => demo::demo(&root, rest),
         ["synth", rest @ ..] => demo::run(&root, "outpost-synth", rest),
         ["chaos", rest @ ..] => demo::run(&root, "outpost-chaos", rest),
-        ["fleet", rest @ ..] => demo::run(&root, "outpost-fleet", rest),
+        ["fleet", rest @ ..] => {
+            if rest.contains(&"--cluster") {
+                setup::install(&["nats-server"])?;
+            }
+            demo::run(&root, "outpost-fleet", rest)
+        }
         ["tidy"] => tidy::run(&root),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
