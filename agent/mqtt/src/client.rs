@@ -38,7 +38,7 @@ const BACK_OFF: BackOff = BackOff::new(Duration::from_millis(250), Duration::fro
 const TEND: Duration = Duration::from_secs(1);
 /// Time to deliver what is in flight at shutdown.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection silent for longer is stuck: a live one has pings.
+/// A task that has not been round its loop for this long is stuck: it tends the outbox every second.
 const STUCK: Duration = Duration::from_mins(1);
 
 /// The client cannot be started.
@@ -227,7 +227,6 @@ impl Link {
             if *self.status.borrow() == LinkStatus::Up {
                 back_off.reset();
             }
-            self.pulse.rest();
             if fault.kind == FaultKind::Refused {
                 back_off.exhaust();
             }
@@ -247,6 +246,11 @@ impl Link {
         self.topics.subscriptions().into_iter().chain(birth).collect()
     }
 
+    /// Connected, connecting or waiting: the task comes round again soon.
+    fn promise(&self) {
+        self.pulse.promise(Instant::now() + STUCK);
+    }
+
     fn say_down(&self, fault: &Fault, pause: Duration) {
         warn!(%fault, retry_in = ?pause, "no connection to the MQTT broker");
         let reason = fault.reason.clone();
@@ -262,7 +266,7 @@ impl Link {
         let over = sleep(pause);
         tokio::pin!(over);
         loop {
-            self.pulse.promise(Instant::now() + STUCK);
+            self.promise();
             tokio::select! {
                 () = &mut over => return true,
                 () = self.task_group.disconnect.cancelled() => return false,
@@ -273,6 +277,7 @@ impl Link {
 
     /// Runs one connection; returns why it ended, `None` after shutdown.
     async fn connection(&self, filters: &mut Filters, number: u64) -> Option<Fault> {
+        self.promise();
         let refused =
             |fault: TransportError| Fault { kind: FaultKind::Refused, reason: fault.to_string() };
         let target = match Target::new(&self.config, self.embedded) {
@@ -286,6 +291,7 @@ impl Link {
         let mut wanted = self.publisher.subscriptions.filters();
         let mut changes = self.outbox.changes();
         loop {
+            self.promise();
             tokio::select! {
                 signal = connection.session.next() => {
                     if let Err(fault) = self.handle(&mut connection, filters, signal) {

@@ -3,6 +3,7 @@
 mod access;
 mod asyncapi;
 mod contract;
+mod heartbeat;
 mod home_assistant;
 mod hostile;
 mod mosquitto;
@@ -42,6 +43,7 @@ struct Device {
     publisher: Publisher,
     inbound: mpsc::Receiver<Inbound>,
     task_group: TaskGroup,
+    parts: Heartbeats,
 }
 
 impl Device {
@@ -57,9 +59,10 @@ impl Device {
     fn try_with(config: &MqttConfig, embedded: Option<SocketAddr>) -> Result<Self, MqttError> {
         let (inbound_out, inbound) = mpsc::channel(2);
         let task_group = TaskGroup::default();
-        let pulse = Heartbeats::default().part("mqtt");
+        let parts = Heartbeats::default();
+        let pulse = parts.part("mqtt");
         let publisher = connect(config, embedded, inbound_out, &task_group, pulse)?;
-        Ok(Self { publisher, inbound, task_group })
+        Ok(Self { publisher, inbound, task_group, parts })
     }
 
     /// Commands of these numbers, one after the other.
