@@ -135,8 +135,12 @@ impl Confirmations {
 
 #[cfg(test)]
 mod tests {
+    use outpost_tools::ToolError;
+    use outpost_tools::tool::BoxFuture;
+    use tokio::time::Instant;
+
     use super::*;
-    use crate::report::Intent;
+    use crate::report::{Act, Intent};
 
     #[derive(Debug, Default)]
     struct Said(Mutex<Vec<Option<String>>>);
@@ -145,6 +149,9 @@ mod tests {
         fn send(&self, report: Report) {
             let Body::Confirm(waits) = report.body else { panic!("{report:?}") };
             self.0.lock().unwrap().push(waits.map(|waits| waits.name));
+        }
+        fn act(&self, act: Act, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+            panic!("{act:?}")
         }
         fn intend(&self, _intent: &Intent) {}
     }

@@ -6,6 +6,7 @@
 //! not be carried out late. A connection that is silent, or leaves a publish unacknowledged, for
 //! too long is dropped, whatever rumqttc thinks of it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,22 +16,25 @@ use outpost_agent_core::config::MqttConfig;
 use outpost_agent_core::event::{Inbound, RespondTo};
 use outpost_agent_core::heartbeat::Pulse;
 use outpost_agent_core::metrics::Backlog;
-use outpost_agent_core::report::{AnswerReport, Body, Intent, Report, Sink};
+use outpost_agent_core::report::{Act, AnswerReport, Body, Intent, Report, Sink};
 use outpost_agent_core::task_group::TaskGroup;
+use outpost_tools::ToolError;
+use outpost_tools::tool::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep, timeout};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use crate::connection::{Connection, Filters, WINDOW, jittered};
+use crate::connection::{Connection, Filters, Source, WINDOW, jittered};
 use crate::desired_config::DesiredConfig;
 use crate::home_assistant::Discovery;
 use crate::message::Message;
+use crate::orders::{OrderQueue, Orders, Taken};
 use crate::outbox::{Condition, Limits, Outbox, OutboxError};
 use crate::session::{Arrival, ConnectOptions, Fault, FaultKind, Session, Signal, Verdict};
 use crate::subscriptions::Subscriptions;
 use crate::topics::Topics;
 use crate::transport::{Target, TransportError};
-use crate::{home_assistant, inbound, payload};
+use crate::{home_assistant, inbound, orders, payload};
 
 /// Back-off between connection attempts.
 const BACK_OFF: BackOff = BackOff::new(Duration::from_millis(250), Duration::from_mins(1));
@@ -65,10 +69,11 @@ pub enum LinkStatus {
     Refused(String),
 }
 
-/// Publishes reports through the outbox.
+/// Publishes reports through the outbox, and sends what acts on something past it.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     outbox: Arc<Outbox>,
+    orders: Orders,
     topics: Topics,
     status: watch::Receiver<LinkStatus>,
     subscriptions: Subscriptions,
@@ -129,6 +134,11 @@ impl Sink for Publisher {
         self.publish(&report);
     }
 
+    fn act(&self, act: Act, deadline: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+        let message = payload::act(&act, &self.topics);
+        Box::pin(self.orders.send(message, deadline, self.status.clone()))
+    }
+
     fn intend(&self, intent: &Intent) {
         self.outbox.intend(intent);
     }
@@ -164,9 +174,13 @@ pub fn connect(
     let discovery = &config.home_assistant;
     let discovery = discovery.enabled.then(|| Discovery::new(discovery, &config.device, &topics));
     home_assistant::succeed(&outbox, discovery.as_ref());
+    // Earlier versions kept commands.
+    outbox.discard(|topic| topics.is_command(topic));
     let (status_out, status) = watch::channel(LinkStatus::Connecting);
+    let (orders, order_queue) = orders::queue();
     let publisher = Publisher {
         outbox: Arc::clone(&outbox),
+        orders,
         topics: topics.clone(),
         status,
         subscriptions: Subscriptions::default(),
@@ -193,12 +207,20 @@ pub fn connect(
         task_group: task_group.clone(),
         pulse,
     };
-    task_group.spawn(link.run());
+    task_group.spawn(link.run(order_queue));
     Ok(publisher)
 }
 
 fn status_message(topics: &Topics, status: &str) -> Message {
     Message { retain: true, ..Message::new(topics.status(), status) }
+}
+
+/// What outlives a connection.
+struct Work {
+    filters: Filters,
+    orders: OrderQueue,
+    /// Topics whose retained messages were refused, and said to be.
+    refused: BTreeSet<String>,
 }
 
 /// The connection task.
@@ -217,13 +239,14 @@ struct Link {
 }
 
 impl Link {
-    async fn run(self) {
+    async fn run(self, orders: OrderQueue) {
         let mut back_off = BACK_OFF;
-        let mut filters = Filters::new(self.subscriptions());
+        let filters = Filters::new(self.subscriptions());
+        let mut work = Work { filters, orders, refused: BTreeSet::new() };
         let mut number = 0;
         while !self.task_group.disconnect.is_cancelled() {
             number += 1;
-            let Some(fault) = self.connection(&mut filters, number).await else { return };
+            let Some(fault) = self.connection(&mut work, number).await else { return };
             if *self.status.borrow() == LinkStatus::Up {
                 back_off.reset();
             }
@@ -233,7 +256,7 @@ impl Link {
             let pause = back_off.pause();
             self.say_down(&fault, pause);
             if fault.kind == FaultKind::TooLong {
-                filters.suspect();
+                work.filters.suspect();
             }
             if !self.rest(jittered(pause)).await {
                 return;
@@ -276,7 +299,7 @@ impl Link {
     }
 
     /// Runs one connection; returns why it ended, `None` after shutdown.
-    async fn connection(&self, filters: &mut Filters, number: u64) -> Option<Fault> {
+    async fn connection(&self, work: &mut Work, number: u64) -> Option<Fault> {
         self.promise();
         let refused =
             |fault: TransportError| Fault { kind: FaultKind::Refused, reason: fault.to_string() };
@@ -294,41 +317,42 @@ impl Link {
             self.promise();
             tokio::select! {
                 signal = connection.session.next() => {
-                    if let Err(fault) = self.handle(&mut connection, filters, signal) {
+                    if let Err(fault) = self.handle(&mut connection, work, signal) {
                         return Some(fault);
                     }
                 }
                 Ok(()) = changes.changed(), if connection.up => {}
-                Ok(()) = wanted.changed() => self.listen(&mut connection, filters),
+                () = work.orders.ready(), if connection.has_room() && connection.is_drained() => {}
+                Ok(()) = wanted.changed() => self.listen(&mut connection, &mut work.filters),
                 _ = tend.tick() => {
-                    self.tend(&mut connection, filters);
+                    self.tend(&mut connection, &mut work.filters);
                     if let Some(fault) = connection.overdue() {
                         return Some(fault);
                     }
                 }
                 () = self.task_group.disconnect.cancelled() => {
-                    let disconnected = timeout(DISCONNECT_TIMEOUT, self.disconnect(&mut connection, filters));
+                    let disconnected = timeout(DISCONNECT_TIMEOUT, self.disconnect(&mut connection, work));
                     if !matches!(disconnected.await, Ok(Ok(()))) {
                         warn!("the MQTT connection was dropped before `offline` was delivered");
                     }
                     return None;
                 }
             }
-            self.fill(&mut connection);
+            self.fill(&mut connection, &mut work.orders);
         }
     }
 
     fn handle(
         &self,
         connection: &mut Connection,
-        filters: &mut Filters,
+        work: &mut Work,
         signal: Signal,
     ) -> Result<(), Fault> {
         connection.heard();
         match signal {
-            Signal::Up { max_packet } => self.greet(connection, filters, max_packet),
+            Signal::Up { max_packet } => self.greet(connection, &mut work.filters, max_packet),
             Signal::Subscribed(taken) => {
-                filters.answered(&taken);
+                work.filters.answered(&taken);
                 connection.subscribed();
             }
             Signal::Sent(packet) => connection.sent(packet),
@@ -341,7 +365,7 @@ impl Link {
                     connection.arrived.note(scope);
                     self.publisher.desired_config.set(scope, &arrival.payload);
                 }
-                None => self.receive(arrival, connection.number),
+                None => self.receive(arrival, connection.number, &mut work.refused),
             },
             Signal::Alive => {}
             Signal::Ended(fault) => {
@@ -359,8 +383,8 @@ impl Link {
         if !connection.session.subscribe(filters.first()) {
             error!("cannot subscribe");
         }
-        connection.send(None, &status_message(&self.topics, "online"));
-        connection.send(None, &payload::info(&self.topics));
+        connection.send(Source::Connection, &status_message(&self.topics, "online"));
+        connection.send(Source::Connection, &payload::info(&self.topics));
         self.announce(connection);
     }
 
@@ -376,7 +400,7 @@ impl Link {
 
     fn announce(&self, connection: &mut Connection) {
         if let Some(discovery) = &self.discovery {
-            connection.send(None, &discovery.message());
+            connection.send(Source::Connection, &discovery.message());
         }
     }
 
@@ -404,7 +428,7 @@ impl Link {
         }
         let condition = self.outbox.condition();
         if connection.has_news(&condition) {
-            connection.send(None, &payload::outbox(&condition, &self.topics));
+            connection.send(Source::Connection, &payload::outbox(&condition, &self.topics));
         }
     }
 
@@ -416,9 +440,19 @@ impl Link {
         }
     }
 
-    /// Fills the window.
-    fn fill(&self, connection: &mut Connection) {
+    /// Fills the window. What acts on something goes first, once all that was sent before has left: so it is known whether it
+    /// was sent, and it is not sent after its time.
+    fn fill(&self, connection: &mut Connection, orders: &mut OrderQueue) {
         while connection.has_room() {
+            if orders.is_waiting() {
+                if !connection.is_drained() {
+                    return;
+                }
+                if let Some((message, taken)) = orders.take() {
+                    order(connection, &message, taken);
+                    continue;
+                }
+            }
             let mut cursor = connection.cursor;
             let Some((row, message)) = self.outbox.next(&mut cursor) else { return };
             if !message.is_deliverable(connection.max_packet) {
@@ -426,7 +460,7 @@ impl Link {
                 let bytes = message.payload.len();
                 error!(topic, bytes, "dropped an undeliverable message");
                 self.outbox.refuse(row);
-            } else if !connection.send(Some(row), &message) {
+            } else if !connection.send(Source::Row(row), &message) {
                 return;
             }
             connection.cursor = cursor;
@@ -439,7 +473,14 @@ impl Link {
         packet: u16,
         verdict: Verdict,
     ) -> Result<(), Fault> {
-        let Some(row) = connection.acknowledged(packet) else { return Ok(()) };
+        let row = match connection.acknowledged(packet) {
+            Some(Source::Row(row)) => row,
+            Some(Source::Order(taken)) => {
+                taken.acknowledged(verdict);
+                return Ok(());
+            }
+            Some(Source::Connection) | None => return Ok(()),
+        };
         match verdict {
             Verdict::Taken => self.outbox.delivered(row),
             Verdict::Refused(reason) => {
@@ -453,8 +494,9 @@ impl Link {
         Ok(())
     }
 
-    fn receive(&self, arrival: Arrival, connection: u64) {
+    fn receive(&self, arrival: Arrival, connection: u64, refused: &mut BTreeSet<String>) {
         let topic = arrival.topic.clone();
+        let retained = arrival.retained;
         let (transaction, respond_to, refusal) = match inbound::decode(&arrival, &self.topics) {
             Ok(None) => return self.publisher.subscriptions.deliver(arrival, connection),
             Ok(Some(inbound)) => match self.inbound.try_send(inbound) {
@@ -466,6 +508,11 @@ impl Link {
             },
             Err(fault) => (fault.transaction.clone(), fault.respond_to.clone(), fault.to_string()),
         };
+        // It comes again on every connection.
+        if retained && !refused.insert(topic.clone()) {
+            debug!(topic, refusal, "rejected a retained message once more");
+            return;
+        }
         warn!(topic, refusal, "rejected a message");
         let refusal = AnswerReport { transaction, respond_to, ..AnswerReport::refusal(refusal) };
         self.publisher.send(Report::now(Body::Answer(refusal)));
@@ -476,27 +523,38 @@ impl Link {
     async fn disconnect(
         &self,
         connection: &mut Connection,
-        filters: &mut Filters,
+        work: &mut Work,
     ) -> Result<(), Fault> {
         if !connection.up {
             return Ok(());
         }
         let mut said_offline = false;
         loop {
-            self.fill(connection);
+            self.fill(connection, &mut work.orders);
             if connection.is_idle() {
                 if said_offline {
                     break;
                 }
-                said_offline = connection.send(None, &status_message(&self.topics, "offline"));
+                said_offline = connection.send(Source::Connection, &status_message(&self.topics, "offline"));
             }
             let signal = connection.session.next().await;
-            self.handle(connection, filters, signal)?;
+            self.handle(connection, work, signal)?;
         }
         if connection.session.disconnect() {
             while !matches!(connection.session.next().await, Signal::Ended(_)) {}
         }
         Ok(())
+    }
+}
+
+/// Sends a message that acts.
+fn order(connection: &mut Connection, message: &Message, taken: Taken) {
+    if !message.is_deliverable(connection.max_packet) {
+        let bytes = message.payload.len();
+        let reason = format!("{bytes} bytes are too many, or the topic cannot be used");
+        taken.acknowledged(Verdict::Refused(reason));
+    } else if !connection.send(Source::Order(taken), message) {
+        error!("the MQTT client is full");
     }
 }
 

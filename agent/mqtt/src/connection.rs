@@ -8,6 +8,7 @@ use tracing::error;
 
 use crate::desired_config::Arrived;
 use crate::message::Message;
+use crate::orders::Taken;
 use crate::outbox::{Condition, Cursor};
 use crate::session::{Fault, MAX_PACKET, Session};
 
@@ -22,12 +23,31 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// Discovery is sent within this time after Home Assistant's birth message.
 const BIRTH: Duration = Duration::from_secs(4);
 
-/// A message in flight. Those without a row, such as `online`, are sent once per connection.
+/// Where a message in flight comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The connection itself, such as `online`: sent once per connection.
+    Connection,
+    /// A row of the outbox: sent until it is acknowledged.
+    Row(u64),
+    /// A message that acts on something: sent once.
+    Order(Taken),
+}
+
+/// A message in flight.
 #[derive(Debug)]
 struct InFlight {
-    row: Option<u64>,
+    source: Source,
     packet: Option<u16>,
     since: Instant,
+}
+
+impl InFlight {
+    /// Whether it is a message that acts, has not left, and is no longer waited for.
+    fn is_overdue_order(&self) -> bool {
+        self.packet.is_none()
+            && matches!(&self.source, Source::Order(taken) if taken.is_abandoned())
+    }
 }
 
 /// One connection.
@@ -103,6 +123,9 @@ impl Connection {
             Some(Fault::network("the broker was silent for too long"))
         } else if unacknowledged.is_some_and(|since| since.elapsed() > self.timeout) {
             Some(Fault::network("the broker acknowledged nothing for too long"))
+        } else if self.in_flight.iter().any(InFlight::is_overdue_order) {
+            // What has not left yet must not leave later.
+            Some(Fault::network("the connection took no message for too long"))
         } else {
             None
         }
@@ -118,11 +141,16 @@ impl Connection {
         self.in_flight.is_empty()
     }
 
+    /// Whether all that was sent has left.
+    pub(super) fn is_drained(&self) -> bool {
+        self.in_flight.iter().all(|sent| sent.packet.is_some())
+    }
+
     /// Sends a message. Returns false if the client is full.
-    pub(super) fn send(&mut self, row: Option<u64>, message: &Message) -> bool {
+    pub(super) fn send(&mut self, source: Source, message: &Message) -> bool {
         let sent = self.session.publish(message);
         if sent {
-            self.in_flight.push_back(InFlight { row, packet: None, since: Instant::now() });
+            self.in_flight.push_back(InFlight { source, packet: None, since: Instant::now() });
         }
         sent
     }
@@ -134,10 +162,10 @@ impl Connection {
         }
     }
 
-    /// Takes a message out of flight; returns its row.
-    pub(super) fn acknowledged(&mut self, packet: u16) -> Option<u64> {
+    /// Takes a message out of flight.
+    pub(super) fn acknowledged(&mut self, packet: u16) -> Option<Source> {
         let at = self.in_flight.iter().position(|sent| sent.packet == Some(packet))?;
-        self.in_flight.remove(at)?.row
+        Some(self.in_flight.remove(at)?.source)
     }
 
     /// Schedules discovery, with jitter so that devices do not answer all at once.

@@ -9,6 +9,7 @@ pub mod desired_config;
 pub mod home_assistant;
 pub mod inbound;
 pub mod message;
+mod orders;
 pub mod outbox;
 pub mod payload;
 pub mod session;

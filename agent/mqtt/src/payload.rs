@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use outpost_agent_core::config::Fault;
 use outpost_agent_core::report::{
-    AlertReport, AnswerReport, BoardReport, Body, CameraReport, ConfigReport, ConfirmReport,
+    Act, AlertReport, AnswerReport, BoardReport, Body, CameraReport, ConfigReport, ConfirmReport,
     DeltaReport, EvidenceReport, MetricsReport, MicrophoneState, Outcome, Presence, Report,
     ReportId, Standing, State,
 };
@@ -30,13 +30,12 @@ pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
         Body::Evidence(EvidenceReport { jpeg, .. }) => {
             return (Message { retain, ..Message::new(topics.below(&path), jpeg.clone()) }, None);
         }
-        Body::Message(sent) => return (bare(sent), None),
         _ => {}
     }
     let message = Message {
         urgent: matches!(report.body, Body::Alert(_)),
-        // Stale calls and pieces of answers are useless.
-        fleeting: matches!(report.body, Body::Delta(_) | Body::RemoteCall(_)),
+        // A stale piece of an answer is useless.
+        fleeting: matches!(report.body, Body::Delta(_)),
         settles: match &report.body {
             Body::Tool(tool) => Some(tool.call.to_string()),
             _ => None,
@@ -54,6 +53,16 @@ pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
         ..message.clone()
     });
     (message, response)
+}
+
+/// Encodes a message that acts on something.
+pub fn act(act: &Act, topics: &Topics) -> Message {
+    let (path, retain, body) = match act {
+        Act::Command(command) => (command.path.clone(), command.retain, command.payload.clone()),
+        Act::RemoteCall(call) => remote_call_body(call),
+        Act::Message(sent) => return bare(sent),
+    };
+    message(topics.below(&path), retain, Timestamp::now(), ReportId::new(), body)
 }
 
 /// State of the outbox; sent on each connection and on change.
@@ -130,9 +139,6 @@ fn body(body: &Body) -> (String, bool, Value) {
         Body::Alert(alert) => alert_body(alert),
         Body::Answer(answer) => answer_body(answer),
         Body::Delta(delta) => delta_body(delta),
-        Body::Command(command) => (command.path.clone(), command.retain, command.payload.clone()),
-        Body::RemoteCall(call) => remote_call_body(call),
-        Body::Message(_) => (String::new(), false, Value::Null),
         Body::Offered(tools) => offered_body(tools),
         Body::Config(config) => config_body(config),
         Body::Board(board) => board_body(board),
@@ -159,10 +165,8 @@ fn confirm_body(waits: Option<&ConfirmReport>) -> Value {
 
 /// A raw message of a tool.
 fn bare(sent: &Publication) -> Message {
-    let Publication { topic, payload, retain, fleeting, response_topic, correlation } =
-        sent.clone();
-    let plain = Message::new(topic, payload);
-    Message { retain, fleeting, correlation, response_topic, ..plain }
+    let Publication { topic, payload, retain, response_topic, correlation } = sent.clone();
+    Message { retain, correlation, response_topic, ..Message::new(topic, payload) }
 }
 
 fn remote_call_body(call: &RemoteCall) -> (String, bool, Value) {

@@ -31,6 +31,13 @@ pub enum Incoming {
     Confirm,
 }
 
+impl Incoming {
+    /// Whether its topic is below `set/`.
+    pub fn is_setting(&self) -> bool {
+        matches!(self, Self::Set(_) | Self::Confirm)
+    }
+}
+
 /// A message from a program that offers a tool, with the tool's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToolTopic<'a> {
@@ -77,6 +84,12 @@ impl Topics {
     /// What the device is, retained.
     pub fn info(&self) -> String {
         self.below("info")
+    }
+
+    /// Whether a message on this topic is a command to a device of the house.
+    pub fn is_command(&self, topic: &str) -> bool {
+        let below = topic.strip_prefix(&self.base).and_then(|rest| rest.strip_prefix('/'));
+        below.is_some_and(|path| path.starts_with("command/"))
     }
 
     /// How the outbox fares, retained.

@@ -72,6 +72,9 @@ impl CallRecord {
     pub(super) fn close(mut self, result: &Result<ToolOutcome, ToolError>) {
         self.say(match result {
             Ok(done) => Outcome::Done(done.for_model()),
+            Err(error) if error.kind == ErrorKind::Unacknowledged => {
+                Outcome::Unknown { message: error.for_operator.clone() }
+            }
             Err(error) => failed(error.kind, error.for_operator.clone()),
         });
     }

@@ -179,6 +179,22 @@ impl Outbox {
         inner.store.write(|file| file.intend(intent));
     }
 
+    /// Drops messages of a previous run, by their topics. They count as old.
+    pub fn discard(&self, is_useless: impl Fn(&str) -> bool) {
+        let mut inner = self.lock();
+        let Inner { queue, store, .. } = &mut *inner;
+        let useless: Vec<u64> = queue
+            .iter()
+            .filter(|(_, message)| is_useless(&message.topic))
+            .map(|(number, _)| number)
+            .collect();
+        useless.iter().for_each(|number| queue.remove(*number));
+        queue.dropped.old += useless.len() as u64;
+        if !useless.is_empty() {
+            store.write(|file| file.delete(&useless));
+        }
+    }
+
     /// Calls in flight; at startup, those that a previous run left.
     pub fn left(&self) -> Vec<Intent> {
         self.lock().intents.values().cloned().collect()

@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use outpost_agent_core::config::{Severity, Transport, Version};
-use outpost_agent_core::event::Setting;
 use outpost_agent_core::memory;
 use outpost_agent_core::report::{AlertReport, ReportId};
 
@@ -94,7 +93,7 @@ pub(super) async fn works(config: &MqttConfig) {
     device.publish(0..50);
     let mut levels = Vec::new();
     while levels.len() < 50 {
-        levels.extend(next(&mut listener).await.payload.get("level").and_then(Value::as_u64));
+        levels.extend(number(&next(&mut listener).await.payload));
     }
     assert_eq!(levels, (0..50).collect::<Vec<_>>());
     listener.publish("outpost/desk/ask", "are you there").await.unwrap();
@@ -137,14 +136,14 @@ async fn an_answer_goes_to_the_response_topic_with_its_correlation_data() {
 #[tokio::test]
 async fn a_report_that_the_broker_refuses_is_dropped_and_counted_and_alerts_overtake() {
     let folder = tempfile::tempdir().unwrap();
-    let rules = "topic readwrite outpost/desk/command/volume\ntopic readwrite outpost/desk/alert\n\
+    let rules = "topic readwrite outpost/desk/event/timer\ntopic readwrite outpost/desk/alert\n\
                  topic readwrite outpost/desk/outbox\ntopic write outpost/desk/status\n";
     std::fs::write(folder.path().join("acl"), rules).unwrap();
     let Some(broker) = Mosquitto::prepared(folder, "acl_file {}/acl\nuser root") else { return };
     let config = broker.config();
     let mut listener = listen_to(&config, "outpost/desk/#").await;
     let mut device = Device::with(&config, None);
-    device.publish_as("command/secret", json!({}));
+    device.publish_call("secret");
     device.publish(7..8);
     let alert = AlertReport {
         alert: ReportId::new(),
@@ -159,7 +158,7 @@ async fn a_report_that_the_broker_refuses_is_dropped_and_counted_and_alerts_over
     device.publisher.publish(&Report::now(Body::Alert(alert)));
     reaches(&mut device, |status| *status == LinkStatus::Up).await;
     let topics = [next(&mut listener).await.topic, next(&mut listener).await.topic];
-    assert_eq!(topics, ["outpost/desk/alert", "outpost/desk/command/volume"]);
+    assert_eq!(topics, ["outpost/desk/alert", "outpost/desk/event/timer"]);
     assert!(device.publisher.flushed(SOON).await);
     assert_eq!(device.publisher.condition().dropped.refused, 1);
     device.stop().await;

@@ -100,5 +100,13 @@ struct Deaf;
 impl outpost_agent_core::report::Sink for Deaf {
     fn intend(&self, _intent: &outpost_agent_core::report::Intent) {}
 
+    fn act(
+        &self,
+        _: outpost_agent_core::report::Act,
+        _: tokio::time::Instant,
+    ) -> outpost_tools::tool::BoxFuture<'_, Result<(), outpost_tools::ToolError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn send(&self, _: outpost_agent_core::report::Report) {}
 }

@@ -9,8 +9,11 @@ use outpost_agent_core::back_off::BackOff;
 use outpost_agent_core::camera::Camera as _;
 use outpost_agent_core::config::{Area, CameraGate, Config, LiveSettings, PixelFormat};
 use outpost_agent_core::heartbeat::Heartbeats;
-use outpost_agent_core::report::{Body, CameraState, Intent, Report, Sink};
+use outpost_agent_core::report::{Act, Body, CameraState, Intent, Report, Sink};
 use outpost_runtime::Image;
+use outpost_tools::ToolError;
+use outpost_tools::tool::BoxFuture;
+use tokio::time::Instant;
 
 use super::pixels::{FrameError, PixelLayout, to_image};
 use super::raw::{CameraError, RawCamera, RawFrame, RawStream};
@@ -78,6 +81,10 @@ struct Told(Mutex<Vec<Report>>);
 impl Sink for Told {
     fn send(&self, report: Report) {
         self.0.lock().unwrap().push(report);
+    }
+
+    fn act(&self, act: Act, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+        panic!("{act:?}")
     }
 
     fn intend(&self, _intent: &Intent) {}
