@@ -24,6 +24,9 @@ const MAX_WORD: usize = 256;
 /// Maximum number of pictures.
 const MAX_IMAGES: usize = 8;
 
+/// Why a retained setting is refused.
+const STALE: &str = "what opens a microphone or a camera must not be retained: it would be set again on every connection";
+
 /// An invalid message.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[error("{topic}: {reason}")]
@@ -81,7 +84,7 @@ impl Default for Images {
     }
 }
 
-/// Decodes a message. `None` for foreign topics.
+/// Decodes a message. `None` for foreign topics, and for an empty message on a `set/` topic: it withdraws what was retained there.
 ///
 /// # Errors
 /// [`PayloadError`] naming the topic and what is expected there.
@@ -89,6 +92,11 @@ pub fn decode(arrival: &Arrival, topics: &Topics) -> Result<Option<Inbound>, Pay
     let Some(incoming) = topics.incoming(&arrival.topic) else { return Ok(None) };
     match incoming {
         Incoming::Ask(form) => ask(arrival, form, topics).map(|ask| Some(Inbound::Ask(ask))),
+        _ if arrival.payload.is_empty() && incoming.is_setting() => Ok(None),
+        Incoming::Evidence if arrival.retained => {
+            let reason = "a request must not be retained: it would be made again on every connection";
+            Err(refusal(arrival, reason.into(), None, None))
+        }
         Incoming::Evidence => text(&arrival.payload)
             .and_then(|name| {
                 let reason = || "expected the id of an alert, or a name of its evidence".to_owned();
@@ -103,7 +111,11 @@ pub fn decode(arrival: &Arrival, topics: &Topics) -> Result<Option<Inbound>, Pay
             .map_err(|reason| refusal(arrival, reason, None, None)),
         Incoming::Set(setting) => text(&arrival.payload)
             .and_then(|text| switch(text).ok_or_else(|| "expected ON or OFF".into()))
-            .map(|on| Some(Inbound::Set(setting(on))))
+            .map(setting)
+            .and_then(|setting| match setting.opens_sense() && arrival.retained {
+                true => Err(STALE.into()),
+                false => Ok(Some(Inbound::Set(setting))),
+            })
             .map_err(|reason| refusal(arrival, reason, None, None)),
     }
 }
@@ -325,7 +337,8 @@ mod tests {
             read("set/confirm", r#"{"call": "7", "confirm": true}"#),
             consent(Some("7"), true)
         );
-        for payload in ["", "yes", "{}", r#"{"confirm": true}"#, r#"{"call": 7, "confirm": true}"#]
+        assert_eq!(read("set/confirm", ""), Ok(None));
+        for payload in ["yes", "{}", r#"{"confirm": true}"#, r#"{"call": 7, "confirm": true}"#]
         {
             let fault = read("set/confirm", payload).unwrap_err().to_string();
             assert!(fault.contains("expected ON"), "{fault}");
@@ -340,6 +353,29 @@ mod tests {
         let fault = decode(&arrival("outpost/desk/set/confirm", true), &topics).unwrap_err();
         assert!(fault.reason.contains("retained"), "{fault}");
         assert_eq!(decode(&arrival("outpost/@desks/set/confirm", false), &topics), Ok(None));
+    }
+
+    #[test]
+    fn what_is_retained_closes_senses_and_opens_none() {
+        let retained = |path: &str, payload: &str| {
+            let topic = format!("outpost/desk/{path}");
+            let payload = payload.as_bytes().to_vec();
+            let arrival = Arrival { topic, payload, retained: true, ..Arrival::default() };
+            decode(&arrival, &Topics::new("desk"))
+        };
+        for (path, closes, opens) in [
+            ("set/mute", "ON", "OFF"),
+            ("set/mute", "true", "0"),
+            ("set/listen", "off", "on"),
+            ("set/camera", "0", "1"),
+        ] {
+            let kept = retained(path, closes);
+            assert!(matches!(kept, Ok(Some(Inbound::Set(_)))) && kept == read(path, closes));
+            assert!(retained(path, opens).unwrap_err().reason.contains("must not be retained"));
+            assert!(matches!(read(path, opens), Ok(Some(Inbound::Set(_)))));
+            assert_eq!((retained(path, ""), read(path, "")), (Ok(None), Ok(None)));
+        }
+        assert!(retained("get/evidence", "a").unwrap_err().reason.contains("must not be retained"));
     }
 
     #[test]
