@@ -66,7 +66,8 @@ pub fn unavailable() -> ToolError {
 
 /// The connection was lost after something was sent.
 pub fn lost() -> ToolError {
-    let text = "the connection to the MQTT broker was lost: it may have been done, and is not repeated";
+    let text =
+        "the connection to the MQTT broker was lost: it may have been done, and is not repeated";
     ToolError::new(ErrorKind::Unacknowledged, text)
 }
 

@@ -12,7 +12,11 @@ pub struct Devices(Arc<Mutex<BTreeMap<String, Map<String, Value>>>>);
 impl Devices {
     /// Takes over the fields of a command. Returns the device's whole state, fields that the command left alone included, and
     /// what it was before.
-    pub fn update(&self, device: &str, command: &Map<String, Value>) -> (Value, Map<String, Value>) {
+    pub fn update(
+        &self,
+        device: &str,
+        command: &Map<String, Value>,
+    ) -> (Value, Map<String, Value>) {
         let mut devices = self.lock();
         let state = devices.entry(device.to_owned()).or_default();
         let before = state.clone();

@@ -153,7 +153,9 @@ mod tests {
         fn act(&self, act: Act, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
             panic!("{act:?}")
         }
-        fn intend(&self, _intent: &Intent) {}
+        fn intend<'a>(&'a self, _intent: &'a Intent) -> BoxFuture<'a, ()> {
+            Box::pin(std::future::ready(()))
+        }
     }
 
     fn question(name: &str) -> Question {

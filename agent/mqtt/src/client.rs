@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use outpost_agent_core::back_off::BackOff;
 use outpost_agent_core::config::MqttConfig;
-use outpost_agent_core::event::{Inbound, RespondTo};
+use outpost_agent_core::event::Inbound;
 use outpost_agent_core::heartbeat::Pulse;
+use outpost_agent_core::live::Documents;
 use outpost_agent_core::metrics::Backlog;
 use outpost_agent_core::report::{Act, AnswerReport, Body, Intent, Report, Sink};
 use outpost_agent_core::task_group::TaskGroup;
@@ -24,17 +25,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
-use crate::connection::{Connection, Filters, Source, WINDOW, jittered};
+use crate::connection::{Connection, Source, WINDOW, jittered};
 use crate::desired_config::DesiredConfig;
+use crate::filters::Filters;
 use crate::home_assistant::Discovery;
-use crate::message::Message;
-use crate::orders::{OrderQueue, Orders, Taken};
+pub use crate::link_status::LinkStatus;
+use crate::message::{Keep, Message};
+use crate::orders::{OrderQueue, Orders};
 use crate::outbox::{Condition, Limits, Outbox, OutboxError};
 use crate::session::{Arrival, ConnectOptions, Fault, FaultKind, Session, Signal, Verdict};
 use crate::subscriptions::Subscriptions;
+use crate::suspicions::Suspicions;
 use crate::topics::Topics;
 use crate::transport::{Target, TransportError};
-use crate::{home_assistant, inbound, orders, payload};
+use crate::{home_assistant, inbound, orders, payload, topics};
 
 /// Back-off between connection attempts.
 const BACK_OFF: BackOff = BackOff::new(Duration::from_millis(250), Duration::from_mins(1));
@@ -56,19 +60,6 @@ pub enum MqttError {
     Outbox(#[from] OutboxError),
 }
 
-/// State of the connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkStatus {
-    /// Connecting.
-    Connecting,
-    /// Connected.
-    Up,
-    /// Lost or failed; retried with back-off.
-    Down(String),
-    /// Rejected by the broker; retried rarely, since somebody has to fix it.
-    Refused(String),
-}
-
 /// Publishes reports through the outbox, and sends what acts on something past it.
 #[derive(Debug, Clone)]
 pub struct Publisher {
@@ -85,17 +76,19 @@ impl Publisher {
     pub fn publish(&self, report: &Report) {
         let (message, response) = payload::encode(report, &self.topics);
         for message in [Some(message), response].into_iter().flatten() {
-            if !message.fleeting || *self.status.borrow() == LinkStatus::Up {
+            if message.keep != Keep::Fleeting || *self.status.borrow() == LinkStatus::Up {
                 self.outbox.push(&message);
             }
         }
     }
 
-    /// Waits until the outbox is empty. Returns false after `limit`.
+    /// Waits until the outbox is empty. Returns false after `limit`; what waits then is in the file, if there is one.
     pub async fn flushed(&self, limit: Duration) -> bool {
         let mut changes = self.outbox.changes();
         let empty = async { while !self.outbox.is_empty() && changes.changed().await.is_ok() {} };
-        timeout(limit, empty).await.is_ok() && self.outbox.is_empty()
+        let is_empty = timeout(limit, empty).await.is_ok() && self.outbox.is_empty();
+        timeout(limit, self.outbox.flush()).await.ok();
+        is_empty
     }
 
     /// Watches the connection state.
@@ -123,6 +116,14 @@ impl Publisher {
         &self.desired_config
     }
 
+    /// Keeps the desired documents that are in force, for a start without the broker.
+    pub fn keep_desired(&self, accepted: &Documents) {
+        for (topic, scope) in self.topics.desired_topics() {
+            let text = scope.of(accepted).and_then(|bytes| std::str::from_utf8(bytes).ok());
+            self.outbox.set_note(&topic, text);
+        }
+    }
+
     /// The device's topics.
     pub fn topics(&self) -> &Topics {
         &self.topics
@@ -139,8 +140,8 @@ impl Sink for Publisher {
         Box::pin(self.orders.send(message, deadline, self.status.clone()))
     }
 
-    fn intend(&self, intent: &Intent) {
-        self.outbox.intend(intent);
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, ()> {
+        Box::pin(self.outbox.intend(intent))
     }
 }
 
@@ -184,10 +185,10 @@ pub fn connect(
         topics: topics.clone(),
         status,
         subscriptions: Subscriptions::default(),
-        desired_config: DesiredConfig::default(),
+        desired_config: DesiredConfig::starting_with(kept_desired(&outbox, &topics)),
     };
     let options = ConnectOptions {
-        client: format!("outpost-{}", config.device),
+        client: format!("outpost-{}", topics::id(&config.device)),
         version: config.version,
         keep_alive: config.keep_alive,
         last_will: Some(status_message(&topics, "offline")),
@@ -211,6 +212,15 @@ pub fn connect(
     Ok(publisher)
 }
 
+/// The desired documents that the previous run went by.
+fn kept_desired(outbox: &Outbox, topics: &Topics) -> Documents {
+    let mut kept = Documents::default();
+    for (topic, scope) in topics.desired_topics() {
+        *scope.of_mut(&mut kept) = outbox.note(&topic).map(|text| Arc::from(text.into_bytes()));
+    }
+    kept
+}
+
 fn status_message(topics: &Topics, status: &str) -> Message {
     Message { retain: true, ..Message::new(topics.status(), status) }
 }
@@ -221,6 +231,7 @@ struct Work {
     orders: OrderQueue,
     /// Topics whose retained messages were refused, and said to be.
     refused: BTreeSet<String>,
+    suspicions: Suspicions,
 }
 
 /// The connection task.
@@ -242,21 +253,24 @@ impl Link {
     async fn run(self, orders: OrderQueue) {
         let mut back_off = BACK_OFF;
         let filters = Filters::new(self.subscriptions());
-        let mut work = Work { filters, orders, refused: BTreeSet::new() };
+        let suspicions = Suspicions::default();
+        let mut work = Work { filters, orders, refused: BTreeSet::new(), suspicions };
         let mut number = 0;
         while !self.task_group.disconnect.is_cancelled() {
             number += 1;
             let Some(fault) = self.connection(&mut work, number).await else { return };
-            if *self.status.borrow() == LinkStatus::Up {
+            let hint = work.suspicions.hint(&self.options.client);
+            // Two clients of one id would disconnect each other as fast as they can.
+            if *self.status.borrow() == LinkStatus::Up && hint.is_none() {
                 back_off.reset();
             }
             if fault.kind == FaultKind::Refused {
                 back_off.exhaust();
             }
             let pause = back_off.pause();
-            self.say_down(&fault, pause);
+            self.say_down(&fault, hint, pause);
             if fault.kind == FaultKind::TooLong {
-                work.filters.suspect();
+                work.filters.suspect(Instant::now());
             }
             if !self.rest(jittered(pause)).await {
                 return;
@@ -274,12 +288,13 @@ impl Link {
         self.pulse.promise(Instant::now() + STUCK);
     }
 
-    fn say_down(&self, fault: &Fault, pause: Duration) {
-        warn!(%fault, retry_in = ?pause, "no connection to the MQTT broker");
-        let reason = fault.reason.clone();
+    fn say_down(&self, fault: &Fault, hint: Option<String>, pause: Duration) {
+        warn!(%fault, hint, retry_in = ?pause, "no connection to the MQTT broker");
+        let reason = [Some(fault.reason.clone()), hint].into_iter().flatten();
+        let reason = reason.collect::<Vec<_>>().join("; ");
         self.status.send_replace(match fault.kind {
             FaultKind::Refused => LinkStatus::Refused(reason),
-            FaultKind::Network | FaultKind::TooLong => LinkStatus::Down(reason),
+            FaultKind::Network | FaultKind::TooLong | FaultKind::Closed => LinkStatus::Down(reason),
         });
     }
 
@@ -310,6 +325,13 @@ impl Link {
         let spawn = |poll| self.task_group.tracker.spawn(poll).abort_handle();
         let session = Session::open(&target, &self.options, spawn);
         let mut connection = Connection::new(session, self.options.keep_alive, number);
+        let fault = self.converse(&mut connection, work).await?;
+        work.suspicions.learn(&self.outbox, &connection, &fault);
+        Some(fault)
+    }
+
+    /// Sends and receives; returns why the connection ended, `None` after shutdown.
+    async fn converse(&self, connection: &mut Connection, work: &mut Work) -> Option<Fault> {
         let mut tend = interval(TEND);
         let mut wanted = self.publisher.subscriptions.filters();
         let mut changes = self.outbox.changes();
@@ -317,28 +339,28 @@ impl Link {
             self.promise();
             tokio::select! {
                 signal = connection.session.next() => {
-                    if let Err(fault) = self.handle(&mut connection, work, signal) {
+                    if let Err(fault) = self.handle(connection, work, signal) {
                         return Some(fault);
                     }
                 }
                 Ok(()) = changes.changed(), if connection.up => {}
                 () = work.orders.ready(), if connection.has_room() && connection.is_drained() => {}
-                Ok(()) = wanted.changed() => self.listen(&mut connection, &mut work.filters),
+                Ok(()) = wanted.changed() => self.listen(connection, &mut work.filters),
                 _ = tend.tick() => {
-                    self.tend(&mut connection, &mut work.filters);
+                    self.tend(connection, &mut work.filters);
                     if let Some(fault) = connection.overdue() {
                         return Some(fault);
                     }
                 }
                 () = self.task_group.disconnect.cancelled() => {
-                    let disconnected = timeout(DISCONNECT_TIMEOUT, self.disconnect(&mut connection, work));
+                    let disconnected = timeout(DISCONNECT_TIMEOUT, self.disconnect(connection, work));
                     if !matches!(disconnected.await, Ok(Ok(()))) {
                         warn!("the MQTT connection was dropped before `offline` was delivered");
                     }
                     return None;
                 }
             }
-            self.fill(&mut connection, &mut work.orders);
+            self.fill(connection, work);
         }
     }
 
@@ -350,13 +372,14 @@ impl Link {
     ) -> Result<(), Fault> {
         connection.heard();
         match signal {
-            Signal::Up { max_packet } => self.greet(connection, &mut work.filters, max_packet),
+            Signal::Up { max_packet } => self.greet(connection, work, max_packet),
             Signal::Subscribed(taken) => {
                 work.filters.answered(&taken);
                 connection.subscribed();
             }
             Signal::Sent(packet) => connection.sent(packet),
             Signal::Acknowledged(packet, verdict) => {
+                work.suspicions.acknowledged();
                 self.acknowledged(connection, packet, verdict)?;
             }
             Signal::Received(arrival) if self.is_birth(&arrival) => connection.announce_soon(),
@@ -375,17 +398,19 @@ impl Link {
         Ok(())
     }
 
-    fn greet(&self, connection: &mut Connection, filters: &mut Filters, max: Option<usize>) {
+    fn greet(&self, connection: &mut Connection, work: &mut Work, max: Option<usize>) {
+        let Work { filters, suspicions, .. } = work;
         info!(broker = %self.broker(), version = %self.config.version, "connected to the MQTT broker");
         self.status.send_replace(LinkStatus::Up);
         connection.greeted(max);
-        filters.add(&self.publisher.subscriptions.filters().borrow());
+        filters.add(&self.publisher.subscriptions.filters().borrow(), Instant::now());
         if !connection.session.subscribe(filters.first()) {
             error!("cannot subscribe");
         }
-        connection.send(Source::Connection, &status_message(&self.topics, "online"));
-        connection.send(Source::Connection, &payload::info(&self.topics));
-        self.announce(connection);
+        let greetings = [status_message(&self.topics, "online"), payload::info(&self.topics)];
+        let greetings =
+            greetings.into_iter().chain(self.discovery.as_ref().map(Discovery::message));
+        connection.own.extend(greetings.filter(|message| suspicions.allows(&message.topic)));
     }
 
     /// Host and port, for the log.
@@ -400,7 +425,7 @@ impl Link {
 
     fn announce(&self, connection: &mut Connection) {
         if let Some(discovery) = &self.discovery {
-            connection.send(Source::Connection, &discovery.message());
+            connection.own.push_back(discovery.message());
         }
     }
 
@@ -420,21 +445,28 @@ impl Link {
         self.listen(connection, filters);
         if let Some(filter) = filters.next() {
             connection.session.subscribe(filter);
-        } else if connection.has_settled() {
-            self.publisher.desired_config.settle(connection.arrived);
+        } else if filters.are_answered() && connection.has_settled() {
+            let mut arrived = connection.arrived;
+            // What is not subscribed to cannot arrive, which says nothing of it.
+            for (filter, scope) in self.topics.desired_topics() {
+                if !filters.covers(&filter) {
+                    arrived.note(scope);
+                }
+            }
+            self.publisher.desired_config.settle(arrived);
         }
         if connection.announcement_is_due() {
             self.announce(connection);
         }
         let condition = self.outbox.condition();
         if connection.has_news(&condition) {
-            connection.send(Source::Connection, &payload::outbox(&condition, &self.topics));
+            connection.own.push_back(payload::outbox(&condition, &self.topics));
         }
     }
 
     /// Subscribes to new filters.
     fn listen(&self, connection: &mut Connection, filters: &mut Filters) {
-        filters.add(&self.publisher.subscriptions.filters().borrow());
+        filters.add(&self.publisher.subscriptions.filters().borrow(), Instant::now());
         if connection.up {
             filters.catch_up(|rest| connection.session.subscribe(rest));
         }
@@ -442,14 +474,19 @@ impl Link {
 
     /// Fills the window. What acts on something goes first, once all that was sent before has left: so it is known whether it
     /// was sent, and it is not sent after its time.
-    fn fill(&self, connection: &mut Connection, orders: &mut OrderQueue) {
+    fn fill(&self, connection: &mut Connection, Work { orders, suspicions, .. }: &mut Work) {
+        connection.window = suspicions.window();
         while connection.has_room() {
+            if let Some(message) = connection.own.pop_front() {
+                connection.send(Source::Connection, &message);
+                continue;
+            }
             if orders.is_waiting() {
                 if !connection.is_drained() {
                     return;
                 }
                 if let Some((message, taken)) = orders.take() {
-                    order(connection, &message, taken);
+                    connection.order(&message, taken);
                     continue;
                 }
             }
@@ -502,7 +539,7 @@ impl Link {
             Ok(Some(inbound)) => match self.inbound.try_send(inbound) {
                 Ok(()) => return,
                 Err(refused) => {
-                    let (transaction, respond_to) = asker(refused.into_inner());
+                    let (transaction, respond_to) = inbound::asker(refused.into_inner());
                     (transaction, respond_to, "the agent is busy: try again later".to_owned())
                 }
             },
@@ -520,22 +557,19 @@ impl Link {
 
     /// Delivers the rest, publishes `offline` (a clean disconnect suppresses the last will) and
     /// disconnects.
-    async fn disconnect(
-        &self,
-        connection: &mut Connection,
-        work: &mut Work,
-    ) -> Result<(), Fault> {
+    async fn disconnect(&self, connection: &mut Connection, work: &mut Work) -> Result<(), Fault> {
         if !connection.up {
             return Ok(());
         }
         let mut said_offline = false;
         loop {
-            self.fill(connection, &mut work.orders);
+            self.fill(connection, work);
             if connection.is_idle() {
                 if said_offline {
                     break;
                 }
-                said_offline = connection.send(Source::Connection, &status_message(&self.topics, "offline"));
+                said_offline =
+                    connection.send(Source::Connection, &status_message(&self.topics, "offline"));
             }
             let signal = connection.session.next().await;
             self.handle(connection, work, signal)?;
@@ -544,26 +578,5 @@ impl Link {
             while !matches!(connection.session.next().await, Signal::Ended(_)) {}
         }
         Ok(())
-    }
-}
-
-/// Sends a message that acts.
-fn order(connection: &mut Connection, message: &Message, taken: Taken) {
-    if !message.is_deliverable(connection.max_packet) {
-        let bytes = message.payload.len();
-        let reason = format!("{bytes} bytes are too many, or the topic cannot be used");
-        taken.acknowledged(Verdict::Refused(reason));
-    } else if !connection.send(Source::Order(taken), message) {
-        error!("the MQTT client is full");
-    }
-}
-
-/// Where to send a rejection.
-fn asker(inbound: Inbound) -> (Option<String>, Option<RespondTo>) {
-    match inbound {
-        Inbound::Ask(ask) => (ask.transaction, ask.respond_to),
-        Inbound::Set(_) | Inbound::Talk(_) | Inbound::Confirm(_) | Inbound::Evidence(_) => {
-            (None, None)
-        }
     }
 }

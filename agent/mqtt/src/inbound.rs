@@ -94,7 +94,8 @@ pub fn decode(arrival: &Arrival, topics: &Topics) -> Result<Option<Inbound>, Pay
         Incoming::Ask(form) => ask(arrival, form, topics).map(|ask| Some(Inbound::Ask(ask))),
         _ if arrival.payload.is_empty() && incoming.is_setting() => Ok(None),
         Incoming::Evidence if arrival.retained => {
-            let reason = "a request must not be retained: it would be made again on every connection";
+            let reason =
+                "a request must not be retained: it would be made again on every connection";
             Err(refusal(arrival, reason.into(), None, None))
         }
         Incoming::Evidence => text(&arrival.payload)
@@ -112,9 +113,9 @@ pub fn decode(arrival: &Arrival, topics: &Topics) -> Result<Option<Inbound>, Pay
         Incoming::Set(setting) => text(&arrival.payload)
             .and_then(|text| switch(text).ok_or_else(|| "expected ON or OFF".into()))
             .map(setting)
-            .and_then(|setting| match setting.opens_sense() && arrival.retained {
-                true => Err(STALE.into()),
-                false => Ok(Some(Inbound::Set(setting))),
+            .and_then(|setting| {
+                let is_stale = setting.opens_sense() && arrival.retained;
+                if is_stale { Err(STALE.into()) } else { Ok(Some(Inbound::Set(setting))) }
             })
             .map_err(|reason| refusal(arrival, reason, None, None)),
     }
@@ -157,7 +158,8 @@ fn ask(arrival: &Arrival, form: AskForm, topics: &Topics) -> Result<Ask, Payload
         Some(topic) if !topics.may_respond(topic) => {
             let reason =
                 "no answer may go to that response topic: use one outside of outpost/ and $";
-            return Err(refusal(arrival, reason.into(), None, None));
+            let transaction = transaction(&arrival.payload).filter(|_| form == AskForm::Text);
+            return Err(refusal(arrival, reason.into(), transaction, None));
         }
         Some(topic) => {
             Some(RespondTo { topic: topic.clone(), correlation: arrival.correlation.clone() })
@@ -283,6 +285,16 @@ fn switch(text: &str) -> Option<bool> {
     }
 }
 
+/// Where to send the rejection of a message that was understood.
+pub(super) fn asker(inbound: Inbound) -> (Option<String>, Option<RespondTo>) {
+    match inbound {
+        Inbound::Ask(ask) => (ask.transaction, ask.respond_to),
+        Inbound::Set(_) | Inbound::Talk(_) | Inbound::Confirm(_) | Inbound::Evidence(_) => {
+            (None, None)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,8 +350,7 @@ mod tests {
             consent(Some("7"), true)
         );
         assert_eq!(read("set/confirm", ""), Ok(None));
-        for payload in ["yes", "{}", r#"{"confirm": true}"#, r#"{"call": 7, "confirm": true}"#]
-        {
+        for payload in ["yes", "{}", r#"{"confirm": true}"#, r#"{"call": 7, "confirm": true}"#] {
             let fault = read("set/confirm", payload).unwrap_err().to_string();
             assert!(fault.contains("expected ON"), "{fault}");
         }
@@ -353,6 +364,40 @@ mod tests {
         let fault = decode(&arrival("outpost/desk/set/confirm", true), &topics).unwrap_err();
         assert!(fault.reason.contains("retained"), "{fault}");
         assert_eq!(decode(&arrival("outpost/@desks/set/confirm", false), &topics), Ok(None));
+    }
+
+    #[test]
+    fn a_refusal_keeps_the_transaction() {
+        let long = "a".repeat(MAX_TEXT + 1);
+        let media = BASE64.encode(vec![0; MAX_MEDIA + 1]);
+        let pictures = format!("[{}]", ["\"AA==\""; MAX_IMAGES + 1].join(","));
+        let deep = "[".repeat(500) + &"]".repeat(500);
+        for fields in [
+            r#""prompt": "lock the front door", "x": 1"#.to_owned(),
+            r#""prompt": 3"#.into(),
+            format!(r#""prompt": "{long}""#),
+            format!(r#""prompt": "{}""#, "a".repeat(MAX_PROMPT + 1)),
+            format!(r#""audio": "{media}""#),
+            format!(r#""image": {pictures}"#),
+            format!(r#""call": {deep}"#),
+            r#""image": "?""#.into(),
+        ] {
+            for payload in [
+                format!(r#"{{{fields}, "transaction": "z3"}}"#),
+                format!(r#"{{"transaction": "z3", {fields}}}"#),
+            ] {
+                let fault = read("ask", payload).unwrap_err();
+                assert_eq!(fault.transaction.as_deref(), Some("z3"), "{}", fault.reason);
+            }
+        }
+        let arrival = Arrival {
+            topic: "outpost/desk/ask".into(),
+            payload: br#"{"prompt": "hi", "transaction": "z3"}"#.to_vec(),
+            response_topic: Some("$SYS/x".into()),
+            ..Arrival::default()
+        };
+        let fault = decode(&arrival, &Topics::new("desk")).unwrap_err();
+        assert_eq!(fault.transaction.as_deref(), Some("z3"));
     }
 
     #[test]

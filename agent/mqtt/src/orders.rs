@@ -12,7 +12,7 @@ use outpost_tools::{ErrorKind, ToolError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::client::LinkStatus;
+use crate::link_status::LinkStatus;
 use crate::message::Message;
 use crate::session::Verdict;
 
@@ -105,9 +105,8 @@ impl Orders {
             self.0.send(Order { message, stage: stage.clone(), told }).await.ok()?;
             verdict.await.ok()
         };
-        let is_down = |status: &LinkStatus| {
-            matches!(status, LinkStatus::Down(_) | LinkStatus::Refused(_))
-        };
+        let is_down =
+            |status: &LinkStatus| matches!(status, LinkStatus::Down(_) | LinkStatus::Refused(_));
         let verdict = tokio::select! {
             biased;
             verdict = delivery => verdict,

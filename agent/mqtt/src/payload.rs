@@ -16,26 +16,34 @@ use outpost_runtime::ToolSpec;
 use outpost_tools::bus::{Publication, RemoteCall};
 use serde_json::{Map, Value, json};
 
-use crate::message::Message;
+use crate::fit::fit;
+use crate::message::{Keep, Message};
 use crate::outbox::Condition;
+use crate::session::MAX_PACKET;
 use crate::topics::Topics;
 
 /// The version of the contract.
 pub const SCHEMA: u32 = 1;
 
+/// Longest JSON: a packet holds topics, correlation data and headers as well.
+const MAX_BODY: usize = MAX_PACKET - (1 << 16) - (1 << 10);
+
 /// Encodes a report; an answer may have a second message, for its response topic.
 pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
     let (path, retain, body) = body(&report.body);
-    match &report.body {
-        Body::Evidence(EvidenceReport { jpeg, .. }) => {
-            return (Message { retain, ..Message::new(topics.below(&path), jpeg.clone()) }, None);
-        }
-        _ => {}
+    if let Body::Evidence(EvidenceReport { jpeg, .. }) = &report.body {
+        // Whoever wants it can ask again.
+        let message = Message::new(topics.below(&path), jpeg.clone());
+        return (Message { keep: Keep::Volatile, bulky: true, ..message }, None);
     }
     let message = Message {
         urgent: matches!(report.body, Body::Alert(_)),
-        // A stale piece of an answer is useless.
-        fleeting: matches!(report.body, Body::Delta(_)),
+        keep: match &report.body {
+            // A stale piece of an answer is useless.
+            Body::Delta(_) => Keep::Fleeting,
+            _ if retain => Keep::Volatile,
+            _ => Keep::Durable,
+        },
         settles: match &report.body {
             Body::Tool(tool) => Some(tool.call.to_string()),
             _ => None,
@@ -69,8 +77,8 @@ pub fn act(act: &Act, topics: &Topics) -> Message {
 pub fn outbox(condition: &Condition, topics: &Topics) -> Message {
     let dropped = json!({ "full": condition.dropped.full, "old": condition.dropped.old,
         "refused": condition.dropped.refused });
-    let body =
-        json!({ "durable": condition.durable, "dropped": dropped, "fault": condition.fault });
+    let body = json!({ "durable": condition.durable, "dropped": dropped,
+        "quarantined": condition.quarantined, "fault": condition.fault });
     message(topics.outbox(), true, Timestamp::now(), ReportId::new(), present(body))
 }
 
@@ -91,7 +99,9 @@ fn message(topic: String, retain: bool, at: Timestamp, id: ReportId, body: Value
             object.insert("value".into(), other);
         }
     }
-    Message { retain, ..Message::new(topic, Value::Object(object).to_string()) }
+    let mut body = Value::Object(object);
+    fit(&mut body, MAX_BODY);
+    Message { retain, ..Message::new(topic, body.to_string()) }
 }
 
 fn body(body: &Body) -> (String, bool, Value) {

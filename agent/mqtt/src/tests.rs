@@ -81,14 +81,14 @@ impl Device {
     }
 
     /// A report of a call of this tool.
-    fn publish_call(&self, name: &str) {
+    fn publish_call(&self, name: &str, result: Value) {
         self.report(Body::Tool(ToolReport {
             call: ReportId::new(),
             cause: EventId::new(),
             origin: Origin::Ask,
             name: name.into(),
             arguments: Map::new(),
-            outcome: Outcome::Done(json!({ "ok": true })),
+            outcome: Outcome::Done(result),
             latency: Duration::ZERO,
         }));
     }
@@ -246,11 +246,29 @@ async fn a_message_that_no_broker_takes_does_not_hold_up_the_others() {
     let wire = Wire::to(broker.address()).await;
     let mut watcher = listen(&broker, "outpost/desk/event/timer").await;
     let device = Device::start(&wire, None);
-    device.publish_call("#");
+    device.publish_call("#", json!({ "ok": true }));
     let jpeg = vec![b'a'; MAX_PACKET];
     device.report(Body::Evidence(EvidenceReport { name: "picture".into(), jpeg }));
     device.publish(7..8);
     assert_eq!(numbers(&mut watcher, 7).await, [7]);
+    assert!(device.publisher.flushed(SOON).await);
+    assert_eq!(device.publisher.condition().dropped.refused, 2);
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn a_report_that_no_packet_holds_is_cut_and_arrives() {
+    let broker = broker();
+    let wire = Wire::to(broker.address()).await;
+    let mut watcher = listen(&broker, "outpost/desk/tool/#").await;
+    let device = Device::start(&wire, None);
+    for length in [MAX_PACKET - 1000, MAX_PACKET, 3 * MAX_PACKET] {
+        device.publish_call("look", json!({ "ok": true, "text": "a".repeat(length) }));
+        let report = next(&mut watcher).await.payload;
+        assert_eq!((&report["cut"], &report["outcome"]["status"]), (&json!(true), &json!("done")));
+        let text = report["outcome"]["result"]["text"].as_str().unwrap();
+        assert!(text.len() > MAX_PACKET / 4 && text.ends_with("a…"), "{}", text.len());
+    }
     device.stop().await;
 }
 
@@ -310,9 +328,10 @@ async fn a_retained_question_is_refused() {
 }
 
 #[tokio::test]
-async fn a_retained_setting_that_opens_a_sense_is_refused_once_and_one_that_closes_it_is_honoured() {
+async fn a_retained_setting_that_opens_a_sense_is_refused_once_and_one_that_closes_it_is_honoured()
+{
     let broker = broker();
-    let client = listen(&broker, "nothing").await;
+    let client = Subscriber::connect(broker.address(), "client", "nothing").await.unwrap();
     let retain = async |path: &str, payload: &str| {
         let message = Message::new(format!("outpost/desk/set/{path}"), payload);
         client.send(Message { retain: true, ..message }).await.unwrap();

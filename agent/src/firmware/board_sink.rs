@@ -98,8 +98,8 @@ impl Sink for BoardSink {
         Box::pin(async move { sent.await.or_else(|error| if obeys { Ok(()) } else { Err(error) }) })
     }
 
-    fn intend(&self, intent: &Intent) {
-        self.sink.intend(intent);
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, ()> {
+        self.sink.intend(intent)
     }
 }
 

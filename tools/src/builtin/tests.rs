@@ -141,8 +141,7 @@ async fn what_a_device_was_not_told_is_not_remembered_and_what_it_may_have_been_
         let off = json!({"room": "kitchen", "state": "off"});
         home.call(&format!("{id}-off"), "set_light", off, Origin::Voice).await.unwrap();
     }
-    let off: Vec<String> =
-        home.diary().into_iter().filter(|line| line.contains("off")).collect();
+    let off: Vec<String> = home.diary().into_iter().filter(|line| line.contains("off")).collect();
     assert_eq!(
         off,
         [

@@ -62,9 +62,9 @@ impl CallRecord {
     }
 
     /// Records that the tool is about to be called: a crash leaves a trace from here on.
-    pub(super) fn begin(&mut self, idempotent: bool) {
+    pub(super) async fn begin(&mut self, idempotent: bool) {
         self.intent.idempotent = idempotent;
-        self.sink.intend(&self.intent);
+        self.sink.intend(&self.intent).await;
         self.begun = Some(Instant::now());
     }
 

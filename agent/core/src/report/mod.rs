@@ -68,7 +68,8 @@ pub trait Sink: Send + Sync + fmt::Debug {
     fn act(&self, act: Act, deadline: Instant) -> BoxFuture<'_, Result<(), ToolError>>;
 
     /// A tool is about to be called. The report of the call settles it; where the daemon ends before, the next run finds it.
-    fn intend(&self, intent: &Intent);
+    /// Returns once that is durable.
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, ()>;
 }
 
 /// What a report says.

@@ -208,9 +208,7 @@ fn answers(event: EventId) -> [Body; 3] {
 fn of_tools() -> [Body; 1] {
     let schema = json!({"type": "object", "properties": {}, "additionalProperties": false});
     let description = "Read the text that the camera sees.".into();
-    [
-        Body::Offered(vec![ToolSpec { name: "read_camera".into(), description, schema }]),
-    ]
+    [Body::Offered(vec![ToolSpec { name: "read_camera".into(), description, schema }])]
 }
 
 /// What acts on something.

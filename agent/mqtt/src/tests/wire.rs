@@ -29,8 +29,12 @@ impl Wire {
     pub(super) async fn to(broker: SocketAddr) -> Self {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (condition, watched) =
-            watch::channel(Condition { broker: Some(broker), deaf: false, blocked: false, cuts: 0 });
+        let (condition, watched) = watch::channel(Condition {
+            broker: Some(broker),
+            deaf: false,
+            blocked: false,
+            cuts: 0,
+        });
         spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if let Some(broker) = watched.borrow().broker {

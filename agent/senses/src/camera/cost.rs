@@ -98,7 +98,12 @@ fn watching_a_still_scene() {
 struct Deaf;
 
 impl outpost_agent_core::report::Sink for Deaf {
-    fn intend(&self, _intent: &outpost_agent_core::report::Intent) {}
+    fn intend<'a>(
+        &'a self,
+        _intent: &'a outpost_agent_core::report::Intent,
+    ) -> outpost_tools::tool::BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     fn act(
         &self,

@@ -87,7 +87,9 @@ impl Sink for Told {
         panic!("{act:?}")
     }
 
-    fn intend(&self, _intent: &Intent) {}
+    fn intend<'a>(&'a self, _intent: &'a Intent) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 impl Told {
