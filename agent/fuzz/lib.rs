@@ -12,6 +12,7 @@ use outpost_tools::tool::BoxFuture;
 use outpost_tools::{Context, ToolHost, Origin, PolicyRules, Registry, ToolError};
 use serde_json::{Map, Value};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
 use outpost_agent_core::config::{Config, Faults};
 use outpost_agent_core::event::Inbound;
 use outpost_agent_core::live::desired::Desired;
@@ -72,7 +73,7 @@ pub fn tool_is_called(data: &[u8]) {
     let _clock = CLOCK.enter();
     let (registry, switchboard) = switchboard(Arc::new(There));
     switchboard.define("x", br#"{"description": "x"}"#).expect("a definition");
-    let context = Context { call: "1".into(), host: Arc::new(There) };
+    let context = Context::new("1", Arc::new(There));
     let limit = Duration::from_secs(1);
     let mut call = Box::pin(registry.call("x", Map::new(), Origin::Voice, &context, limit));
     let mut polled = Polled::from_waker(Waker::noop());
@@ -92,13 +93,19 @@ impl Bus for There {
     fn is_up(&self) -> bool {
         true
     }
-    fn publish(&self, _: Publication) {}
-    fn call(&self, _: RemoteCall) {}
+    fn publish(&self, _: Publication, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    fn call(&self, _: RemoteCall, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     fn listen(&self, _: &str) {}
 }
 
 impl ToolHost for There {
-    fn command(&self, _: &str, _: Value) {}
+    fn command(&self, _: &str, _: Value, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
         Box::pin(std::future::ready(Ok(None)))
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use outpost_agent_core::agent::{Agent, Inputs};
 use outpost_agent_core::audit::{Audit, AuditError};
 use outpost_agent_core::camera::Camera;
-use outpost_agent_core::config::{Config, LiveSettings, RuleError};
+use outpost_agent_core::config::{Config, LiveSettings, MqttConfig, RuleError};
 use outpost_agent_core::confirm::Confirmations;
 use outpost_agent_core::dispatch::{Dispatcher, HostParts};
 use outpost_agent_core::event::Inbound;
@@ -26,9 +26,9 @@ use outpost_agent_core::turn::Turns;
 use outpost_agent_core::watch::WatchList;
 use outpost_agent_core::{dispatch, live, memory, metrics, prompting, toolset};
 use outpost_broker::{Broker, BrokerError};
-use outpost_mqtt::client;
 use outpost_mqtt::client::{MqttError, Publisher};
 use outpost_mqtt::session::MAX_PACKET;
+use outpost_mqtt::{client, transport};
 use outpost_senses::camera::pipeline::Shared;
 use outpost_senses::microphone::gate::MicGate;
 use outpost_senses::microphone::start_microphone;
@@ -128,7 +128,7 @@ impl App {
         let model = ModelThread::start(load_warm, MODEL_QUEUE, parts.part("model")).await?;
         let broker = match config.mqtt.host {
             Some(_) => None,
-            None => Some(Broker::start(config.mqtt.listen.unwrap_or(Broker::ANY), MAX_PACKET)?),
+            None => Some(embedded_broker(&config.mqtt)?),
         };
         Ok(Self { config, started, parts, model, tools, broker })
     }
@@ -216,6 +216,12 @@ impl App {
     }
 }
 
+/// Starts the embedded broker. It asks for the credentials of the configuration, if there are some.
+fn embedded_broker(config: &MqttConfig) -> Result<Broker, AppError> {
+    let login = transport::login(config).map_err(MqttError::from)?;
+    Ok(Broker::guarded(config.listen.unwrap_or(Broker::ANY), MAX_PACKET, login)?)
+}
+
 /// Starts to follow the desired configuration.
 fn settings<'a>(
     file: &'a Config,
@@ -224,7 +230,9 @@ fn settings<'a>(
     task_group: &TaskGroup,
 ) -> Settings<'a> {
     let (live_out, live) = watch::channel(LiveSettings::of(file));
-    let desired = publisher.desired_config().subscribe();
+    let keeper = publisher.clone();
+    let keep = move |accepted: &live::Documents| keeper.keep_desired(accepted);
+    let desired = (publisher.desired_config().subscribe(), keep);
     let stop = task_group.stop.clone();
     task_group.spawn(live::follow(file.clone(), desired, live_out, sink, stop));
     Settings { file, live }

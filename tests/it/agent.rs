@@ -232,6 +232,16 @@ async fn a_muted_agent_hears_nothing_and_answers_in_writing() {
 }
 
 #[tokio::test]
+async fn set_listen_without_a_microphone_goes_back_to_idle() {
+    let mut daemon = Daemon::scripted(Config::default(), &Script::new([])).await.unwrap();
+    for (payload, expected) in [("ON", "listening"), ("OFF", "idle")] {
+        daemon.tell("set/listen", payload).await;
+        while daemon.expect("state").await["state"] != expected {}
+    }
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
 async fn set_listen_opens_the_microphone_and_what_was_said_until_it_closes_is_the_utterance() {
     let dir = tempfile::tempdir().unwrap();
     let sound = [silence(0.2), tone(0.8), silence(60.0)].concat();

@@ -10,6 +10,7 @@ use outpost_tools::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 struct Kettle;
 
@@ -31,7 +32,8 @@ impl Tool for Kettle {
         arguments: Arguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
-        context.host.command("kettle", json!({ "celsius": arguments.celsius }));
+        let payload = json!({ "celsius": arguments.celsius });
+        context.host.command("kettle", payload, context.deadline).await?;
         Ok(ToolOutcome::text("It will take three minutes."))
     }
 }
@@ -41,7 +43,14 @@ impl Tool for Kettle {
 struct Doll;
 
 impl ToolHost for Doll {
-    fn command(&self, _path: &str, _payload: Value) {}
+    fn command(
+        &self,
+        _path: &str,
+        _payload: Value,
+        _deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), ToolError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
         Box::pin(std::future::ready(Ok(None)))
     }
@@ -55,7 +64,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     registry.add(Kettle)?;
     let call = |id: &str, celsius: u8, origin| {
         let arguments = Map::from_iter([("celsius".to_owned(), json!(celsius))]);
-        let context = Context { call: id.to_owned(), host: Arc::new(Doll) };
+        let context = Context::new(id, Arc::new(Doll));
         let registry = &registry;
         async move {
             registry.call("boil_water", arguments, origin, &context, Duration::from_secs(1)).await

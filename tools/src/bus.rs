@@ -4,6 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::tool::{BoxFuture, ErrorKind, ToolError};
 
 /// A message for the broker, as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,8 +17,6 @@ pub struct Publication {
     pub payload: Vec<u8>,
     /// Whether the broker keeps it for later subscribers.
     pub retain: bool,
-    /// Whether it is of no use to a broker that comes back later.
-    pub fleeting: bool,
     /// MQTT 5: where an answer is wanted.
     pub response_topic: Option<String>,
     /// MQTT 5: what the answer has to carry.
@@ -36,18 +37,38 @@ pub struct RemoteCall {
 }
 
 /// A connection to a broker.
+///
+/// What tools send acts on something, so nothing is kept for a broker that is away, and nothing is sent twice. Sending fails with
+/// [`ErrorKind::Unavailable`] if the message was not sent and never will be, and with [`ErrorKind::Unacknowledged`] if it may have
+/// arrived.
 pub trait Bus: Send + Sync + fmt::Debug {
     /// Whether there is a connection now.
     fn is_up(&self) -> bool;
 
-    /// Hands over a message. What is not fleeting is kept for a broker that is away.
-    fn publish(&self, message: Publication);
+    /// Sends a message.
+    fn publish(
+        &self,
+        message: Publication,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), ToolError>>;
 
-    /// Hands over a call.
-    fn call(&self, call: RemoteCall);
+    /// Sends a call.
+    fn call(&self, call: RemoteCall, deadline: Instant) -> BoxFuture<'_, Result<(), ToolError>>;
 
     /// Asks for the messages of a topic, from soon on.
     fn listen(&self, topic: &str);
+}
+
+/// There is no connection, so nothing was sent.
+pub fn unavailable() -> ToolError {
+    ToolError::new(ErrorKind::Unavailable, "there is no connection to the MQTT broker")
+}
+
+/// The connection was lost after something was sent.
+pub fn lost() -> ToolError {
+    let text =
+        "the connection to the MQTT broker was lost: it may have been done, and is not repeated";
+    ToolError::new(ErrorKind::Unacknowledged, text)
 }
 
 /// A broker that is never there, for tests.
@@ -59,9 +80,13 @@ impl Bus for Nowhere {
         false
     }
 
-    fn publish(&self, _: Publication) {}
+    fn publish(&self, _: Publication, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+        Box::pin(std::future::ready(Err(unavailable())))
+    }
 
-    fn call(&self, _: RemoteCall) {}
+    fn call(&self, _: RemoteCall, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+        Box::pin(std::future::ready(Err(unavailable())))
+    }
 
     fn listen(&self, _: &str) {}
 }

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::tool::{Callable, Context, Definition, ErrorKind, ToolError, ToolOutcome};
 
 /// The pause before a call is tried again; twice as long before each further time.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How much longer than its deadline a call may run: so that one which keeps it can say what became of it.
+const GRACE: Duration = Duration::from_millis(50);
 
 /// A call that the rules do not refuse.
 #[derive(Debug)]
@@ -91,8 +95,9 @@ impl Permit {
     }
 
     async fn attempt(&self, context: &Context, limit: Duration) -> Result<ToolOutcome, ToolError> {
-        let call = self.tool.call(self.arguments.clone(), context);
-        tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        let context = Context { deadline: Instant::now() + limit, ..context.clone() };
+        let call = self.tool.call(self.arguments.clone(), &context);
+        tokio::time::timeout(limit + GRACE, call).await.unwrap_or_else(|_| {
             let text = format!("{} took longer than {limit:?}", self.definition.spec.name);
             Err(ToolError::new(ErrorKind::Timeout, text))
         })
@@ -136,7 +141,14 @@ mod tests {
     struct Nowhere;
 
     impl ToolHost for Nowhere {
-        fn command(&self, _path: &str, _payload: Value) {}
+        fn command(
+            &self,
+            _path: &str,
+            _payload: Value,
+            _deadline: Instant,
+        ) -> BoxFuture<'_, Result<(), ToolError>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
         fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
             Box::pin(std::future::ready(Ok(None)))
         }
@@ -145,7 +157,7 @@ mod tests {
     }
 
     fn context() -> Context {
-        Context { call: "1".into(), host: Arc::new(Nowhere) }
+        Context::new("1", Arc::new(Nowhere))
     }
 
     fn registry(tool: Fickle, idempotent: bool, rule: ToolRule) -> Registry {
@@ -182,12 +194,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_what_may_be_done_twice_and_may_pass_is_tried_again() {
-        use ErrorKind::{Failed, Timeout, Unavailable};
+        use ErrorKind::{Failed, Timeout, Unacknowledged, Unavailable};
         let done = Ok(ToolOutcome::done());
         assert_eq!(tried(&[Some(Unavailable), None], true, 2).await, (done.clone(), 2));
         assert_eq!(tried(&[None, None, None], true, 2).await, (Err(Timeout), 3));
         assert_eq!(tried(&[None, None], false, 2).await, (Err(Timeout), 1));
         assert_eq!(tried(&[Some(Failed), None], true, 2).await, (Err(Failed), 1));
+        assert_eq!(tried(&[Some(Unacknowledged), None], true, 2).await, (Err(Unacknowledged), 1));
         assert_eq!(tried(&[Some(Unavailable), None], true, 0).await, (Err(Unavailable), 1));
     }
 

@@ -14,11 +14,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::bus::{Bus, RemoteCall, is_topic};
+use crate::bus::{Bus, RemoteCall, is_topic, lost, unavailable};
 use crate::fault::{ClassName, Faults, plainly, unmarked};
 use crate::plain::{plain, short};
 use crate::registry::{AddError, Registry};
-use crate::requests::{Heard, Requests};
+use crate::requests::{Heard, Requests, unless_undelivered};
 use crate::tool::{
     BoxFuture, Callable, Context, Definition, ErrorKind, Media, Spec, ToolError, ToolOutcome,
 };
@@ -291,9 +291,7 @@ impl Switchboard {
             self.registry.remove(&name);
         }
         for (_, answer) in std::mem::take(&mut state.waiting).into_values() {
-            let text =
-                "the connection to the MQTT broker was lost; it may have been done all the same";
-            answer.send(Err(ToolError::new(ErrorKind::Timeout, text))).ok();
+            answer.send(Err(lost())).ok();
         }
     }
 }
@@ -335,8 +333,7 @@ impl Callable for RemoteTool {
     fn call<'a>(&'a self, arguments: Value, context: &'a Context) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
             if !self.bus.is_up() {
-                let text = "there is no connection to the MQTT broker";
-                return Err(ToolError::new(ErrorKind::Unavailable, text));
+                return Err(unavailable());
             }
             let (answer, answered) = oneshot::channel();
             let waiting = (self.name.clone(), answer);
@@ -344,14 +341,15 @@ impl Callable for RemoteTool {
             let lock = || self.state.lock().unwrap_or_else(PoisonError::into_inner);
             lock().waiting.insert(call.clone(), waiting);
             let _guard = Forget(&self.state, &call);
-            self.bus.call(RemoteCall {
+            let sent = RemoteCall {
                 call: call.clone(),
                 tool: self.name.clone(),
                 arguments: arguments.as_object().cloned().unwrap_or_default(),
                 limit: self.limit,
-            });
-            let lost = |_| ToolError::new(ErrorKind::Failed, "the call was given up");
-            answered.await.map_err(lost)?
+            };
+            let given_up = |_| Err(ToolError::new(ErrorKind::Failed, "the call was given up"));
+            let answered = async { answered.await.unwrap_or_else(given_up) };
+            unless_undelivered(self.bus.call(sent, context.deadline), answered).await
         })
     }
 }

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use crate::bus::{Bus, Publication};
-use crate::tool::{ErrorKind, ToolError, ToolOutcome};
+use crate::bus::{Bus, Publication, lost, unavailable};
+use crate::tool::{BoxFuture, ErrorKind, ToolError, ToolOutcome};
 
 /// A message that arrived.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,12 +74,10 @@ impl Requests {
         bus: &dyn Bus,
         call: &str,
         (question, topic, correlate): (Publication, &str, Correlate),
+        deadline: Instant,
     ) -> Result<ToolOutcome, ToolError> {
         if !bus.is_up() {
-            return Err(ToolError::new(
-                ErrorKind::Unavailable,
-                "there is no connection to the MQTT broker",
-            ));
+            return Err(unavailable());
         }
         let (answer, answered) = oneshot::channel();
         {
@@ -92,9 +91,8 @@ impl Requests {
             waiting.push(Waiting { call, topic, correlate, answer });
         }
         let _guard = Forget(self, call);
-        bus.publish(question);
-        let lost = || ToolError::new(ErrorKind::Failed, "the question was given up");
-        Ok(outcome(&answered.await.map_err(|_| lost())??))
+        let answered = async { answered.await.unwrap_or_else(|_| Err(given_up())) };
+        Ok(outcome(&unless_undelivered(bus.publish(question, deadline), answered).await?))
     }
 
     /// Takes a message that arrived; one that answers nothing is ignored, as a late or second answer is.
@@ -112,11 +110,27 @@ impl Requests {
     /// The connection was lost, and with it what was about to come.
     pub fn lose(&self) {
         for waiting in self.waiting().drain(..) {
-            let text =
-                "the connection to the MQTT broker was lost; it may have been done all the same";
-            waiting.answer.send(Err(ToolError::new(ErrorKind::Timeout, text))).ok();
+            waiting.answer.send(Err(lost())).ok();
         }
     }
+}
+
+fn given_up() -> ToolError {
+    ToolError::new(ErrorKind::Failed, "the question was given up")
+}
+
+/// Waits for an answer, which may come before the broker acknowledges the question; a question that was not delivered has none.
+pub(crate) async fn unless_undelivered<T>(
+    delivery: BoxFuture<'_, Result<(), ToolError>>,
+    answer: impl Future<Output = Result<T, ToolError>>,
+) -> Result<T, ToolError> {
+    tokio::pin!(answer);
+    tokio::select! {
+        biased;
+        answered = &mut answer => return answered,
+        delivered = delivery => delivered?,
+    }
+    answer.await
 }
 
 /// Forgets a question when nobody waits for its answer any more.

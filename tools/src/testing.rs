@@ -4,17 +4,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::bus::{Bus, Publication, RemoteCall};
 use crate::policy::{Origin, PolicyRules};
 use crate::registry::Registry;
-use crate::tool::{BoxFuture, Context, ToolError, ToolHost, ToolOutcome};
+use crate::tool::{BoxFuture, Context, ErrorKind, ToolError, ToolHost, ToolOutcome};
 
 #[derive(Debug)]
 struct Empty;
 
 impl ToolHost for Empty {
-    fn command(&self, _: &str, _: Value) {}
+    fn command(&self, _: &str, _: Value, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
         Box::pin(std::future::ready(Ok(None)))
     }
@@ -32,7 +35,7 @@ pub(crate) async fn call(
     name: &str,
     arguments: Value,
 ) -> Result<ToolOutcome, ToolError> {
-    let context = Context { call: id.into(), host: Arc::new(Empty) };
+    let context = Context::new(id, Arc::new(Empty));
     let arguments = arguments.as_object().unwrap().clone();
     registry.call(name, arguments, Origin::Voice, &context, Duration::from_secs(20)).await
 }
@@ -44,17 +47,28 @@ pub(crate) struct Notes {
     pub(crate) published: Mutex<Vec<Publication>>,
     pub(crate) calls: Mutex<Vec<RemoteCall>>,
     pub(crate) listened: Mutex<Vec<String>>,
+    /// What becomes of each message; none: it arrives.
+    pub(crate) fate: Mutex<Option<ErrorKind>>,
+}
+
+impl Notes {
+    fn fate(&self) -> BoxFuture<'_, Result<(), ToolError>> {
+        let fate = self.fate.lock().unwrap().map(|kind| ToolError::new(kind, "not delivered"));
+        Box::pin(std::future::ready(fate.map_or(Ok(()), Err)))
+    }
 }
 
 impl Bus for Notes {
     fn is_up(&self) -> bool {
         !self.down.load(std::sync::atomic::Ordering::Relaxed)
     }
-    fn publish(&self, message: Publication) {
+    fn publish(&self, message: Publication, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
         self.published.lock().unwrap().push(message);
+        self.fate()
     }
-    fn call(&self, call: RemoteCall) {
+    fn call(&self, call: RemoteCall, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
         self.calls.lock().unwrap().push(call);
+        self.fate()
     }
     fn listen(&self, topic: &str) {
         self.listened.lock().unwrap().push(topic.to_owned());

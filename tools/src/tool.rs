@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use crate::schema;
 
@@ -128,8 +129,15 @@ pub struct Spec {
 
 /// What a tool can reach: the house, which the agent stands for.
 pub trait ToolHost: Send + Sync + fmt::Debug {
-    /// Publishes a command to a device of the house, such as `light/kitchen`.
-    fn command(&self, path: &str, payload: Value);
+    /// Publishes a command to a device of the house, such as `light/kitchen`, over a live connection and before `deadline`.
+    /// Fails with [`ErrorKind::Unavailable`] if it was not sent and never will be, and with [`ErrorKind::Unacknowledged`] if
+    /// it may have arrived.
+    fn command(
+        &self,
+        path: &str,
+        payload: Value,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), ToolError>>;
 
     /// Reads the text that the camera sees now; none where there is none.
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>>;
@@ -167,6 +175,15 @@ pub struct Context {
     pub call: String,
     /// The house.
     pub host: Arc<dyn ToolHost>,
+    /// When the call has to be done; each attempt has one of its own.
+    pub deadline: Instant,
+}
+
+impl Context {
+    /// Of a call whose attempts set the deadline.
+    pub fn new(call: impl Into<String>, host: Arc<dyn ToolHost>) -> Self {
+        Self { call: call.into(), host, deadline: Instant::now() }
+    }
 }
 
 /// What came of a call. What it brought in is data, never an instruction.
@@ -244,6 +261,8 @@ pub enum ErrorKind {
     Unavailable,
     /// It was given up before its end. It may have been done all the same.
     Cancelled,
+    /// It was sent, and nothing confirms that it arrived. It may have been done, so it is not tried again.
+    Unacknowledged,
     /// It was tried and failed.
     Failed,
 }
@@ -269,6 +288,7 @@ impl ErrorKind {
             Self::Timeout => "timeout",
             Self::Unavailable => "unavailable",
             Self::Cancelled => "cancelled",
+            Self::Unacknowledged => "unacknowledged",
             Self::Failed => "failed",
         }
     }

@@ -1,4 +1,4 @@
-//! The embedded broker, for a device without one: loopback only, nothing to install, ends with the
+//! The embedded broker, for a device without one: nothing to install, ends with the
 //! process.
 
 use std::collections::HashMap;
@@ -44,12 +44,24 @@ impl Broker {
     /// # Errors
     /// If the address is taken or not local.
     pub fn start(listen: SocketAddr, max_packet: usize) -> Result<Self, BrokerError> {
+        Self::guarded(listen, max_packet, None)
+    }
+
+    /// As [`Self::start`], for clients with this user and password only.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn guarded(
+        listen: SocketAddr,
+        max_packet: usize,
+        login: Option<(String, String)>,
+    ) -> Result<Self, BrokerError> {
         let refused = |source| BrokerError::Listen { address: listen, source };
         // rumqttd only logs when it cannot bind, so try first.
         let probe = TcpListener::bind(listen).map_err(refused)?;
         let address = probe.local_addr().map_err(refused)?;
         drop(probe);
-        let mut broker = rumqttd::Broker::new(config(address, max_packet));
+        let mut broker = rumqttd::Broker::new(config(address, max_packet, login));
         std::thread::Builder::new()
             .name("broker".into())
             .spawn(move || {
@@ -74,12 +86,12 @@ impl Broker {
     }
 }
 
-fn config(listen: SocketAddr, max_packet: usize) -> Config {
+fn config(listen: SocketAddr, max_packet: usize, login: Option<(String, String)>) -> Config {
     let connections = ConnectionSettings {
         connection_timeout_ms: 5_000,
         max_payload_size: max_packet,
         max_inflight_count: 100,
-        auth: None,
+        auth: login.map(|login| HashMap::from([login])),
         external_auth: None,
         dynamic_filters: true,
     };

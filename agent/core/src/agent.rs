@@ -232,9 +232,11 @@ impl Agent {
             Next::Answered => self.answer = None,
             Next::Inbound(Inbound::Evidence(name)) => self.turns.show_evidence(&name),
             Next::Inbound(Inbound::Talk(held)) => {
-                // On release, the microphone sends what it heard.
                 if held && !self.machine.muted() {
                     self.step(Input::SpeechStarted);
+                } else if self.inputs.microphone.is_none() {
+                    // A microphone would send what it heard.
+                    self.step(Input::SpeechDropped);
                 }
             }
             Next::Heard(heard) => self.hear(heard),

@@ -135,8 +135,12 @@ impl Confirmations {
 
 #[cfg(test)]
 mod tests {
+    use outpost_tools::ToolError;
+    use outpost_tools::tool::BoxFuture;
+    use tokio::time::Instant;
+
     use super::*;
-    use crate::report::Intent;
+    use crate::report::{Act, Intent};
 
     #[derive(Debug, Default)]
     struct Said(Mutex<Vec<Option<String>>>);
@@ -146,7 +150,12 @@ mod tests {
             let Body::Confirm(waits) = report.body else { panic!("{report:?}") };
             self.0.lock().unwrap().push(waits.map(|waits| waits.name));
         }
-        fn intend(&self, _intent: &Intent) {}
+        fn act(&self, act: Act, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+            panic!("{act:?}")
+        }
+        fn intend<'a>(&'a self, _intent: &'a Intent) -> BoxFuture<'a, ()> {
+            Box::pin(std::future::ready(()))
+        }
     }
 
     fn question(name: &str) -> Question {

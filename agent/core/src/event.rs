@@ -158,6 +158,16 @@ pub enum Setting {
     Listen(bool),
 }
 
+impl Setting {
+    /// Whether it lets a microphone or a camera in.
+    pub fn opens_sense(self) -> bool {
+        match self {
+            Self::Mute(muted) => !muted,
+            Self::Camera(on) | Self::Listen(on) => on,
+        }
+    }
+}
+
 /// Messages for the agent from MQTT and from the board.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Inbound {

@@ -178,7 +178,7 @@ struct Job {
     stop: Stop,
     due: Instant,
     /// Receives the text while it is generated.
-    words: Option<mpsc::Sender<String>>,
+    speech: Option<Speech>,
     reply: oneshot::Sender<Result<Generation, ModelError>>,
 }
 
@@ -366,8 +366,13 @@ impl ModelHandle {
         let stop = Stop::at(due);
         let _cancel = CancelOnDrop(stop.clone());
         let (reply, answer) = oneshot::channel();
-        self.0.add(Job { request, stop, due, words, reply }, origin);
-        answer.await.unwrap_or(Err(ModelError::Gone))
+        let speech = words.map(|words| Speech { words, unsaid: Arc::default() });
+        self.0.add(Job { request, stop, due, speech: speech.clone(), reply }, origin);
+        let answer = answer.await.unwrap_or(Err(ModelError::Gone));
+        if let Some(speech) = speech {
+            speech.end().await;
+        }
+        answer
     }
 
     /// Prefills a request that may come next, when idle.
@@ -429,7 +434,7 @@ fn serve(shared: &Shared, mut model: Box<dyn Model>) {
         // An expired job costs nothing.
         let answer = match job.stop.check() {
             Ok(()) => {
-                let mut say = aloud(job.words.clone());
+                let mut say = |text: &str| job.speech.iter().for_each(|speech| speech.say(text));
                 guarded(|| model.generate(&job.request, &job.stop, &mut say))
             }
             Err(error) => Err(error.into()),
@@ -454,14 +459,33 @@ fn count(stats: &mut ModelStats, answer: &Result<Generation, ModelError>) {
     }
 }
 
-/// Streams without blocking; text that finds no room is sent with the next piece.
-fn aloud(words: Option<mpsc::Sender<String>>) -> impl FnMut(&str) {
-    let mut unsaid = String::new();
-    move |text| {
-        let Some(words) = &words else { return };
+/// Text on its way to a receiver that may be slow.
+#[derive(Debug, Clone)]
+struct Speech {
+    words: mpsc::Sender<String>,
+    unsaid: Arc<Mutex<String>>,
+}
+
+impl Speech {
+    fn unsaid(&self) -> MutexGuard<'_, String> {
+        self.unsaid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends without blocking; text that finds no room is sent with the next piece.
+    fn say(&self, text: &str) {
+        let mut unsaid = self.unsaid();
         unsaid.push_str(text);
-        if let Ok(room) = words.try_reserve() {
+        if let Ok(room) = self.words.try_reserve() {
             room.send(std::mem::take(&mut unsaid));
+        }
+    }
+
+    /// Sends what found no room.
+    async fn end(self) {
+        let tail = std::mem::take(&mut *self.unsaid());
+        if !tail.is_empty() {
+            // Fails where nobody listens any more.
+            self.words.send(tail).await.ok();
         }
     }
 }

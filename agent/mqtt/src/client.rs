@@ -6,31 +6,39 @@
 //! not be carried out late. A connection that is silent, or leaves a publish unacknowledged, for
 //! too long is dropped, whatever rumqttc thinks of it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outpost_agent_core::back_off::BackOff;
 use outpost_agent_core::config::MqttConfig;
-use outpost_agent_core::event::{Inbound, RespondTo};
+use outpost_agent_core::event::Inbound;
 use outpost_agent_core::heartbeat::Pulse;
+use outpost_agent_core::live::Documents;
 use outpost_agent_core::metrics::Backlog;
-use outpost_agent_core::report::{AnswerReport, Body, Intent, Report, Sink};
+use outpost_agent_core::report::{Act, AnswerReport, Body, Intent, Report, Sink};
 use outpost_agent_core::task_group::TaskGroup;
+use outpost_tools::ToolError;
+use outpost_tools::tool::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, sleep, timeout};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use crate::connection::{Connection, Filters, WINDOW, jittered};
+use crate::connection::{Connection, Source, WINDOW, jittered};
 use crate::desired_config::DesiredConfig;
+use crate::filters::Filters;
 use crate::home_assistant::Discovery;
-use crate::message::Message;
+pub use crate::link_status::LinkStatus;
+use crate::message::{Keep, Message};
+use crate::orders::{OrderQueue, Orders};
 use crate::outbox::{Condition, Limits, Outbox, OutboxError};
 use crate::session::{Arrival, ConnectOptions, Fault, FaultKind, Session, Signal, Verdict};
 use crate::subscriptions::Subscriptions;
+use crate::suspicions::Suspicions;
 use crate::topics::Topics;
 use crate::transport::{Target, TransportError};
-use crate::{home_assistant, inbound, payload};
+use crate::{home_assistant, inbound, orders, payload, topics};
 
 /// Back-off between connection attempts.
 const BACK_OFF: BackOff = BackOff::new(Duration::from_millis(250), Duration::from_mins(1));
@@ -38,7 +46,7 @@ const BACK_OFF: BackOff = BackOff::new(Duration::from_millis(250), Duration::fro
 const TEND: Duration = Duration::from_secs(1);
 /// Time to deliver what is in flight at shutdown.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection silent for longer is stuck: a live one has pings.
+/// A task that has not been round its loop for this long is stuck: it tends the outbox every second.
 const STUCK: Duration = Duration::from_mins(1);
 
 /// The client cannot be started.
@@ -52,23 +60,11 @@ pub enum MqttError {
     Outbox(#[from] OutboxError),
 }
 
-/// State of the connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkStatus {
-    /// Connecting.
-    Connecting,
-    /// Connected.
-    Up,
-    /// Lost or failed; retried with back-off.
-    Down(String),
-    /// Rejected by the broker; retried rarely, since somebody has to fix it.
-    Refused(String),
-}
-
-/// Publishes reports through the outbox.
+/// Publishes reports through the outbox, and sends what acts on something past it.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     outbox: Arc<Outbox>,
+    orders: Orders,
     topics: Topics,
     status: watch::Receiver<LinkStatus>,
     subscriptions: Subscriptions,
@@ -80,17 +76,19 @@ impl Publisher {
     pub fn publish(&self, report: &Report) {
         let (message, response) = payload::encode(report, &self.topics);
         for message in [Some(message), response].into_iter().flatten() {
-            if !message.fleeting || *self.status.borrow() == LinkStatus::Up {
+            if message.keep != Keep::Fleeting || *self.status.borrow() == LinkStatus::Up {
                 self.outbox.push(&message);
             }
         }
     }
 
-    /// Waits until the outbox is empty. Returns false after `limit`.
+    /// Waits until the outbox is empty. Returns false after `limit`; what waits then is in the file, if there is one.
     pub async fn flushed(&self, limit: Duration) -> bool {
         let mut changes = self.outbox.changes();
         let empty = async { while !self.outbox.is_empty() && changes.changed().await.is_ok() {} };
-        timeout(limit, empty).await.is_ok() && self.outbox.is_empty()
+        let is_empty = timeout(limit, empty).await.is_ok() && self.outbox.is_empty();
+        timeout(limit, self.outbox.flush()).await.ok();
+        is_empty
     }
 
     /// Watches the connection state.
@@ -118,6 +116,14 @@ impl Publisher {
         &self.desired_config
     }
 
+    /// Keeps the desired documents that are in force, for a start without the broker.
+    pub fn keep_desired(&self, accepted: &Documents) {
+        for (topic, scope) in self.topics.desired_topics() {
+            let text = scope.of(accepted).and_then(|bytes| std::str::from_utf8(bytes).ok());
+            self.outbox.set_note(&topic, text);
+        }
+    }
+
     /// The device's topics.
     pub fn topics(&self) -> &Topics {
         &self.topics
@@ -129,8 +135,13 @@ impl Sink for Publisher {
         self.publish(&report);
     }
 
-    fn intend(&self, intent: &Intent) {
-        self.outbox.intend(intent);
+    fn act(&self, act: Act, deadline: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+        let message = payload::act(&act, &self.topics);
+        Box::pin(self.orders.send(message, deadline, self.status.clone()))
+    }
+
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, ()> {
+        Box::pin(self.outbox.intend(intent))
     }
 }
 
@@ -164,16 +175,20 @@ pub fn connect(
     let discovery = &config.home_assistant;
     let discovery = discovery.enabled.then(|| Discovery::new(discovery, &config.device, &topics));
     home_assistant::succeed(&outbox, discovery.as_ref());
+    // Earlier versions kept commands.
+    outbox.discard(|topic| topics.is_command(topic));
     let (status_out, status) = watch::channel(LinkStatus::Connecting);
+    let (orders, order_queue) = orders::queue();
     let publisher = Publisher {
         outbox: Arc::clone(&outbox),
+        orders,
         topics: topics.clone(),
         status,
         subscriptions: Subscriptions::default(),
-        desired_config: DesiredConfig::default(),
+        desired_config: DesiredConfig::starting_with(kept_desired(&outbox, &topics)),
     };
     let options = ConnectOptions {
-        client: format!("outpost-{}", config.device),
+        client: format!("outpost-{}", topics::id(&config.device)),
         version: config.version,
         keep_alive: config.keep_alive,
         last_will: Some(status_message(&topics, "offline")),
@@ -193,12 +208,30 @@ pub fn connect(
         task_group: task_group.clone(),
         pulse,
     };
-    task_group.spawn(link.run());
+    task_group.spawn(link.run(order_queue));
     Ok(publisher)
+}
+
+/// The desired documents that the previous run went by.
+fn kept_desired(outbox: &Outbox, topics: &Topics) -> Documents {
+    let mut kept = Documents::default();
+    for (topic, scope) in topics.desired_topics() {
+        *scope.of_mut(&mut kept) = outbox.note(&topic).map(|text| Arc::from(text.into_bytes()));
+    }
+    kept
 }
 
 fn status_message(topics: &Topics, status: &str) -> Message {
     Message { retain: true, ..Message::new(topics.status(), status) }
+}
+
+/// What outlives a connection.
+struct Work {
+    filters: Filters,
+    orders: OrderQueue,
+    /// Topics whose retained messages were refused, and said to be.
+    refused: BTreeSet<String>,
+    suspicions: Suspicions,
 }
 
 /// The connection task.
@@ -217,24 +250,27 @@ struct Link {
 }
 
 impl Link {
-    async fn run(self) {
+    async fn run(self, orders: OrderQueue) {
         let mut back_off = BACK_OFF;
-        let mut filters = Filters::new(self.subscriptions());
+        let filters = Filters::new(self.subscriptions());
+        let suspicions = Suspicions::default();
+        let mut work = Work { filters, orders, refused: BTreeSet::new(), suspicions };
         let mut number = 0;
         while !self.task_group.disconnect.is_cancelled() {
             number += 1;
-            let Some(fault) = self.connection(&mut filters, number).await else { return };
-            if *self.status.borrow() == LinkStatus::Up {
+            let Some(fault) = self.connection(&mut work, number).await else { return };
+            let hint = work.suspicions.hint(&self.options.client);
+            // Two clients of one id would disconnect each other as fast as they can.
+            if *self.status.borrow() == LinkStatus::Up && hint.is_none() {
                 back_off.reset();
             }
-            self.pulse.rest();
             if fault.kind == FaultKind::Refused {
                 back_off.exhaust();
             }
             let pause = back_off.pause();
-            self.say_down(&fault, pause);
+            self.say_down(&fault, hint, pause);
             if fault.kind == FaultKind::TooLong {
-                filters.suspect();
+                work.filters.suspect(Instant::now());
             }
             if !self.rest(jittered(pause)).await {
                 return;
@@ -247,12 +283,18 @@ impl Link {
         self.topics.subscriptions().into_iter().chain(birth).collect()
     }
 
-    fn say_down(&self, fault: &Fault, pause: Duration) {
-        warn!(%fault, retry_in = ?pause, "no connection to the MQTT broker");
-        let reason = fault.reason.clone();
+    /// Connected, connecting or waiting: the task comes round again soon.
+    fn promise(&self) {
+        self.pulse.promise(Instant::now() + STUCK);
+    }
+
+    fn say_down(&self, fault: &Fault, hint: Option<String>, pause: Duration) {
+        warn!(%fault, hint, retry_in = ?pause, "no connection to the MQTT broker");
+        let reason = [Some(fault.reason.clone()), hint].into_iter().flatten();
+        let reason = reason.collect::<Vec<_>>().join("; ");
         self.status.send_replace(match fault.kind {
             FaultKind::Refused => LinkStatus::Refused(reason),
-            FaultKind::Network | FaultKind::TooLong => LinkStatus::Down(reason),
+            FaultKind::Network | FaultKind::TooLong | FaultKind::Closed => LinkStatus::Down(reason),
         });
     }
 
@@ -262,7 +304,7 @@ impl Link {
         let over = sleep(pause);
         tokio::pin!(over);
         loop {
-            self.pulse.promise(Instant::now() + STUCK);
+            self.promise();
             tokio::select! {
                 () = &mut over => return true,
                 () = self.task_group.disconnect.cancelled() => return false,
@@ -272,7 +314,8 @@ impl Link {
     }
 
     /// Runs one connection; returns why it ended, `None` after shutdown.
-    async fn connection(&self, filters: &mut Filters, number: u64) -> Option<Fault> {
+    async fn connection(&self, work: &mut Work, number: u64) -> Option<Fault> {
+        self.promise();
         let refused =
             |fault: TransportError| Fault { kind: FaultKind::Refused, reason: fault.to_string() };
         let target = match Target::new(&self.config, self.embedded) {
@@ -282,51 +325,61 @@ impl Link {
         let spawn = |poll| self.task_group.tracker.spawn(poll).abort_handle();
         let session = Session::open(&target, &self.options, spawn);
         let mut connection = Connection::new(session, self.options.keep_alive, number);
+        let fault = self.converse(&mut connection, work).await?;
+        work.suspicions.learn(&self.outbox, &connection, &fault);
+        Some(fault)
+    }
+
+    /// Sends and receives; returns why the connection ended, `None` after shutdown.
+    async fn converse(&self, connection: &mut Connection, work: &mut Work) -> Option<Fault> {
         let mut tend = interval(TEND);
         let mut wanted = self.publisher.subscriptions.filters();
         let mut changes = self.outbox.changes();
         loop {
+            self.promise();
             tokio::select! {
                 signal = connection.session.next() => {
-                    if let Err(fault) = self.handle(&mut connection, filters, signal) {
+                    if let Err(fault) = self.handle(connection, work, signal) {
                         return Some(fault);
                     }
                 }
                 Ok(()) = changes.changed(), if connection.up => {}
-                Ok(()) = wanted.changed() => self.listen(&mut connection, filters),
+                () = work.orders.ready(), if connection.has_room() && connection.is_drained() => {}
+                Ok(()) = wanted.changed() => self.listen(connection, &mut work.filters),
                 _ = tend.tick() => {
-                    self.tend(&mut connection, filters);
+                    self.tend(connection, &mut work.filters);
                     if let Some(fault) = connection.overdue() {
                         return Some(fault);
                     }
                 }
                 () = self.task_group.disconnect.cancelled() => {
-                    let disconnected = timeout(DISCONNECT_TIMEOUT, self.disconnect(&mut connection, filters));
+                    let disconnected = timeout(DISCONNECT_TIMEOUT, self.disconnect(connection, work));
                     if !matches!(disconnected.await, Ok(Ok(()))) {
                         warn!("the MQTT connection was dropped before `offline` was delivered");
                     }
                     return None;
                 }
             }
-            self.fill(&mut connection);
+            self.fill(connection, work);
         }
     }
 
     fn handle(
         &self,
         connection: &mut Connection,
-        filters: &mut Filters,
+        work: &mut Work,
         signal: Signal,
     ) -> Result<(), Fault> {
         connection.heard();
         match signal {
-            Signal::Up { max_packet } => self.greet(connection, filters, max_packet),
+            Signal::Up { max_packet } => self.greet(connection, work, max_packet),
             Signal::Subscribed(taken) => {
-                filters.answered(&taken);
+                work.filters.answered(&taken);
                 connection.subscribed();
             }
             Signal::Sent(packet) => connection.sent(packet),
             Signal::Acknowledged(packet, verdict) => {
+                work.suspicions.acknowledged();
                 self.acknowledged(connection, packet, verdict)?;
             }
             Signal::Received(arrival) if self.is_birth(&arrival) => connection.announce_soon(),
@@ -335,7 +388,7 @@ impl Link {
                     connection.arrived.note(scope);
                     self.publisher.desired_config.set(scope, &arrival.payload);
                 }
-                None => self.receive(arrival, connection.number),
+                None => self.receive(arrival, connection.number, &mut work.refused),
             },
             Signal::Alive => {}
             Signal::Ended(fault) => {
@@ -345,17 +398,19 @@ impl Link {
         Ok(())
     }
 
-    fn greet(&self, connection: &mut Connection, filters: &mut Filters, max: Option<usize>) {
+    fn greet(&self, connection: &mut Connection, work: &mut Work, max: Option<usize>) {
+        let Work { filters, suspicions, .. } = work;
         info!(broker = %self.broker(), version = %self.config.version, "connected to the MQTT broker");
         self.status.send_replace(LinkStatus::Up);
         connection.greeted(max);
-        filters.add(&self.publisher.subscriptions.filters().borrow());
+        filters.add(&self.publisher.subscriptions.filters().borrow(), Instant::now());
         if !connection.session.subscribe(filters.first()) {
             error!("cannot subscribe");
         }
-        connection.send(None, &status_message(&self.topics, "online"));
-        connection.send(None, &payload::info(&self.topics));
-        self.announce(connection);
+        let greetings = [status_message(&self.topics, "online"), payload::info(&self.topics)];
+        let greetings =
+            greetings.into_iter().chain(self.discovery.as_ref().map(Discovery::message));
+        connection.own.extend(greetings.filter(|message| suspicions.allows(&message.topic)));
     }
 
     /// Host and port, for the log.
@@ -370,7 +425,7 @@ impl Link {
 
     fn announce(&self, connection: &mut Connection) {
         if let Some(discovery) = &self.discovery {
-            connection.send(None, &discovery.message());
+            connection.own.push_back(discovery.message());
         }
     }
 
@@ -390,29 +445,51 @@ impl Link {
         self.listen(connection, filters);
         if let Some(filter) = filters.next() {
             connection.session.subscribe(filter);
-        } else if connection.has_settled() {
-            self.publisher.desired_config.settle(connection.arrived);
+        } else if filters.are_answered() && connection.has_settled() {
+            let mut arrived = connection.arrived;
+            // What is not subscribed to cannot arrive, which says nothing of it.
+            for (filter, scope) in self.topics.desired_topics() {
+                if !filters.covers(&filter) {
+                    arrived.note(scope);
+                }
+            }
+            self.publisher.desired_config.settle(arrived);
         }
         if connection.announcement_is_due() {
             self.announce(connection);
         }
         let condition = self.outbox.condition();
         if connection.has_news(&condition) {
-            connection.send(None, &payload::outbox(&condition, &self.topics));
+            connection.own.push_back(payload::outbox(&condition, &self.topics));
         }
     }
 
     /// Subscribes to new filters.
     fn listen(&self, connection: &mut Connection, filters: &mut Filters) {
-        filters.add(&self.publisher.subscriptions.filters().borrow());
+        filters.add(&self.publisher.subscriptions.filters().borrow(), Instant::now());
         if connection.up {
             filters.catch_up(|rest| connection.session.subscribe(rest));
         }
     }
 
-    /// Fills the window.
-    fn fill(&self, connection: &mut Connection) {
+    /// Fills the window. What acts on something goes first, once all that was sent before has left: so it is known whether it
+    /// was sent, and it is not sent after its time.
+    fn fill(&self, connection: &mut Connection, Work { orders, suspicions, .. }: &mut Work) {
+        connection.window = suspicions.window();
         while connection.has_room() {
+            if let Some(message) = connection.own.pop_front() {
+                connection.send(Source::Connection, &message);
+                continue;
+            }
+            if orders.is_waiting() {
+                if !connection.is_drained() {
+                    return;
+                }
+                if let Some((message, taken)) = orders.take() {
+                    connection.order(&message, taken);
+                    continue;
+                }
+            }
             let mut cursor = connection.cursor;
             let Some((row, message)) = self.outbox.next(&mut cursor) else { return };
             if !message.is_deliverable(connection.max_packet) {
@@ -420,7 +497,7 @@ impl Link {
                 let bytes = message.payload.len();
                 error!(topic, bytes, "dropped an undeliverable message");
                 self.outbox.refuse(row);
-            } else if !connection.send(Some(row), &message) {
+            } else if !connection.send(Source::Row(row), &message) {
                 return;
             }
             connection.cursor = cursor;
@@ -433,7 +510,14 @@ impl Link {
         packet: u16,
         verdict: Verdict,
     ) -> Result<(), Fault> {
-        let Some(row) = connection.acknowledged(packet) else { return Ok(()) };
+        let row = match connection.acknowledged(packet) {
+            Some(Source::Row(row)) => row,
+            Some(Source::Order(taken)) => {
+                taken.acknowledged(verdict);
+                return Ok(());
+            }
+            Some(Source::Connection) | None => return Ok(()),
+        };
         match verdict {
             Verdict::Taken => self.outbox.delivered(row),
             Verdict::Refused(reason) => {
@@ -447,19 +531,25 @@ impl Link {
         Ok(())
     }
 
-    fn receive(&self, arrival: Arrival, connection: u64) {
+    fn receive(&self, arrival: Arrival, connection: u64, refused: &mut BTreeSet<String>) {
         let topic = arrival.topic.clone();
+        let retained = arrival.retained;
         let (transaction, respond_to, refusal) = match inbound::decode(&arrival, &self.topics) {
             Ok(None) => return self.publisher.subscriptions.deliver(arrival, connection),
             Ok(Some(inbound)) => match self.inbound.try_send(inbound) {
                 Ok(()) => return,
                 Err(refused) => {
-                    let (transaction, respond_to) = asker(refused.into_inner());
+                    let (transaction, respond_to) = inbound::asker(refused.into_inner());
                     (transaction, respond_to, "the agent is busy: try again later".to_owned())
                 }
             },
             Err(fault) => (fault.transaction.clone(), fault.respond_to.clone(), fault.to_string()),
         };
+        // It comes again on every connection.
+        if retained && !refused.insert(topic.clone()) {
+            debug!(topic, refusal, "rejected a retained message once more");
+            return;
+        }
         warn!(topic, refusal, "rejected a message");
         let refusal = AnswerReport { transaction, respond_to, ..AnswerReport::refusal(refusal) };
         self.publisher.send(Report::now(Body::Answer(refusal)));
@@ -467,39 +557,26 @@ impl Link {
 
     /// Delivers the rest, publishes `offline` (a clean disconnect suppresses the last will) and
     /// disconnects.
-    async fn disconnect(
-        &self,
-        connection: &mut Connection,
-        filters: &mut Filters,
-    ) -> Result<(), Fault> {
+    async fn disconnect(&self, connection: &mut Connection, work: &mut Work) -> Result<(), Fault> {
         if !connection.up {
             return Ok(());
         }
         let mut said_offline = false;
         loop {
-            self.fill(connection);
+            self.fill(connection, work);
             if connection.is_idle() {
                 if said_offline {
                     break;
                 }
-                said_offline = connection.send(None, &status_message(&self.topics, "offline"));
+                said_offline =
+                    connection.send(Source::Connection, &status_message(&self.topics, "offline"));
             }
             let signal = connection.session.next().await;
-            self.handle(connection, filters, signal)?;
+            self.handle(connection, work, signal)?;
         }
         if connection.session.disconnect() {
             while !matches!(connection.session.next().await, Signal::Ended(_)) {}
         }
         Ok(())
-    }
-}
-
-/// Where to send a rejection.
-fn asker(inbound: Inbound) -> (Option<String>, Option<RespondTo>) {
-    match inbound {
-        Inbound::Ask(ask) => (ask.transaction, ask.respond_to),
-        Inbound::Set(_) | Inbound::Talk(_) | Inbound::Confirm(_) | Inbound::Evidence(_) => {
-            (None, None)
-        }
     }
 }

@@ -1,15 +1,15 @@
-//! State of one connection: messages in flight, last sign of life, subscriptions.
+//! State of one connection: messages in flight, last sign of life.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::error;
 
 use crate::desired_config::Arrived;
 use crate::message::Message;
+use crate::orders::Taken;
 use crate::outbox::{Condition, Cursor};
-use crate::session::{Fault, MAX_PACKET, Session};
+use crate::session::{Fault, MAX_PACKET, Session, Verdict};
 
 /// Maximum messages in flight; far below rumqttc's range of packet ids, so that ids never collide.
 pub(super) const WINDOW: usize = 16;
@@ -22,12 +22,32 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// Discovery is sent within this time after Home Assistant's birth message.
 const BIRTH: Duration = Duration::from_secs(4);
 
-/// A message in flight. Those without a row, such as `online`, are sent once per connection.
+/// Where a message in flight comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The connection itself, such as `online`: sent once per connection.
+    Connection,
+    /// A row of the outbox: sent until it is acknowledged.
+    Row(u64),
+    /// A message that acts on something: sent once.
+    Order(Taken),
+}
+
+/// A message in flight.
 #[derive(Debug)]
 struct InFlight {
-    row: Option<u64>,
+    source: Source,
+    topic: String,
     packet: Option<u16>,
     since: Instant,
+}
+
+impl InFlight {
+    /// Whether it is a message that acts, has not left, and is no longer waited for.
+    fn is_overdue_order(&self) -> bool {
+        self.packet.is_none()
+            && matches!(&self.source, Source::Order(taken) if taken.is_abandoned())
+    }
 }
 
 /// One connection.
@@ -42,6 +62,12 @@ pub(super) struct Connection {
     pub(super) max_packet: usize,
     /// Number of the connection.
     pub(super) number: u64,
+    /// Maximum messages in flight.
+    pub(super) window: usize,
+    /// Messages of the connection itself that wait for room.
+    pub(super) own: VecDeque<Message>,
+    /// When the broker accepted it.
+    since: Option<Instant>,
     in_flight: VecDeque<InFlight>,
     heard: Instant,
     /// Timeout for a sign of life and for an acknowledgement.
@@ -64,6 +90,9 @@ impl Connection {
             cursor: Cursor::default(),
             max_packet: MAX_PACKET,
             number,
+            window: WINDOW,
+            own: VecDeque::new(),
+            since: None,
             in_flight: VecDeque::new(),
             heard: Instant::now(),
             // A ping is sent after one keep-alive and has another one to be answered.
@@ -78,6 +107,7 @@ impl Connection {
     /// The broker accepted the connection.
     pub(super) fn greeted(&mut self, max_packet: Option<usize>) {
         self.up = true;
+        self.since = Some(Instant::now());
         self.max_packet = max_packet.map_or(MAX_PACKET, |max| max.min(MAX_PACKET));
     }
 
@@ -103,6 +133,9 @@ impl Connection {
             Some(Fault::network("the broker was silent for too long"))
         } else if unacknowledged.is_some_and(|since| since.elapsed() > self.timeout) {
             Some(Fault::network("the broker acknowledged nothing for too long"))
+        } else if self.in_flight.iter().any(InFlight::is_overdue_order) {
+            // What has not left yet must not leave later.
+            Some(Fault::network("the connection took no message for too long"))
         } else {
             None
         }
@@ -110,21 +143,53 @@ impl Connection {
 
     /// Whether the window has room.
     pub(super) fn has_room(&self) -> bool {
-        self.up && self.in_flight.len() < WINDOW
+        self.up && self.in_flight.len() < self.window
+    }
+
+    /// Whether messages are sent one at a time.
+    pub(super) fn is_careful(&self) -> bool {
+        self.window == 1
+    }
+
+    /// The first message that is not acknowledged.
+    pub(super) fn oldest(&self) -> Option<(&Source, &str)> {
+        self.in_flight.front().map(|first| (&first.source, first.topic.as_str()))
+    }
+
+    /// How long it has been up; `None` if it never was.
+    pub(super) fn lived(&self) -> Option<Duration> {
+        self.since.map(|since| since.elapsed())
     }
 
     /// Whether nothing is in flight.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_empty()
+        self.in_flight.is_empty() && self.own.is_empty()
+    }
+
+    /// Whether all that was sent has left.
+    pub(super) fn is_drained(&self) -> bool {
+        self.in_flight.iter().all(|sent| sent.packet.is_some())
     }
 
     /// Sends a message. Returns false if the client is full.
-    pub(super) fn send(&mut self, row: Option<u64>, message: &Message) -> bool {
+    pub(super) fn send(&mut self, source: Source, message: &Message) -> bool {
         let sent = self.session.publish(message);
         if sent {
-            self.in_flight.push_back(InFlight { row, packet: None, since: Instant::now() });
+            let (topic, since) = (message.topic.clone(), Instant::now());
+            self.in_flight.push_back(InFlight { source, topic, packet: None, since });
         }
         sent
+    }
+
+    /// Sends a message that acts on something.
+    pub(super) fn order(&mut self, message: &Message, taken: Taken) {
+        if message.is_deliverable(self.max_packet) {
+            self.send(Source::Order(taken), message);
+        } else {
+            let bytes = message.payload.len();
+            let reason = format!("{bytes} bytes are too many, or the topic cannot be used");
+            taken.acknowledged(Verdict::Refused(reason));
+        }
     }
 
     /// A packet id was assigned, in order of sending.
@@ -134,10 +199,10 @@ impl Connection {
         }
     }
 
-    /// Takes a message out of flight; returns its row.
-    pub(super) fn acknowledged(&mut self, packet: u16) -> Option<u64> {
+    /// Takes a message out of flight.
+    pub(super) fn acknowledged(&mut self, packet: u16) -> Option<Source> {
         let at = self.in_flight.iter().position(|sent| sent.packet == Some(packet))?;
-        self.in_flight.remove(at)?.row
+        Some(self.in_flight.remove(at)?.source)
     }
 
     /// Schedules discovery, with jitter so that devices do not answer all at once.
@@ -153,8 +218,8 @@ impl Connection {
     /// Whether the outbox has news to report; marks it as reported.
     pub(super) fn has_news(&mut self, condition: &Condition) -> bool {
         let same = |told: &Condition| {
-            (told.dropped, told.durable, &told.fault)
-                == (condition.dropped, condition.durable, &condition.fault)
+            (told.dropped, told.quarantined, told.durable, &told.fault)
+                == (condition.dropped, condition.quarantined, condition.durable, &condition.fault)
         };
         let has_news =
             self.told.as_ref().is_none_or(|(told, at)| !same(told) && at.elapsed() > NEWS);
@@ -162,79 +227,6 @@ impl Connection {
             self.told = Some((condition.clone(), Instant::now()));
         }
         has_news
-    }
-}
-
-/// Topic filters. A retained message larger than a packet ends every connection that receives it;
-/// after that, filters are subscribed one at a time, and the offending one is left out.
-#[derive(Debug)]
-pub(super) struct Filters {
-    all: Vec<String>,
-    /// Number subscribed on this connection.
-    asked: usize,
-    one_by_one: bool,
-    left_out: Vec<String>,
-}
-
-impl Filters {
-    pub(super) fn new(all: Vec<String>) -> Self {
-        Self { all, asked: 0, one_by_one: false, left_out: Vec::new() }
-    }
-
-    /// Filters for a new connection.
-    pub(super) fn first(&mut self) -> &[String] {
-        self.asked = if self.one_by_one { self.all.len().min(1) } else { self.all.len() };
-        &self.all[..self.asked]
-    }
-
-    /// Next filter.
-    pub(super) fn next(&mut self) -> Option<&[String]> {
-        if self.asked == self.all.len() {
-            // None is suspect.
-            self.one_by_one = false;
-            return None;
-        }
-        self.asked += 1;
-        Some(&self.all[self.asked - 1..self.asked])
-    }
-
-    /// Adds new filters.
-    pub(super) fn add(&mut self, filters: &[String]) {
-        for filter in filters {
-            if !self.all.contains(filter) && !self.left_out.contains(filter) {
-                self.all.push(filter.clone());
-            }
-        }
-    }
-
-    /// Subscribes to the rest if all can be at once; `subscribe` returns whether it did.
-    pub(super) fn catch_up(&mut self, subscribe: impl FnOnce(&[String]) -> bool) {
-        let rest = &self.all[self.asked..];
-        if !self.one_by_one && !rest.is_empty() && subscribe(rest) {
-            self.asked = self.all.len();
-        }
-    }
-
-    /// The connection ended at an oversized packet.
-    pub(super) fn suspect(&mut self) {
-        if self.one_by_one && self.asked > 0 {
-            let filter = self.all.remove(self.asked - 1);
-            self.left_out.push(filter.clone());
-            error!(
-                filter,
-                limit = MAX_PACKET,
-                "left out a subscription: a longer message is retained there, which somebody has to clear"
-            );
-        }
-        self.one_by_one = true;
-    }
-
-    /// The broker answered.
-    pub(super) fn answered(&self, taken: &[bool]) {
-        let latest = &self.all[self.asked.saturating_sub(taken.len())..self.asked];
-        for (filter, _) in latest.iter().zip(taken).filter(|(_, taken)| !**taken) {
-            error!(filter, "the broker rejected a subscription: check its ACL");
-        }
     }
 }
 

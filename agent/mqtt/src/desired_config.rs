@@ -15,10 +15,21 @@ pub enum Scope {
     Device,
 }
 
-fn of(documents: &mut Documents, scope: Scope) -> &mut Option<Arc<[u8]>> {
-    match scope {
-        Scope::Group => &mut documents.group,
-        Scope::Device => &mut documents.device,
+impl Scope {
+    /// The document of this scope.
+    pub(super) fn of(self, documents: &Documents) -> Option<&[u8]> {
+        match self {
+            Self::Group => documents.group.as_deref(),
+            Self::Device => documents.device.as_deref(),
+        }
+    }
+
+    /// As [`Self::of`], to change it.
+    pub(super) fn of_mut(self, documents: &mut Documents) -> &mut Option<Arc<[u8]>> {
+        match self {
+            Self::Group => &mut documents.group,
+            Self::Device => &mut documents.device,
+        }
     }
 }
 
@@ -27,6 +38,11 @@ fn of(documents: &mut Documents, scope: Scope) -> &mut Option<Arc<[u8]>> {
 pub struct DesiredConfig(watch::Sender<Documents>);
 
 impl DesiredConfig {
+    /// Holds these until the broker says otherwise.
+    pub(super) fn starting_with(kept: Documents) -> Self {
+        Self(watch::Sender::new(kept))
+    }
+
     /// Watches the documents.
     pub fn subscribe(&self) -> watch::Receiver<Documents> {
         self.0.subscribe()
@@ -38,7 +54,7 @@ impl DesiredConfig {
         let payload = &payload[..payload.len().min(MAX_DOCUMENT + 1)];
         let payload = (!payload.is_empty()).then(|| Arc::from(payload));
         self.0.send_if_modified(|latest| {
-            let place = of(latest, scope);
+            let place = scope.of_mut(latest);
             std::mem::replace(place, payload.clone()) != payload
         });
     }

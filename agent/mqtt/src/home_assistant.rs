@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::message::Message;
 use crate::outbox::Outbox;
-use crate::topics::Topics;
+use crate::topics::{self, Topics};
 
 /// Key of the outbox note with the published discovery.
 const NOTE: &str = "home_assistant";
@@ -40,7 +40,7 @@ pub(super) struct Discovery {
 impl Discovery {
     /// Creates the message for a device.
     pub(super) fn new(config: &HomeAssistantConfig, device: &str, topics: &Topics) -> Self {
-        let id = object_id(device);
+        let id = topics::id(device);
         let origin = json!({ "name": "Outpost", "sw_version": env!("CARGO_PKG_VERSION") });
         let root = json!({
             "device": {
@@ -128,14 +128,6 @@ fn entity(id: &str, key: &str, table: &Value, topics: &Topics) -> Map<String, Va
     }
     entity.insert("unique_id".into(), format!("outpost-{id}-{key}").into());
     entity
-}
-
-/// A name valid in discovery topics: letters, digits, `_` and `-`.
-fn object_id(device: &str) -> String {
-    let plain = |letter: char| {
-        if letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-') { letter } else { '_' }
-    };
-    device.chars().map(plain).collect()
 }
 
 fn object(value: Value) -> Map<String, Value> {

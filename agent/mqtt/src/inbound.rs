@@ -24,6 +24,9 @@ const MAX_WORD: usize = 256;
 /// Maximum number of pictures.
 const MAX_IMAGES: usize = 8;
 
+/// Why a retained setting is refused.
+const STALE: &str = "what opens a microphone or a camera must not be retained: it would be set again on every connection";
+
 /// An invalid message.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[error("{topic}: {reason}")]
@@ -81,7 +84,7 @@ impl Default for Images {
     }
 }
 
-/// Decodes a message. `None` for foreign topics.
+/// Decodes a message. `None` for foreign topics, and for an empty message on a `set/` topic: it withdraws what was retained there.
 ///
 /// # Errors
 /// [`PayloadError`] naming the topic and what is expected there.
@@ -89,6 +92,12 @@ pub fn decode(arrival: &Arrival, topics: &Topics) -> Result<Option<Inbound>, Pay
     let Some(incoming) = topics.incoming(&arrival.topic) else { return Ok(None) };
     match incoming {
         Incoming::Ask(form) => ask(arrival, form, topics).map(|ask| Some(Inbound::Ask(ask))),
+        _ if arrival.payload.is_empty() && incoming.is_setting() => Ok(None),
+        Incoming::Evidence if arrival.retained => {
+            let reason =
+                "a request must not be retained: it would be made again on every connection";
+            Err(refusal(arrival, reason.into(), None, None))
+        }
         Incoming::Evidence => text(&arrival.payload)
             .and_then(|name| {
                 let reason = || "expected the id of an alert, or a name of its evidence".to_owned();
@@ -103,7 +112,11 @@ pub fn decode(arrival: &Arrival, topics: &Topics) -> Result<Option<Inbound>, Pay
             .map_err(|reason| refusal(arrival, reason, None, None)),
         Incoming::Set(setting) => text(&arrival.payload)
             .and_then(|text| switch(text).ok_or_else(|| "expected ON or OFF".into()))
-            .map(|on| Some(Inbound::Set(setting(on))))
+            .map(setting)
+            .and_then(|setting| {
+                let is_stale = setting.opens_sense() && arrival.retained;
+                if is_stale { Err(STALE.into()) } else { Ok(Some(Inbound::Set(setting))) }
+            })
             .map_err(|reason| refusal(arrival, reason, None, None)),
     }
 }
@@ -145,7 +158,8 @@ fn ask(arrival: &Arrival, form: AskForm, topics: &Topics) -> Result<Ask, Payload
         Some(topic) if !topics.may_respond(topic) => {
             let reason =
                 "no answer may go to that response topic: use one outside of outpost/ and $";
-            return Err(refusal(arrival, reason.into(), None, None));
+            let transaction = transaction(&arrival.payload).filter(|_| form == AskForm::Text);
+            return Err(refusal(arrival, reason.into(), transaction, None));
         }
         Some(topic) => {
             Some(RespondTo { topic: topic.clone(), correlation: arrival.correlation.clone() })
@@ -271,6 +285,16 @@ fn switch(text: &str) -> Option<bool> {
     }
 }
 
+/// Where to send the rejection of a message that was understood.
+pub(super) fn asker(inbound: Inbound) -> (Option<String>, Option<RespondTo>) {
+    match inbound {
+        Inbound::Ask(ask) => (ask.transaction, ask.respond_to),
+        Inbound::Set(_) | Inbound::Talk(_) | Inbound::Confirm(_) | Inbound::Evidence(_) => {
+            (None, None)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,8 +349,8 @@ mod tests {
             read("set/confirm", r#"{"call": "7", "confirm": true}"#),
             consent(Some("7"), true)
         );
-        for payload in ["", "yes", "{}", r#"{"confirm": true}"#, r#"{"call": 7, "confirm": true}"#]
-        {
+        assert_eq!(read("set/confirm", ""), Ok(None));
+        for payload in ["yes", "{}", r#"{"confirm": true}"#, r#"{"call": 7, "confirm": true}"#] {
             let fault = read("set/confirm", payload).unwrap_err().to_string();
             assert!(fault.contains("expected ON"), "{fault}");
         }
@@ -340,6 +364,63 @@ mod tests {
         let fault = decode(&arrival("outpost/desk/set/confirm", true), &topics).unwrap_err();
         assert!(fault.reason.contains("retained"), "{fault}");
         assert_eq!(decode(&arrival("outpost/@desks/set/confirm", false), &topics), Ok(None));
+    }
+
+    #[test]
+    fn a_refusal_keeps_the_transaction() {
+        let long = "a".repeat(MAX_TEXT + 1);
+        let media = BASE64.encode(vec![0; MAX_MEDIA + 1]);
+        let pictures = format!("[{}]", ["\"AA==\""; MAX_IMAGES + 1].join(","));
+        let deep = "[".repeat(500) + &"]".repeat(500);
+        for fields in [
+            r#""prompt": "lock the front door", "x": 1"#.to_owned(),
+            r#""prompt": 3"#.into(),
+            format!(r#""prompt": "{long}""#),
+            format!(r#""prompt": "{}""#, "a".repeat(MAX_PROMPT + 1)),
+            format!(r#""audio": "{media}""#),
+            format!(r#""image": {pictures}"#),
+            format!(r#""call": {deep}"#),
+            r#""image": "?""#.into(),
+        ] {
+            for payload in [
+                format!(r#"{{{fields}, "transaction": "z3"}}"#),
+                format!(r#"{{"transaction": "z3", {fields}}}"#),
+            ] {
+                let fault = read("ask", payload).unwrap_err();
+                assert_eq!(fault.transaction.as_deref(), Some("z3"), "{}", fault.reason);
+            }
+        }
+        let arrival = Arrival {
+            topic: "outpost/desk/ask".into(),
+            payload: br#"{"prompt": "hi", "transaction": "z3"}"#.to_vec(),
+            response_topic: Some("$SYS/x".into()),
+            ..Arrival::default()
+        };
+        let fault = decode(&arrival, &Topics::new("desk")).unwrap_err();
+        assert_eq!(fault.transaction.as_deref(), Some("z3"));
+    }
+
+    #[test]
+    fn what_is_retained_closes_senses_and_opens_none() {
+        let retained = |path: &str, payload: &str| {
+            let topic = format!("outpost/desk/{path}");
+            let payload = payload.as_bytes().to_vec();
+            let arrival = Arrival { topic, payload, retained: true, ..Arrival::default() };
+            decode(&arrival, &Topics::new("desk"))
+        };
+        for (path, closes, opens) in [
+            ("set/mute", "ON", "OFF"),
+            ("set/mute", "true", "0"),
+            ("set/listen", "off", "on"),
+            ("set/camera", "0", "1"),
+        ] {
+            let kept = retained(path, closes);
+            assert!(matches!(kept, Ok(Some(Inbound::Set(_)))) && kept == read(path, closes));
+            assert!(retained(path, opens).unwrap_err().reason.contains("must not be retained"));
+            assert!(matches!(read(path, opens), Ok(Some(Inbound::Set(_)))));
+            assert_eq!((retained(path, ""), read(path, "")), (Ok(None), Ok(None)));
+        }
+        assert!(retained("get/evidence", "a").unwrap_err().reason.contains("must not be retained"));
     }
 
     #[test]

@@ -6,14 +6,19 @@
 pub mod client;
 mod connection;
 pub mod desired_config;
+mod filters;
+mod fit;
 pub mod home_assistant;
 pub mod inbound;
+mod link_status;
 pub mod message;
+mod orders;
 pub mod outbox;
 pub mod payload;
 pub mod session;
 pub mod subscriber;
 pub mod subscriptions;
+mod suspicions;
 pub mod topics;
 pub mod transport;
 

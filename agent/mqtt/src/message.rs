@@ -1,5 +1,17 @@
 //! An MQTT message to send.
 
+/// How long a message is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// Until it is delivered, across restarts.
+    #[default]
+    Durable,
+    /// Until it is delivered or the agent ends: the next run reports what is the case then.
+    Volatile,
+    /// As long as there is a connection: it is useless later.
+    Fleeting,
+}
+
 /// A message to publish.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
@@ -11,8 +23,10 @@ pub struct Message {
     pub retain: bool,
     /// Whether it overtakes others in the outbox.
     pub urgent: bool,
-    /// Whether it is useless later: not stored across restarts.
-    pub fleeting: bool,
+    /// How long it is kept.
+    pub keep: Keep,
+    /// Whether it goes last, and is dropped first.
+    pub bulky: bool,
     /// Correlation data (MQTT 5).
     pub correlation: Option<Vec<u8>>,
     /// Response topic (MQTT 5).
@@ -25,6 +39,11 @@ impl Message {
     /// A message that is kept until delivered.
     pub fn new(topic: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
         Self { topic: topic.into(), payload: payload.into(), ..Self::default() }
+    }
+
+    /// Whether it is stored across restarts.
+    pub fn is_durable(&self) -> bool {
+        self.keep == Keep::Durable
     }
 
     /// Whether it can be delivered at all: valid topic, and within `max_packet` bytes.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use outpost_agent_core::config::Fault;
 use outpost_agent_core::report::{
-    AlertReport, AnswerReport, BoardReport, Body, CameraReport, ConfigReport, ConfirmReport,
+    Act, AlertReport, AnswerReport, BoardReport, Body, CameraReport, ConfigReport, ConfirmReport,
     DeltaReport, EvidenceReport, MetricsReport, MicrophoneState, Outcome, Presence, Report,
     ReportId, Standing, State,
 };
@@ -16,27 +16,34 @@ use outpost_runtime::ToolSpec;
 use outpost_tools::bus::{Publication, RemoteCall};
 use serde_json::{Map, Value, json};
 
-use crate::message::Message;
+use crate::fit::fit;
+use crate::message::{Keep, Message};
 use crate::outbox::Condition;
+use crate::session::MAX_PACKET;
 use crate::topics::Topics;
 
 /// The version of the contract.
 pub const SCHEMA: u32 = 1;
 
+/// Longest JSON: a packet holds topics, correlation data and headers as well.
+const MAX_BODY: usize = MAX_PACKET - (1 << 16) - (1 << 10);
+
 /// Encodes a report; an answer may have a second message, for its response topic.
 pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
     let (path, retain, body) = body(&report.body);
-    match &report.body {
-        Body::Evidence(EvidenceReport { jpeg, .. }) => {
-            return (Message { retain, ..Message::new(topics.below(&path), jpeg.clone()) }, None);
-        }
-        Body::Message(sent) => return (bare(sent), None),
-        _ => {}
+    if let Body::Evidence(EvidenceReport { jpeg, .. }) = &report.body {
+        // Whoever wants it can ask again.
+        let message = Message::new(topics.below(&path), jpeg.clone());
+        return (Message { keep: Keep::Volatile, bulky: true, ..message }, None);
     }
     let message = Message {
         urgent: matches!(report.body, Body::Alert(_)),
-        // Stale calls and pieces of answers are useless.
-        fleeting: matches!(report.body, Body::Delta(_) | Body::RemoteCall(_)),
+        keep: match &report.body {
+            // A stale piece of an answer is useless.
+            Body::Delta(_) => Keep::Fleeting,
+            _ if retain => Keep::Volatile,
+            _ => Keep::Durable,
+        },
         settles: match &report.body {
             Body::Tool(tool) => Some(tool.call.to_string()),
             _ => None,
@@ -56,12 +63,22 @@ pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
     (message, response)
 }
 
+/// Encodes a message that acts on something.
+pub fn act(act: &Act, topics: &Topics) -> Message {
+    let (path, retain, body) = match act {
+        Act::Command(command) => (command.path.clone(), command.retain, command.payload.clone()),
+        Act::RemoteCall(call) => remote_call_body(call),
+        Act::Message(sent) => return bare(sent),
+    };
+    message(topics.below(&path), retain, Timestamp::now(), ReportId::new(), body)
+}
+
 /// State of the outbox; sent on each connection and on change.
 pub fn outbox(condition: &Condition, topics: &Topics) -> Message {
     let dropped = json!({ "full": condition.dropped.full, "old": condition.dropped.old,
         "refused": condition.dropped.refused });
-    let body =
-        json!({ "durable": condition.durable, "dropped": dropped, "fault": condition.fault });
+    let body = json!({ "durable": condition.durable, "dropped": dropped,
+        "quarantined": condition.quarantined, "fault": condition.fault });
     message(topics.outbox(), true, Timestamp::now(), ReportId::new(), present(body))
 }
 
@@ -82,7 +99,9 @@ fn message(topic: String, retain: bool, at: Timestamp, id: ReportId, body: Value
             object.insert("value".into(), other);
         }
     }
-    Message { retain, ..Message::new(topic, Value::Object(object).to_string()) }
+    let mut body = Value::Object(object);
+    fit(&mut body, MAX_BODY);
+    Message { retain, ..Message::new(topic, body.to_string()) }
 }
 
 fn body(body: &Body) -> (String, bool, Value) {
@@ -130,9 +149,6 @@ fn body(body: &Body) -> (String, bool, Value) {
         Body::Alert(alert) => alert_body(alert),
         Body::Answer(answer) => answer_body(answer),
         Body::Delta(delta) => delta_body(delta),
-        Body::Command(command) => (command.path.clone(), command.retain, command.payload.clone()),
-        Body::RemoteCall(call) => remote_call_body(call),
-        Body::Message(_) => (String::new(), false, Value::Null),
         Body::Offered(tools) => offered_body(tools),
         Body::Config(config) => config_body(config),
         Body::Board(board) => board_body(board),
@@ -159,10 +175,8 @@ fn confirm_body(waits: Option<&ConfirmReport>) -> Value {
 
 /// A raw message of a tool.
 fn bare(sent: &Publication) -> Message {
-    let Publication { topic, payload, retain, fleeting, response_topic, correlation } =
-        sent.clone();
-    let plain = Message::new(topic, payload);
-    Message { retain, fleeting, correlation, response_topic, ..plain }
+    let Publication { topic, payload, retain, response_topic, correlation } = sent.clone();
+    Message { retain, correlation, response_topic, ..Message::new(topic, payload) }
 }
 
 fn remote_call_body(call: &RemoteCall) -> (String, bool, Value) {

@@ -103,6 +103,8 @@ pub enum FaultKind {
     Refused,
     /// Leave out the filter that brought a packet longer than [`MAX_PACKET`].
     TooLong,
+    /// Ended by the broker, without a reason.
+    Closed,
 }
 
 /// A connection, closed on drop.
@@ -373,6 +375,8 @@ fn fault_v311(fault: &rumqttc::ConnectionError) -> Signal {
         ConnectionError::MqttState(StateError::Deserialization(
             Bytes::PayloadSizeLimitExceeded(_),
         )) => FaultKind::TooLong,
+        ConnectionError::MqttState(StateError::AwaitPingResp) => FaultKind::Network,
+        ConnectionError::MqttState(_) => FaultKind::Closed,
         ConnectionError::Tls(fault) => tls_kind(fault),
         ConnectionError::Websocket(fault) if is_distrust(fault) => FaultKind::Refused,
         _ => FaultKind::Network,
@@ -403,6 +407,8 @@ fn fault_v5(fault: &v5::ConnectionError) -> Signal {
             StateError::IncomingPacketTooLarge { .. }
             | StateError::Deserialization(Bytes::PayloadSizeLimitExceeded { .. }),
         ) => FaultKind::TooLong,
+        ConnectionError::MqttState(StateError::AwaitPingResp) => FaultKind::Network,
+        ConnectionError::MqttState(_) => FaultKind::Closed,
         ConnectionError::Tls(fault) => tls_kind(fault),
         ConnectionError::Websocket(fault) if is_distrust(fault) => FaultKind::Refused,
         _ => FaultKind::Network,

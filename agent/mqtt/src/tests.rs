@@ -1,8 +1,10 @@
 //! The client against real brokers, over a wire that can be cut; and the documents against the code.
 
 mod access;
+mod acts;
 mod asyncapi;
 mod contract;
+mod heartbeat;
 mod home_assistant;
 mod hostile;
 mod mosquitto;
@@ -14,12 +16,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use outpost_agent_core::config::MqttConfig;
-use outpost_agent_core::event::{Ask, EventId, Inbound};
+use outpost_agent_core::event::{Ask, EventId, Inbound, Origin, Setting};
 use outpost_agent_core::heartbeat::Heartbeats;
-use outpost_agent_core::report::{Body, CommandReport, Report};
+use outpost_agent_core::report::{
+    Body, EvidenceReport, Outcome, Report, ReportId, TimerReport, ToolReport,
+};
 use outpost_agent_core::task_group::TaskGroup;
 use outpost_broker::Broker;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use crate::client::{MqttError, Publisher, connect};
@@ -42,6 +46,7 @@ struct Device {
     publisher: Publisher,
     inbound: mpsc::Receiver<Inbound>,
     task_group: TaskGroup,
+    parts: Heartbeats,
 }
 
 impl Device {
@@ -57,21 +62,35 @@ impl Device {
     fn try_with(config: &MqttConfig, embedded: Option<SocketAddr>) -> Result<Self, MqttError> {
         let (inbound_out, inbound) = mpsc::channel(2);
         let task_group = TaskGroup::default();
-        let pulse = Heartbeats::default().part("mqtt");
+        let parts = Heartbeats::default();
+        let pulse = parts.part("mqtt");
         let publisher = connect(config, embedded, inbound_out, &task_group, pulse)?;
-        Ok(Self { publisher, inbound, task_group })
+        Ok(Self { publisher, inbound, task_group, parts })
     }
 
-    /// Commands of these numbers, one after the other.
+    /// Reports of these numbers, one after the other.
     fn publish(&self, numbers: impl IntoIterator<Item = u64>) {
         for number in numbers {
-            self.publish_as("command/volume", json!({ "level": number }));
+            let duration = Duration::from_secs(number);
+            self.report(Body::Timer(TimerReport { call: ReportId::new(), duration }));
         }
     }
 
-    fn publish_as(&self, path: &str, payload: Value) {
-        let command = CommandReport { path: path.into(), payload, retain: false };
-        self.publisher.publish(&Report::now(Body::Command(command)));
+    fn report(&self, body: Body) {
+        self.publisher.publish(&Report::now(body));
+    }
+
+    /// A report of a call of this tool.
+    fn publish_call(&self, name: &str, result: Value) {
+        self.report(Body::Tool(ToolReport {
+            call: ReportId::new(),
+            cause: EventId::new(),
+            origin: Origin::Ask,
+            name: name.into(),
+            arguments: Map::new(),
+            outcome: Outcome::Done(result),
+            latency: Duration::ZERO,
+        }));
     }
 
     async fn stop(self) {
@@ -99,12 +118,17 @@ async fn status(subscriber: &mut Subscriber, expected: &str) {
     assert_eq!(next(subscriber).await.payload, expected);
 }
 
+/// The number that a report carries.
+fn number(payload: &Value) -> Option<u64> {
+    payload.get("duration_s").and_then(Value::as_u64)
+}
+
 /// The numbers that arrive, each once, until `last` came. A number that comes again has the id of the first time.
 async fn numbers(subscriber: &mut Subscriber, last: u64) -> Vec<u64> {
     let mut seen: Vec<(u64, String)> = Vec::new();
     while seen.last().is_none_or(|(number, _)| *number != last) {
         let payload = next(subscriber).await.payload;
-        let number = payload["level"].as_u64().expect("a number");
+        let number = number(&payload).expect("a number");
         let id = payload["id"].as_str().expect("an id").to_owned();
         match seen.iter().find(|(known, _)| *known == number) {
             Some((_, first)) => assert_eq!(*first, id, "{number} is sent again under another id"),
@@ -145,7 +169,7 @@ async fn reports_are_delivered_before_disconnecting() {
     let mut levels = Vec::new();
     let mut last = String::new();
     while let Some(message) = watcher.next(Duration::from_millis(500)).await {
-        levels.extend(message.payload.get("level").and_then(Value::as_u64));
+        levels.extend(number(&message.payload));
         last = message.topic;
     }
     assert_eq!(levels, (0..100).collect::<Vec<_>>());
@@ -156,7 +180,7 @@ async fn reports_are_delivered_before_disconnecting() {
 async fn what_is_published_while_the_broker_is_away_arrives_later_in_order() {
     let first = broker();
     let wire = Wire::to(first.address()).await;
-    let mut watcher = listen(&first, "outpost/desk/command/#").await;
+    let mut watcher = listen(&first, "outpost/desk/event/timer").await;
     let device = Device::start(&wire, None);
     device.publish(0..20);
     assert_eq!(numbers(&mut watcher, 19).await, (0..20).collect::<Vec<_>>());
@@ -164,7 +188,7 @@ async fn what_is_published_while_the_broker_is_away_arrives_later_in_order() {
     device.publish(20..80);
     // A broker that knows neither the session nor the subscriptions of the first.
     let second = broker();
-    let mut watcher = listen(&second, "outpost/desk/command/#").await;
+    let mut watcher = listen(&second, "outpost/desk/event/timer").await;
     wire.mend(second.address());
     let arrived = numbers(&mut watcher, 79).await;
     assert_eq!(arrived[arrived.len() - 60..], (20..80).collect::<Vec<_>>());
@@ -181,8 +205,8 @@ async fn what_was_not_acknowledged_is_sent_again_under_the_same_id() {
     let broker = broker();
     let wire = Wire::to(broker.address()).await;
     let mut watcher = listen(&broker, "outpost/desk/status").await;
-    let mut commands =
-        Subscriber::connect(broker.address(), "commands", "outpost/desk/command/#").await.unwrap();
+    let mut reports =
+        Subscriber::connect(broker.address(), "reports", "outpost/desk/event/timer").await.unwrap();
     let device = Device::start(&wire, None);
     for round in 0..3 {
         while next(&mut watcher).await.payload != "online" {}
@@ -193,7 +217,7 @@ async fn what_was_not_acknowledged_is_sent_again_under_the_same_id() {
         wire.deafen(false);
         wire.mend(broker.address());
     }
-    assert_eq!(numbers(&mut commands, 29).await, (0..30).collect::<Vec<_>>());
+    assert_eq!(numbers(&mut reports, 29).await, (0..30).collect::<Vec<_>>());
     assert!(device.publisher.flushed(SOON).await);
     device.stop().await;
 }
@@ -208,7 +232,7 @@ async fn a_file_carries_reports_over_a_restart_of_the_device() {
     let device = Device::start(&wire, Some(file.clone()));
     device.publish(0..30);
     device.stop().await;
-    let mut watcher = listen(&broker, "outpost/desk/command/#").await;
+    let mut watcher = listen(&broker, "outpost/desk/event/timer").await;
     wire.mend(broker.address());
     let device = Device::start(&wire, Some(file));
     device.publish(30..40);
@@ -220,12 +244,31 @@ async fn a_file_carries_reports_over_a_restart_of_the_device() {
 async fn a_message_that_no_broker_takes_does_not_hold_up_the_others() {
     let broker = broker();
     let wire = Wire::to(broker.address()).await;
-    let mut watcher = listen(&broker, "outpost/desk/command/#").await;
+    let mut watcher = listen(&broker, "outpost/desk/event/timer").await;
     let device = Device::start(&wire, None);
-    device.publish_as("command/#", json!({}));
-    device.publish_as("command/picture", json!({ "bytes": "a".repeat(MAX_PACKET) }));
+    device.publish_call("#", json!({ "ok": true }));
+    let jpeg = vec![b'a'; MAX_PACKET];
+    device.report(Body::Evidence(EvidenceReport { name: "picture".into(), jpeg }));
     device.publish(7..8);
     assert_eq!(numbers(&mut watcher, 7).await, [7]);
+    assert!(device.publisher.flushed(SOON).await);
+    assert_eq!(device.publisher.condition().dropped.refused, 2);
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn a_report_that_no_packet_holds_is_cut_and_arrives() {
+    let broker = broker();
+    let wire = Wire::to(broker.address()).await;
+    let mut watcher = listen(&broker, "outpost/desk/tool/#").await;
+    let device = Device::start(&wire, None);
+    for length in [MAX_PACKET - 1000, MAX_PACKET, 3 * MAX_PACKET] {
+        device.publish_call("look", json!({ "ok": true, "text": "a".repeat(length) }));
+        let report = next(&mut watcher).await.payload;
+        assert_eq!((&report["cut"], &report["outcome"]["status"]), (&json!(true), &json!("done")));
+        let text = report["outcome"]["result"]["text"].as_str().unwrap();
+        assert!(text.len() > MAX_PACKET / 4 && text.ends_with("a…"), "{}", text.len());
+    }
     device.stop().await;
 }
 
@@ -280,6 +323,43 @@ async fn a_retained_question_is_refused() {
     let mut device = Device::start(&wire, None);
     let error = "outpost/desk/ask: a question must not be retained";
     assert_eq!(next(&mut answers).await.payload["error"], error);
+    assert!(device.inbound.try_recv().is_err());
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn a_retained_setting_that_opens_a_sense_is_refused_once_and_one_that_closes_it_is_honoured()
+{
+    let broker = broker();
+    let client = Subscriber::connect(broker.address(), "client", "nothing").await.unwrap();
+    let retain = async |path: &str, payload: &str| {
+        let message = Message::new(format!("outpost/desk/set/{path}"), payload);
+        client.send(Message { retain: true, ..message }).await.unwrap();
+    };
+    for (path, payload) in [("mute", "OFF"), ("listen", "ON"), ("camera", "OFF")] {
+        retain(path, payload).await;
+    }
+    let mut echo =
+        Subscriber::connect(broker.address(), "echo", "outpost/desk/set/camera").await.unwrap();
+    next(&mut echo).await;
+    let wire = Wire::to(broker.address()).await;
+    let mut answers = listen(&broker, "outpost/desk/answer").await;
+    let mut device = Device::start(&wire, None);
+    let off = Some(Inbound::Set(Setting::Camera(false)));
+    assert_eq!(device.inbound.recv().await, off);
+    let mut refused = [next(&mut answers).await, next(&mut answers).await]
+        .map(|answer| answer.payload["error"].as_str().expect("an error").to_owned());
+    refused.sort();
+    assert!(refused[0].starts_with("outpost/desk/set/listen: "), "{refused:?}");
+    assert!(refused[1].starts_with("outpost/desk/set/mute: "), "{refused:?}");
+    wire.cut();
+    wire.mend(broker.address());
+    assert_eq!(device.inbound.recv().await, off, "on the next connection too");
+    // A withdrawal is no error; the next thing that is said is the marker's.
+    retain("mute", "").await;
+    client.publish("outpost/desk/ask", "{").await.unwrap();
+    let error = next(&mut answers).await.payload["error"].as_str().unwrap().to_owned();
+    assert!(error.starts_with("outpost/desk/ask: "), "{error}");
     assert!(device.inbound.try_recv().is_err());
     device.stop().await;
 }

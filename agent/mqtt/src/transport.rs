@@ -90,7 +90,11 @@ impl Target {
     }
 }
 
-fn login(config: &MqttConfig) -> Result<Option<(String, String)>, TransportError> {
+/// User and password of the configuration, if it has some.
+///
+/// # Errors
+/// If the password's file cannot be read.
+pub fn login(config: &MqttConfig) -> Result<Option<(String, String)>, TransportError> {
     let Some(username) = config.username.clone() else { return Ok(None) };
     if let Some(password) = &config.password {
         return Ok(Some((username, password.reveal().to_owned())));

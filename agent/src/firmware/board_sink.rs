@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use outpost_agent_core::report::{
-    AnswerReport, Body, CommandReport, Intent, Report, Sink, State, StateReport,
+    Act, AnswerReport, Body, CommandReport, Intent, Report, Sink, State, StateReport,
 };
 use outpost_firmware_bridge::host::Board;
 use outpost_firmware_bridge::wire::{Action, AgentState, Cue};
+use outpost_tools::ToolError;
+use outpost_tools::tool::BoxFuture;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -46,21 +49,24 @@ impl BoardSink {
         (Self { board, sink, orders }, receiver)
     }
 
-    fn obey(&self, command: &CommandReport) {
-        let Some(name) = command.path.strip_prefix("command/") else { return };
+    /// Passes a command to the board; false if it is not for an actuator of the board.
+    fn obey(&self, command: &CommandReport) -> bool {
+        let Some(name) = command.path.strip_prefix("command/") else { return false };
         let Some((channel, function)) =
             self.board.channel(name).filter(|(_, function)| is_actuator(*function))
         else {
-            return;
+            return false;
         };
-        let Some(on) = switched(&command.payload) else { return };
+        let Some(on) = switched(&command.payload) else { return false };
         let percent = command.payload.get("brightness").and_then(Value::as_u64);
         let percent = percent.and_then(|percent| u8::try_from(percent).ok());
         let action = action(function, on, percent);
         let order = Order { name: name.to_owned(), channel, action };
-        if self.orders.try_send(order).is_err() {
+        let passed = self.orders.try_send(order).is_ok();
+        if !passed {
             warn!(name, "dropped a command: too many wait for the board");
         }
+        passed
     }
 }
 
@@ -68,7 +74,6 @@ impl Sink for BoardSink {
     fn send(&self, report: Report) {
         match &report.body {
             Body::State(state) => self.board.show(shown(state)),
-            Body::Command(command) => self.obey(command),
             // Somebody has to look, or confirm.
             Body::Alert(_) | Body::Confirm(Some(_)) => self.board.cue(Cue::Alert),
             Body::Voice(voice) if voice.is_of_a_turn() => {
@@ -86,8 +91,15 @@ impl Sink for BoardSink {
         self.sink.send(report);
     }
 
-    fn intend(&self, intent: &Intent) {
-        self.sink.intend(intent);
+    fn act(&self, act: Act, deadline: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+        let obeys = matches!(&act, Act::Command(command) if self.obey(command));
+        let sent = self.sink.act(act, deadline);
+        // The board needs no broker.
+        Box::pin(async move { sent.await.or_else(|error| if obeys { Ok(()) } else { Err(error) }) })
+    }
+
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, ()> {
+        self.sink.intend(intent)
     }
 }
 

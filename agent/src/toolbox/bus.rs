@@ -1,8 +1,11 @@
 //! MQTT as tools see it.
 
-use outpost_agent_core::report::{Body, Report};
+use outpost_agent_core::report::{Act, Sink as _};
 use outpost_mqtt::client::{LinkStatus, Publisher};
+use outpost_tools::ToolError;
 use outpost_tools::bus::{Bus, Publication, RemoteCall};
+use outpost_tools::tool::BoxFuture;
+use tokio::time::Instant;
 
 /// The MQTT client.
 #[derive(Debug)]
@@ -13,12 +16,16 @@ impl Bus for MqttBus {
         *self.0.status().borrow() == LinkStatus::Up
     }
 
-    fn publish(&self, message: Publication) {
-        self.0.publish(&Report::now(Body::Message(message)));
+    fn publish(
+        &self,
+        message: Publication,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), ToolError>> {
+        self.0.act(Act::Message(message), deadline)
     }
 
-    fn call(&self, call: RemoteCall) {
-        self.0.publish(&Report::now(Body::RemoteCall(call)));
+    fn call(&self, call: RemoteCall, deadline: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+        self.0.act(Act::RemoteCall(call), deadline)
     }
 
     fn listen(&self, topic: &str) {

@@ -40,6 +40,6 @@ impl Tool for SetBlinds {
         Arguments { room, position }: Arguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
-        Ok(command(&self.0, context, &format!("blinds/{}", name(room)), Command { position }))
+        command(&self.0, context, &format!("blinds/{}", name(room)), Command { position }).await
     }
 }

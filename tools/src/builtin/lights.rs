@@ -44,11 +44,7 @@ impl Tool for SetLight {
         Arguments { room, state, brightness }: Arguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
-        Ok(command(
-            &self.0,
-            context,
-            &format!("light/{}", name(room)),
-            Command { state, brightness },
-        ))
+        command(&self.0, context, &format!("light/{}", name(room)), Command { state, brightness })
+            .await
     }
 }

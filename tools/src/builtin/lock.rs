@@ -42,6 +42,6 @@ impl Tool for SetLock {
         Arguments { door, locked }: Arguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
-        Ok(command(&self.0, context, &format!("lock/{}", name(door)), Command { locked }))
+        command(&self.0, context, &format!("lock/{}", name(door)), Command { locked }).await
     }
 }

@@ -35,6 +35,6 @@ impl Tool for PlayMedia {
         arguments: Arguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
-        Ok(command(&self.0, context, "media", arguments))
+        command(&self.0, context, "media", arguments).await
     }
 }

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use crate::devices::Devices;
 use crate::policy::PolicyRules;
 use crate::registry::{AddError, Registry};
-use crate::tool::{Context, ToolOutcome};
+use crate::tool::{Context, ErrorKind, ToolError, ToolOutcome};
 
 /// The bundled profile: what `models/nano/tools.json` shows to the model, in its order, and `raise_alert` for the watch list.
 ///
@@ -66,21 +66,25 @@ enum Room {
     LivingRoom,
 }
 
-/// Tells a device of the house what to be, and remembers it.
-fn command(
+/// Tells a device of the house what to be, and remembers it unless it was not told.
+async fn command(
     devices: &Devices,
     context: &Context,
     device: &str,
     fields: impl Serialize,
-) -> ToolOutcome {
-    let fields = match serde_json::to_value(fields) {
+) -> Result<ToolOutcome, ToolError> {
+    let fields: Map<String, Value> = match serde_json::to_value(fields) {
         Ok(Value::Object(fields)) => {
             fields.into_iter().filter(|(_, value)| !value.is_null()).collect()
         }
         _ => Map::new(),
     };
-    context.host.command(device, devices.update(device, fields));
-    ToolOutcome::done()
+    let (state, before) = devices.update(device, &fields);
+    let told = context.host.command(device, state, context.deadline).await;
+    if told.as_ref().is_err_and(|error| error.kind != ErrorKind::Unacknowledged) {
+        devices.take_back(device, &fields, &before);
+    }
+    told.map(|()| ToolOutcome::done())
 }
 
 /// The name of a unit variant as it is written in JSON.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::bus::{Bus, Publication, fits, is_filter, is_topic};
 use crate::fault::{ClassName, Faults};
@@ -81,7 +82,11 @@ impl Publish {
         (definition, Self { config: config.clone(), bus })
     }
 
-    fn publish(&self, Arguments { topic, payload }: Arguments) -> Result<ToolOutcome, ToolError> {
+    async fn publish(
+        &self,
+        Arguments { topic, payload }: Arguments,
+        deadline: Instant,
+    ) -> Result<ToolOutcome, ToolError> {
         if !self.config.allows(&topic) {
             let text = format!("the topic {topic:?} is not one of those allowed");
             return Err(ToolError::new(ErrorKind::Refused, text));
@@ -91,7 +96,8 @@ impl Publish {
             return Err(ToolError::new(ErrorKind::Invalid, text));
         }
         let payload = payload.into_bytes();
-        self.bus.publish(Publication { topic, payload, ..Publication::default() });
+        let message = Publication { topic, payload, ..Publication::default() };
+        self.bus.publish(message, deadline).await?;
         Ok(ToolOutcome::done())
     }
 }
@@ -100,13 +106,13 @@ impl Callable for Publish {
     fn call<'a>(
         &'a self,
         arguments: Value,
-        _context: &'a Context,
+        context: &'a Context,
     ) -> BoxFuture<'a, Result<ToolOutcome, ToolError>> {
-        let done = match serde_json::from_value(arguments) {
-            Ok(arguments) => self.publish(arguments),
-            Err(fault) => Err(ToolError::new(ErrorKind::Invalid, fault.to_string())),
-        };
-        Box::pin(std::future::ready(done))
+        Box::pin(async move {
+            let arguments = serde_json::from_value(arguments)
+                .map_err(|fault| ToolError::new(ErrorKind::Invalid, fault.to_string()))?;
+            self.publish(arguments, context.deadline).await
+        })
     }
 }
 

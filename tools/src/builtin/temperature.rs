@@ -36,6 +36,6 @@ impl Tool for SetTemperature {
     ) -> Result<ToolOutcome, ToolError> {
         // Without a room the whole house is meant.
         let place = room.map_or_else(|| "house".to_owned(), name);
-        Ok(command(&self.0, context, &format!("thermostat/{place}"), Command { celsius }))
+        command(&self.0, context, &format!("thermostat/{place}"), Command { celsius }).await
     }
 }

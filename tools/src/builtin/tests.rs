@@ -2,14 +2,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::*;
 use crate::policy::Origin;
 use crate::tool::{BoxFuture, ErrorKind, ToolError, ToolHost};
 
-/// A house that writes down what it is told.
+/// A house that writes down what it is told, and what becomes of each command; none: it arrives.
 #[derive(Debug, Default)]
-struct Diary(Mutex<Vec<String>>);
+struct Diary(Mutex<Vec<String>>, Mutex<Option<ErrorKind>>);
 
 impl Diary {
     fn note(&self, line: String) {
@@ -18,8 +19,15 @@ impl Diary {
 }
 
 impl ToolHost for Diary {
-    fn command(&self, path: &str, payload: Value) {
+    fn command(
+        &self,
+        path: &str,
+        payload: Value,
+        _: Instant,
+    ) -> BoxFuture<'_, Result<(), ToolError>> {
         self.note(format!("{path} {payload}"));
+        let fate = self.1.lock().unwrap().map(|kind| ToolError::new(kind, "not delivered"));
+        Box::pin(std::future::ready(fate.map_or(Ok(()), Err)))
     }
 
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
@@ -56,7 +64,7 @@ impl Home {
         origin: Origin,
     ) -> Result<ToolOutcome, ToolError> {
         let Value::Object(arguments) = arguments else { panic!("arguments are an object") };
-        let context = Context { call: id.into(), host: Arc::clone(&self.diary) as _ };
+        let context = Context::new(id, Arc::clone(&self.diary) as _);
         self.registry.call(name, arguments, origin, &context, Duration::from_secs(1)).await
     }
 
@@ -114,6 +122,31 @@ async fn commands_reach_the_house_and_state_is_kept() {
             r#"light/living_room {"state":"on","brightness":40}"#,
             r#"light/living_room {"state":"off","brightness":40}"#,
             r#"thermostat/house {"celsius":21}"#,
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_a_device_was_not_told_is_not_remembered_and_what_it_may_have_been_told_is() {
+    let home = Home::new();
+    let light = |state: &str, brightness: u8| json!({"room": "kitchen", "state": state, "brightness": brightness});
+    home.call("1", "set_light", light("on", 40), Origin::Voice).await.unwrap();
+    for (id, fate, brightness) in
+        [("2", ErrorKind::Unavailable, 50), ("3", ErrorKind::Unacknowledged, 60)]
+    {
+        *home.diary.1.lock().unwrap() = Some(fate);
+        let error = home.call(id, "set_light", light("on", brightness), Origin::Voice).await;
+        assert_eq!(error.unwrap_err().kind, fate);
+        *home.diary.1.lock().unwrap() = None;
+        let off = json!({"room": "kitchen", "state": "off"});
+        home.call(&format!("{id}-off"), "set_light", off, Origin::Voice).await.unwrap();
+    }
+    let off: Vec<String> = home.diary().into_iter().filter(|line| line.contains("off")).collect();
+    assert_eq!(
+        off,
+        [
+            r#"light/kitchen {"state":"off","brightness":40}"#,
+            r#"light/kitchen {"state":"off","brightness":60}"#,
         ]
     );
 }

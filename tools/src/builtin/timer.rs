@@ -27,7 +27,7 @@ impl Tool for StartTimer {
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
         let length = Duration::from_secs(u64::from(minutes) * 60);
-        let Context { call, host } = context.clone();
+        let Context { call, host, .. } = context.clone();
         #[expect(
             clippy::disallowed_methods,
             reason = "a timer has nothing to finish: it ends with the process"

@@ -27,6 +27,6 @@ impl Tool for SetVolume {
         arguments: Arguments,
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
-        Ok(command(&self.0, context, "volume", arguments))
+        command(&self.0, context, "volume", arguments).await
     }
 }

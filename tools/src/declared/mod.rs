@@ -107,20 +107,22 @@ impl Ready {
     async fn act(
         &self,
         arguments: &Map<String, Value>,
-        call: &str,
+        Context { call, deadline, .. }: &Context,
     ) -> Result<ToolOutcome, ToolError> {
         match &self.tool.action {
             Action::Publish { topic, payload, retain } => {
                 let (topic, payload) =
                     (topic.topic(arguments)?, payload.fill(arguments).into_bytes());
                 let retain = *retain;
-                self.bus.publish(Publication { topic, payload, retain, ..Publication::default() });
+                let message = Publication { topic, payload, retain, ..Publication::default() };
+                self.bus.publish(message, *deadline).await?;
                 Ok(ToolOutcome::done())
             }
             Action::Request { topic, payload, response, correlate } => {
                 let by = (payload.fill(arguments), response.as_str(), *correlate);
                 let question = question(topic.topic(arguments)?, call, by);
-                self.requests.ask(&*self.bus, call, (question, response, *correlate)).await
+                let question = (question, response.as_str(), *correlate);
+                self.requests.ask(&*self.bus, call, question, *deadline).await
             }
             Action::Process(program) => program.run(arguments).await,
             Action::Http(plan) => match &self.client {
@@ -139,7 +141,7 @@ impl Callable for Ready {
     ) -> BoxFuture<'a, Result<ToolOutcome, ToolError>> {
         Box::pin(async move {
             let arguments = arguments.as_object().cloned().unwrap_or_default();
-            self.act(&arguments, &context.call).await
+            self.act(&arguments, context).await
         })
     }
 }
@@ -156,9 +158,7 @@ fn question(
         }
         _ => payload,
     };
-    // An answer that nobody waits for any more is worth nothing, and neither is its question.
-    let plain =
-        Publication { topic, payload: payload.into(), fleeting: true, ..Publication::default() };
+    let plain = Publication { topic, payload: payload.into(), ..Publication::default() };
     match correlate {
         Correlate::Properties => Publication {
             response_topic: Some(response.to_owned()),

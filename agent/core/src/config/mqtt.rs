@@ -30,6 +30,8 @@ pub struct MqttConfig {
     pub ws_path: String,
     /// Address of the embedded broker. Default: a free port.
     pub listen: Option<SocketAddr>,
+    /// Whether the embedded broker may listen beyond this machine.
+    pub listen_public: bool,
     /// User name.
     pub username: Option<String>,
     /// Password.
@@ -144,6 +146,7 @@ impl Default for MqttConfig {
             transport: Transport::Tcp,
             ws_path: "/mqtt".into(),
             listen: None,
+            listen_public: false,
             username: None,
             password: None,
             password_file: None,
@@ -186,6 +189,13 @@ impl MqttConfig {
         } else if self.listen.is_some() {
             let remedy = "leave it out: with mqtt.host no embedded broker is started";
             faults.add("mqtt.listen", "", remedy);
+        }
+        if let Some(listen) = self.listen.filter(|listen| !listen.ip().is_loopback())
+            && !self.listen_public
+        {
+            let remedy = "use an address of this machine such as 127.0.0.1:1883, or set mqtt.listen_public = true and give \
+                          mqtt.username and a password: whoever reaches the broker commands the device";
+            faults.add("mqtt.listen", listen, remedy);
         }
         self.check_credentials(faults);
         let prefix = &self.home_assistant.prefix;
@@ -253,7 +263,7 @@ impl MqttConfig {
 
 /// Whether a name is a valid topic level, and not that of a group.
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['/', '+', '#', '@', '\0'])
+    !name.is_empty() && !name.contains(['/', '+', '#', '@']) && !name.contains(char::is_control)
 }
 /// What to write in place of an address that is more than the name of a host.
 fn host_remedy(host: &str) -> Option<String> {
@@ -293,6 +303,24 @@ fn host_remedy(host: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_embedded_broker_listens_beyond_this_machine_only_where_that_is_written() {
+        for (listen, public, fits) in [
+            ("127.0.0.1:1883", false, true),
+            ("[::1]:1883", false, true),
+            ("0.0.0.0:1883", false, false),
+            ("[::]:1883", false, false),
+            ("192.0.2.1:1883", false, false),
+            ("0.0.0.0:1883", true, true),
+        ] {
+            let mut faults = Faults::default();
+            let listen = Some(listen.parse().unwrap());
+            MqttConfig { listen, listen_public: public, ..MqttConfig::default() }
+                .check(&mut faults);
+            assert_eq!(faults.is_empty(), fits, "{listen:?} {faults}");
+        }
+    }
 
     #[test]
     fn a_host_is_a_name_or_an_address_and_nothing_more() {

@@ -62,9 +62,9 @@ impl CallRecord {
     }
 
     /// Records that the tool is about to be called: a crash leaves a trace from here on.
-    pub(super) fn begin(&mut self, idempotent: bool) {
+    pub(super) async fn begin(&mut self, idempotent: bool) {
         self.intent.idempotent = idempotent;
-        self.sink.intend(&self.intent);
+        self.sink.intend(&self.intent).await;
         self.begun = Some(Instant::now());
     }
 
@@ -72,6 +72,9 @@ impl CallRecord {
     pub(super) fn close(mut self, result: &Result<ToolOutcome, ToolError>) {
         self.say(match result {
             Ok(done) => Outcome::Done(done.for_model()),
+            Err(error) if error.kind == ErrorKind::Unacknowledged => {
+                Outcome::Unknown { message: error.for_operator.clone() }
+            }
             Err(error) => failed(error.kind, error.for_operator.clone()),
         });
     }

@@ -258,8 +258,8 @@ impl Dispatcher {
         // The semaphore is never closed.
         let _slot = self.slots.acquire().await;
         let host = CallHost { host: self.host.clone(), call: record.call(), alert };
-        let context = Context { call: record.call().to_string(), host: Arc::new(host) };
-        record.begin(permit.definition().idempotent);
+        let context = Context::new(record.call().to_string(), Arc::new(host));
+        record.begin(permit.definition().idempotent).await;
         let retry = {
             let live = self.live.borrow();
             RetryPolicy { limit: live.tool_timeout, retries: live.retries }

@@ -8,13 +8,14 @@ use outpost_tools::tool::BoxFuture;
 use outpost_tools::{Board, ErrorKind, ToolError, ToolHost};
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::camera::Camera;
 use crate::config::LiveSettings;
 use crate::event::Origin;
 use crate::model_thread::ModelHandle;
 use crate::ocr::read_text;
-use crate::report::{AlertReport, Body, CommandReport, Report, ReportId, Sink, TimerReport};
+use crate::report::{Act, AlertReport, Body, CommandReport, Report, ReportId, Sink, TimerReport};
 use crate::toolset::BoardTools;
 
 /// Maximum tokens of a text read from the camera.
@@ -70,9 +71,14 @@ impl fmt::Debug for CallHost {
 }
 
 impl ToolHost for CallHost {
-    fn command(&self, path: &str, payload: Value) {
+    fn command(
+        &self,
+        path: &str,
+        payload: Value,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<(), ToolError>> {
         let command = CommandReport { path: format!("command/{path}"), payload, retain: false };
-        self.host.reach.sink.send(Report::now(Body::Command(command)));
+        self.host.reach.sink.act(Act::Command(command), deadline)
     }
 
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {

@@ -22,6 +22,8 @@ struct Layer {
     latest: Option<Arc<[u8]>>,
     /// The last valid one.
     taken: Option<Desired>,
+    /// Its text.
+    accepted: Option<Arc<[u8]>>,
     /// Why the latest is invalid.
     refused: Option<RefusedConfig>,
 }
@@ -49,6 +51,14 @@ impl Layers {
     }
 }
 
+impl Layers {
+    /// The documents in force.
+    pub fn accepted(&self) -> Documents {
+        let (group, device) = (self.group.accepted.clone(), self.device.accepted.clone());
+        Documents { group, device, settled: false }
+    }
+}
+
 impl Layer {
     fn take(&mut self, latest: Option<&Arc<[u8]>>, file: &Config) {
         let Some(payload) = latest else {
@@ -63,6 +73,7 @@ impl Layer {
         let desired = Desired::read(payload, file, &mut faults);
         if faults.is_empty() {
             self.taken = Some(desired);
+            self.accepted = Some(payload.clone());
             self.refused = None;
         } else {
             self.refused = Some(RefusedConfig { desired: desired.id, faults: faults.bounded() });
@@ -119,6 +130,7 @@ mod tests {
         let none = layers.take(&Documents::default());
         assert_eq!(none.live, LiveSettings::of(&Config::parse(FILE, "test.toml").unwrap()));
         assert_eq!((none.group, none.device), (None, None));
+        assert_eq!(layers.accepted(), Documents::default());
     }
 
     #[test]
@@ -166,6 +178,8 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }
+        let accepted = layers.accepted();
+        assert_eq!(accepted.device.as_deref(), Some(good.to_string().as_bytes()));
         // Once fixed it is applied.
         let mended = layers.take(&latest(None, Some(json!({"agent": {"max_steps": 3}}))));
         assert_eq!((mended.live.max_steps, mended.device.unwrap().refused), (3, None));

@@ -45,10 +45,10 @@ impl Documents {
     }
 }
 
-/// Applies desired documents as they arrive and reports the result, until `stop`.
+/// Applies desired documents as they arrive and reports the result, until `stop`. `keep` is given those that are in force.
 pub async fn follow(
     file: Config,
-    mut desired: watch::Receiver<Documents>,
+    (mut desired, keep): (watch::Receiver<Documents>, impl Fn(&Documents)),
     live: watch::Sender<LiveSettings>,
     sink: Arc<dyn Sink>,
     stop: CancellationToken,
@@ -67,6 +67,7 @@ pub async fn follow(
             Err(error) => return warn!(%error, "stopped following the desired configuration"),
         };
         layers = kept;
+        keep(&layers.accepted());
         live.send_if_modified(|live| {
             let changed = *live != report.live;
             if changed {

@@ -20,7 +20,7 @@ impl Model for Echo {
         &mut self,
         request: &Request,
         stop: &Stop,
-        _say: &mut dyn FnMut(&str),
+        say: &mut dyn FnMut(&str),
     ) -> outpost_runtime::Result<Generation> {
         let outpost_runtime::Part::Text(text) = &request.turns[0].parts[0] else {
             panic!("no text")
@@ -30,6 +30,7 @@ impl Model for Echo {
         while self.gate.recv_timeout(Duration::from_millis(1)).is_err() {
             stop.check()?;
         }
+        text.split_inclusive(' ').for_each(say);
         let text = if self.forgotten { "forgotten".into() } else { text.clone() };
         Ok(Generation {
             text,
@@ -124,7 +125,7 @@ fn a_full_queue_gives_way_to_a_higher_priority() {
         let request = Request::new(vec![Turn::text(Role::User, "x")]);
         let stop = Stop::never();
         let due = Instant::now();
-        let job = Job { request, stop, due, words: None, reply };
+        let job = Job { request, stop, due, speech: None, reply };
         queue.push(job, rank(origin), 2);
         replies.push(answer);
     }
@@ -155,7 +156,7 @@ fn prefill_starts_only_if_nothing_else_waits() {
 
     let (reply, _answer) = oneshot::channel();
     let job =
-        Job { request: request(), stop: Stop::never(), due: Instant::now(), words: None, reply };
+        Job { request: request(), stop: Stop::never(), due: Instant::now(), speech: None, reply };
     queue.prefill = Some((request(), Stop::never()));
     queue.push(job, rank(Origin::Camera), 2);
     assert!(matches!(queue.take(), Some(Work::Job(_))));
@@ -165,4 +166,29 @@ fn prefill_starts_only_if_nothing_else_waits() {
     let ahead = queue.prefill_stop.clone();
     queue.cancel_prefill();
     assert!(queue.take().is_none() && ahead.check().is_err());
+}
+
+#[tokio::test]
+async fn a_slow_receiver_misses_nothing_of_the_text() {
+    let (thread, open, _log) = start(4).await;
+    open.send(()).unwrap();
+    let text = "one two three four five";
+    let (words, mut said) = tokio::sync::mpsc::channel(1);
+    let turn = user(None, None, Some(text));
+    let request = Request::new(vec![turn]);
+    let asked =
+        thread.handle.generate_aloud(Origin::Ask, request, Duration::from_secs(10), Some(words));
+    let hear = async {
+        let mut heard = String::new();
+        while let Some(piece) = said.recv().await {
+            heard.push_str(&piece);
+            // By now the model has said the rest.
+            while thread.handle.stats().answered == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        heard
+    };
+    let (answer, heard) = tokio::join!(asked, hear);
+    assert_eq!((answer.unwrap().text.as_str(), heard.as_str()), (text, text));
 }

@@ -70,7 +70,7 @@ pub enum Outcome {
         /// What the operator should know; the model is told less.
         message: String,
     },
-    /// The daemon ended before it could tell: it may have been done.
+    /// It may have been done: the daemon ended before it could tell, or nothing confirmed that what it sent arrived.
     Unknown {
         /// What the operator should know.
         message: String,

@@ -12,8 +12,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use outpost_runtime::ToolSpec;
+use outpost_tools::ToolError;
 use outpost_tools::bus::{Publication, RemoteCall};
+use outpost_tools::tool::BoxFuture;
 use serde_json::Value;
+use tokio::time::Instant;
 
 pub use board::{BoardReport, BoardState, InputReport, ReadingReport};
 
@@ -44,13 +47,29 @@ impl Report {
     }
 }
 
+/// A message that acts on something. Unlike a report it is of no use later, and does harm twice.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Act {
+    /// A command to a device of the home, made by a tool.
+    Command(CommandReport),
+    /// A call for the program behind a tool that was offered over MQTT.
+    RemoteCall(RemoteCall),
+    /// A message that a tool sends as it is.
+    Message(Publication),
+}
+
 /// Takes reports to the world: the MQTT client, or a list in tests.
 pub trait Sink: Send + Sync + fmt::Debug {
     /// Takes a report; returns at once.
     fn send(&self, report: Report);
 
+    /// Sends a message that acts, over a live connection and before `deadline`, and at most once. Fails with
+    /// `ErrorKind::Unavailable` if it was not sent and never will be, and with `ErrorKind::Unacknowledged` if it may have arrived.
+    fn act(&self, act: Act, deadline: Instant) -> BoxFuture<'_, Result<(), ToolError>>;
+
     /// A tool is about to be called. The report of the call settles it; where the daemon ends before, the next run finds it.
-    fn intend(&self, intent: &Intent);
+    /// Returns once that is durable.
+    fn intend<'a>(&'a self, intent: &'a Intent) -> BoxFuture<'a, ()>;
 }
 
 /// What a report says.
@@ -78,12 +97,6 @@ pub enum Body {
     Answer(AnswerReport),
     /// A piece of an answer that is being written; not kept for a broker that is away.
     Delta(DeltaReport),
-    /// A command to a device of the home, made by a tool.
-    Command(CommandReport),
-    /// A call for the program behind a tool that was offered over MQTT.
-    RemoteCall(RemoteCall),
-    /// A message that a tool sends as it is.
-    Message(Publication),
     /// The tools that are offered now; retained.
     Offered(Vec<ToolSpec>),
     /// Which settings are in force; retained.

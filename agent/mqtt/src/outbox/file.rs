@@ -1,5 +1,9 @@
 //! The outbox file: a copy of the queue that survives a crash or power cut.
 
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -7,9 +11,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use outpost_agent_core::report::Intent;
 use redb::{
     Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageError,
-    Table, TableDefinition,
+    Table, TableDefinition, TableError,
 };
 use serde::{Deserialize, Serialize};
+use tracing::error;
 
 use crate::message::Message;
 use crate::outbox::{OutboxError, intent};
@@ -67,11 +72,41 @@ impl Row {
     }
 }
 
+/// A change of the file.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// A message, and the call that it settles.
+    Store(u64, Message),
+    /// Messages that are gone.
+    Delete(Vec<u64>),
+    /// A call that is about to be made.
+    Intend(Intent),
+    /// A call whose report is not kept.
+    Settle(String),
+    /// A note, or none of that name any more.
+    Note(String, Option<String>),
+}
+
+impl Change {
+    /// Whether it has to survive a power cut. A deletion need not: a row that reappears is sent twice, with the same id.
+    fn is_durable(&self) -> bool {
+        !matches!(self, Self::Delete(_))
+    }
+}
+
 /// An open file.
 #[derive(Debug)]
 pub(super) struct File {
     path: PathBuf,
     database: Database,
+}
+
+/// What the file should hold.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) messages: Vec<(u64, Message)>,
+    pub(super) intents: Vec<Intent>,
+    pub(super) notes: Vec<(String, String)>,
 }
 
 /// What a file holds.
@@ -81,6 +116,8 @@ pub(super) struct Held {
     pub(super) messages: Vec<(u64, Message)>,
     /// Calls in flight.
     pub(super) intents: Vec<Intent>,
+    /// Notes by name.
+    pub(super) notes: Vec<(String, String)>,
     /// Number of damaged rows that were dropped.
     pub(super) damaged: u64,
 }
@@ -89,11 +126,66 @@ pub(super) struct Held {
 struct Tables<'a> {
     rows: Table<'a, u64, &'static [u8]>,
     intents: Table<'a, &'static str, &'static [u8]>,
+    notes: Table<'a, &'static str, &'static str>,
+}
+
+impl Tables<'_> {
+    fn make(&mut self, change: &Change) -> Result<(), StorageError> {
+        match change {
+            Change::Store(number, message) => {
+                self.rows.insert(number, Row::encode(message).as_slice())?;
+                if let Some(call) = &message.settles {
+                    self.intents.remove(call.as_str())?;
+                }
+            }
+            Change::Delete(gone) => {
+                for number in gone {
+                    self.rows.remove(number)?;
+                }
+            }
+            Change::Intend(intent) => self.intend(intent)?,
+            Change::Settle(call) => drop(self.intents.remove(call.as_str())?),
+            Change::Note(name, Some(text)) => {
+                self.notes.insert(name.as_str(), text.as_str())?;
+            }
+            Change::Note(name, None) => drop(self.notes.remove(name.as_str())?),
+        }
+        Ok(())
+    }
+
+    fn intend(&mut self, intent: &Intent) -> Result<(), StorageError> {
+        let call = intent.call.to_string();
+        self.intents.insert(call.as_str(), intent::encode(intent).as_slice()).map(drop)
+    }
 }
 
 impl File {
+    /// As [`Self::open`]; a file that is damaged is moved aside first, and a new one made.
+    pub(super) fn open_or_replace(path: &Path) -> Result<(Self, Held), OutboxError> {
+        let fault = match guarded(path, || Self::open(path)) {
+            Err(fault @ OutboxError::Damaged { .. }) => fault,
+            done => return done,
+        };
+        let aside = path.with_added_extension("damaged");
+        error!(%fault, kept_as = %aside.display(), "the outbox is damaged: its reports are lost, and a new one is made");
+        fs::rename(path, aside)
+            .map_err(|source| OutboxError::Io { path: path.to_owned(), source })?;
+        Self::open(path)
+    }
+
     /// Opens or creates the file and loads it.
-    pub(super) fn open(path: &Path) -> Result<(Self, Held), OutboxError> {
+    fn open(path: &Path) -> Result<(Self, Held), OutboxError> {
+        let io = |source| OutboxError::Io { path: path.to_owned(), source };
+        // Reports say what was heard and seen.
+        let mut options = fs::OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(io)?;
         let database = Database::create(path).map_err(|fault| opening(path, fault))?;
         let file = Self { path: path.to_owned(), database };
         let held = file.read().map_err(|fault| file.fault(fault))?;
@@ -101,11 +193,18 @@ impl File {
     }
 
     fn read(&self) -> Result<Held, redb::Error> {
-        let write = self.database.begin_write()?;
-        write.open_table(ROWS)?;
-        write.open_table(NOTES)?;
-        write.open_table(INTENTS)?;
-        write.commit()?;
+        // A file that has its tables can be read although the disk is full.
+        match self.database.begin_read()?.open_table(NOTES) {
+            Ok(_) => {}
+            Err(TableError::TableDoesNotExist(_)) => {
+                let write = self.database.begin_write()?;
+                write.open_table(ROWS)?;
+                write.open_table(INTENTS)?;
+                write.open_table(NOTES)?;
+                write.commit()?;
+            }
+            Err(fault) => return Err(fault.into()),
+        }
         let read = self.database.begin_read()?;
         let mut held = Held::default();
         for entry in read.open_table(ROWS)?.iter()? {
@@ -122,55 +221,40 @@ impl File {
                 None => held.damaged += 1,
             }
         }
+        for entry in read.open_table(NOTES)?.iter()? {
+            let (name, text) = entry?;
+            held.notes.push((name.value().to_owned(), text.value().to_owned()));
+        }
         Ok(held)
     }
 
-    /// Stores a message, deletes others, and settles a call. Durable when it returns.
-    pub(super) fn store(
-        &self,
-        number: u64,
-        message: &Message,
-        gone: &[u64],
-    ) -> Result<(), OutboxError> {
-        self.write(Durability::Immediate, |tables| {
-            tables.rows.insert(number, Row::encode(message).as_slice())?;
-            if let Some(call) = &message.settles {
-                tables.intents.remove(call.as_str())?;
-            }
-            gone.iter().try_for_each(|number| tables.rows.remove(number).map(drop))
-        })
-    }
-
-    /// Stores a call that is about to be made. Durable when it returns.
-    pub(super) fn intend(&self, intent: &Intent) -> Result<(), OutboxError> {
-        self.write(Durability::Immediate, |tables| insert(tables, intent))
-    }
-
-    /// Deletes messages. Not synced: a row that reappears after a power cut is sent twice, with the
-    /// same id.
-    pub(super) fn delete(&self, gone: &[u64]) -> Result<(), OutboxError> {
-        self.write(Durability::None, |tables| {
-            gone.iter().try_for_each(|number| tables.rows.remove(number).map(drop))
+    /// Makes changes in one transaction.
+    pub(super) fn write(&self, changes: &[Change]) -> Result<(), OutboxError> {
+        let is_durable = changes.iter().any(Change::is_durable);
+        let durability = if is_durable { Durability::Immediate } else { Durability::None };
+        self.transaction(durability, |tables| {
+            changes.iter().try_for_each(|change| tables.make(change))
         })
     }
 
     /// Replaces the contents of the file.
-    pub(super) fn replace<'a>(
-        &self,
-        mut messages: impl Iterator<Item = (u64, &'a Message)>,
-        mut intents: impl Iterator<Item = &'a Intent>,
-    ) -> Result<(), OutboxError> {
-        self.write(Durability::Immediate, |tables| {
+    pub(super) fn replace(&self, contents: &Contents) -> Result<(), OutboxError> {
+        let Contents { messages, intents, notes } = contents;
+        self.transaction(Durability::Immediate, |tables| {
             tables.rows.retain(|_, _| false)?;
             tables.intents.retain(|_, _| false)?;
-            messages.try_for_each(|(number, message)| {
-                tables.rows.insert(number, Row::encode(message).as_slice()).map(drop)
-            })?;
-            intents.try_for_each(|intent| insert(tables, intent))
+            tables.notes.retain(|_, _| false)?;
+            for (number, message) in messages {
+                tables.rows.insert(number, Row::encode(message).as_slice())?;
+            }
+            for (name, text) in notes {
+                tables.notes.insert(name.as_str(), text.as_str())?;
+            }
+            intents.iter().try_for_each(|intent| tables.intend(intent))
         })
     }
 
-    fn write(
+    fn transaction(
         &self,
         durability: Durability,
         change: impl FnOnce(&mut Tables<'_>) -> Result<(), StorageError>,
@@ -181,42 +265,12 @@ impl File {
             change(&mut Tables {
                 rows: write.open_table(ROWS)?,
                 intents: write.open_table(INTENTS)?,
+                notes: write.open_table(NOTES)?,
             })?;
             write.commit()?;
             Ok(())
         };
-        write().map_err(|fault| self.fault(fault))
-    }
-
-    /// Reads a note.
-    pub(super) fn note(&self, name: &str) -> Result<Option<String>, OutboxError> {
-        let read = || {
-            let notes = self.database.begin_read()?.open_table(NOTES)?;
-            Ok(notes.get(name)?.map(|text| text.value().to_owned()))
-        };
-        read().map_err(|fault| self.fault(fault))
-    }
-
-    /// Writes or deletes a note.
-    pub(super) fn set_note(&self, name: &str, text: Option<&str>) -> Result<(), OutboxError> {
-        let set = || {
-            let write = self.database.begin_write()?;
-            {
-                let mut notes = write.open_table(NOTES)?;
-                match text {
-                    Some(text) => drop(notes.insert(name, text)?),
-                    None => drop(notes.remove(name)?),
-                }
-            }
-            write.commit()?;
-            Ok(())
-        };
-        set().map_err(|fault| self.fault(fault))
-    }
-
-    /// Its place.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+        guarded(&self.path, || write().map_err(|fault| self.fault(fault)))
     }
 
     fn fault(&self, source: redb::Error) -> OutboxError {
@@ -229,9 +283,22 @@ impl File {
     }
 }
 
-fn insert(tables: &mut Tables<'_>, intent: &Intent) -> Result<(), StorageError> {
-    let call = intent.call.to_string();
-    tables.intents.insert(call.as_str(), intent::encode(intent).as_slice()).map(drop)
+/// Runs a call into the database, which panics at some damaged files.
+fn guarded<T>(
+    path: &Path,
+    call: impl FnOnce() -> Result<T, OutboxError>,
+) -> Result<T, OutboxError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        let reason = "it holds what the database cannot read".into();
+        Err(OutboxError::Damaged { path: path.to_owned(), reason })
+    })
+}
+
+/// Whether a file was a database once.
+fn begins_as_database(path: &Path) -> bool {
+    const MAGIC: [u8; 4] = *b"redb";
+    let mut start = [0; MAGIC.len()];
+    fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == MAGIC
 }
 
 fn opening(path: &Path, fault: DatabaseError) -> OutboxError {
@@ -241,12 +308,17 @@ fn opening(path: &Path, fault: DatabaseError) -> OutboxError {
             OutboxError::InUse { path }
         }
         DatabaseError::UpgradeRequired(_) => {
-            OutboxError::Foreign { path, reason: "a file of another version".into() }
+            OutboxError::Damaged { path, reason: "a file of another version".into() }
         }
         DatabaseError::Storage(StorageError::Io(source))
             if source.kind() == std::io::ErrorKind::InvalidData =>
         {
-            OutboxError::Foreign { path, reason: source.to_string() }
+            let reason = source.to_string();
+            if begins_as_database(&path) {
+                OutboxError::Damaged { path, reason }
+            } else {
+                OutboxError::Foreign { path, reason }
+            }
         }
         DatabaseError::Storage(StorageError::Io(source)) => OutboxError::Io { path, source },
         DatabaseError::Storage(StorageError::Corrupted(reason)) => {

@@ -114,6 +114,23 @@ async fn a_password_is_read_from_its_file_and_a_wrong_one_is_said() {
     works(&config).await;
 }
 
+#[tokio::test]
+async fn the_embedded_broker_lets_nobody_in_without_the_credentials_of_the_configuration() {
+    let text = "[mqtt]\ndevice = 'desk'\nusername = 'desk'\npassword = 'right'\n";
+    let config = Config::parse(text, "test.toml").unwrap().mqtt;
+    let login = crate::transport::login(&config).unwrap();
+    let broker = Broker::guarded(Broker::ANY, MAX_PACKET, login).unwrap();
+    let mut device = Device::with(&config, Some(broker.address()));
+    reaches(&mut device, |status| *status == LinkStatus::Up).await;
+    assert!(Subscriber::connect(broker.address(), "stranger", "#").await.is_err());
+    device.stop().await;
+    let wrong = Config::parse(&text.replace("right", "wrong"), "test.toml").unwrap().mqtt;
+    let mut device = Device::with(&wrong, Some(broker.address()));
+    let status = reaches(&mut device, |status| *status != LinkStatus::Connecting).await;
+    assert_ne!(status, LinkStatus::Up);
+    device.stop().await;
+}
+
 /// The rules that `docs/mqtt.md` recommends.
 fn recommended_rules() -> String {
     let document = include_str!("../../../../docs/mqtt.md");

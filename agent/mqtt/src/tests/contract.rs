@@ -7,7 +7,7 @@ use outpost_agent_core::config::{Config, Faults, LiveSettings, Severity, WatchRu
 use outpost_agent_core::event::{EventId, Origin};
 use outpost_agent_core::live::desired::Desired;
 use outpost_agent_core::report::{
-    AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraMetrics, CameraReport,
+    Act, AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraMetrics, CameraReport,
     CameraState, CameraStatusReport, CommandReport, ConfigReport, ConfirmReport, Counts,
     DeltaReport, Health, InputReport, Level, MetricsReport, MicrophoneState, ModelStats, Outcome,
     Presence, ReadingReport, RefusedConfig, Report, ReportId, Standing, State, StateReport,
@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::inbound::decode;
 use crate::message::Message;
 use crate::outbox::Condition;
-use crate::payload::{encode, info, outbox};
+use crate::payload::{act, encode, info, outbox};
 use crate::session::Arrival;
 use crate::topics::Topics;
 
@@ -205,16 +205,25 @@ fn answers(event: EventId) -> [Body; 3] {
 }
 
 /// What there is to say of tools.
-fn of_tools() -> [Body; 2] {
+fn of_tools() -> [Body; 1] {
     let schema = json!({"type": "object", "properties": {}, "additionalProperties": false});
     let description = "Read the text that the camera sees.".into();
+    [Body::Offered(vec![ToolSpec { name: "read_camera".into(), description, schema }])]
+}
+
+/// What acts on something.
+fn acts() -> [Act; 2] {
     [
-        Body::Offered(vec![ToolSpec { name: "read_camera".into(), description, schema }]),
-        Body::RemoteCall(RemoteCall {
+        Act::RemoteCall(RemoteCall {
             call: ReportId::new().to_string(),
             tool: "uptime".into(),
             arguments: object(json!({ "unit": "minutes" })),
             limit: Duration::from_secs(5),
+        }),
+        Act::Command(CommandReport {
+            path: "command/light/kitchen".into(),
+            payload: json!({ "state": "on", "brightness": 40 }),
+            retain: false,
         }),
     ]
 }
@@ -285,11 +294,6 @@ pub(super) fn bodies() -> Vec<Body> {
         )),
         metrics(),
         Body::Timer(TimerReport { call: ReportId::new(), duration: Duration::from_mins(10) }),
-        Body::Command(CommandReport {
-            path: "command/light/kitchen".into(),
-            payload: json!({ "state": "on", "brightness": 40 }),
-            retain: false,
-        }),
         Body::Board(BoardReport {
             state: BoardState::Up,
             firmware: Some("porch".into()),
@@ -315,6 +319,7 @@ pub(super) fn messages(topics: &Topics) -> Vec<Message> {
         .into_iter()
         .chain(camera_reports(EventId::new()))
         .map(|body| encode(&Report::now(body), topics).0)
+        .chain(acts().iter().map(|sent| act(sent, topics)))
         .chain(made)
         .collect()
 }

@@ -110,3 +110,24 @@ fn what_is_no_longer_there_is_taken_back() {
     assert_eq!(payload["components"]["smell"], serde_json::json!({ "platform": "sensor" }));
     assert!(payload["components"]["mute"]["command_topic"].is_string());
 }
+
+#[test]
+fn devices_of_different_names_are_different_devices() {
+    let ids: BTreeSet<String> = ["客厅", "厨房", "living room", "living_room"]
+        .iter()
+        .map(|device| {
+            let discovery = discovery(device);
+            let topic = discovery.message().topic;
+            let id = topic.split('/').nth(2).unwrap().to_owned();
+            let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+            assert!(id.chars().all(plain), "{topic}");
+            let payload = payload(&discovery);
+            assert_eq!(payload["device"]["identifiers"][0], id.as_str());
+            for entity in payload["components"].as_object().unwrap().values() {
+                assert!(entity["unique_id"].as_str().unwrap().starts_with(&id), "{entity}");
+            }
+            id
+        })
+        .collect();
+    assert_eq!(ids.len(), 4, "{ids:?}");
+}

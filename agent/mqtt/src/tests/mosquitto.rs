@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use outpost_agent_core::config::{Severity, Transport, Version};
-use outpost_agent_core::event::Setting;
+use outpost_agent_core::live::Documents;
 use outpost_agent_core::memory;
 use outpost_agent_core::report::{AlertReport, ReportId};
 
@@ -94,7 +94,7 @@ pub(super) async fn works(config: &MqttConfig) {
     device.publish(0..50);
     let mut levels = Vec::new();
     while levels.len() < 50 {
-        levels.extend(next(&mut listener).await.payload.get("level").and_then(Value::as_u64));
+        levels.extend(number(&next(&mut listener).await.payload));
     }
     assert_eq!(levels, (0..50).collect::<Vec<_>>());
     listener.publish("outpost/desk/ask", "are you there").await.unwrap();
@@ -137,14 +137,14 @@ async fn an_answer_goes_to_the_response_topic_with_its_correlation_data() {
 #[tokio::test]
 async fn a_report_that_the_broker_refuses_is_dropped_and_counted_and_alerts_overtake() {
     let folder = tempfile::tempdir().unwrap();
-    let rules = "topic readwrite outpost/desk/command/volume\ntopic readwrite outpost/desk/alert\n\
+    let rules = "topic readwrite outpost/desk/event/timer\ntopic readwrite outpost/desk/alert\n\
                  topic readwrite outpost/desk/outbox\ntopic write outpost/desk/status\n";
     std::fs::write(folder.path().join("acl"), rules).unwrap();
     let Some(broker) = Mosquitto::prepared(folder, "acl_file {}/acl\nuser root") else { return };
     let config = broker.config();
     let mut listener = listen_to(&config, "outpost/desk/#").await;
     let mut device = Device::with(&config, None);
-    device.publish_as("command/secret", json!({}));
+    device.publish_call("secret", json!({ "ok": true }));
     device.publish(7..8);
     let alert = AlertReport {
         alert: ReportId::new(),
@@ -159,9 +159,66 @@ async fn a_report_that_the_broker_refuses_is_dropped_and_counted_and_alerts_over
     device.publisher.publish(&Report::now(Body::Alert(alert)));
     reaches(&mut device, |status| *status == LinkStatus::Up).await;
     let topics = [next(&mut listener).await.topic, next(&mut listener).await.topic];
-    assert_eq!(topics, ["outpost/desk/alert", "outpost/desk/command/volume"]);
+    assert_eq!(topics, ["outpost/desk/alert", "outpost/desk/event/timer"]);
     assert!(device.publisher.flushed(SOON).await);
     assert_eq!(device.publisher.condition().dropped.refused, 1);
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_broker_never_takes_is_set_aside_and_the_rest_arrives() {
+    let Some(broker) = Mosquitto::start("max_packet_size 3000") else { return };
+    let config = MqttConfig { version: Version::V311, ..broker.config() };
+    let mut listener = listen_to(&config, "outpost/desk/event/timer").await;
+    let mut device = Device::with(&config, None);
+    reaches(&mut device, |status| *status == LinkStatus::Up).await;
+    device.publish(0..1);
+    device.publish_call("look", json!({ "ok": true, "text": "a".repeat(5000) }));
+    device.publish(1..40);
+    assert_eq!(numbers(&mut listener, 39).await, (0..40).collect::<Vec<_>>());
+    assert!(device.publisher.flushed(SOON).await);
+    let condition = device.publisher.condition();
+    assert_eq!((condition.quarantined, condition.dropped.refused), (1, 0));
+    device.stop().await;
+}
+
+#[tokio::test]
+async fn two_devices_of_one_name_are_noticed() {
+    let Some(broker) = Mosquitto::start("") else { return };
+    let config = MqttConfig { version: Version::V311, ..broker.config() };
+    let mut one = Device::with(&config, None);
+    let two = Device::with(&config, None);
+    let hint = |status: &LinkStatus| matches!(status, LinkStatus::Down(reason) if reason.contains("mqtt.device") && reason.contains("outpost-desk"));
+    reaches(&mut one, hint).await;
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_desired_is_known_at_a_start_without_the_broker() {
+    let Some(broker) = Mosquitto::start("") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Some(folder.path().join("outbox.redb"));
+    let config = MqttConfig { outbox, group: Some("kitchens".into()), ..broker.config() };
+    let client = listen_to(&broker.config(), "nothing").await;
+    for topic in ["outpost/desk/config/desired", "outpost/@kitchens/config/desired"] {
+        client.send(Message { retain: true, ..Message::new(topic, "{}") }).await.unwrap();
+    }
+    let device = Device::with(&config, None);
+    let mut latest = device.publisher.desired_config().subscribe();
+    let both = |known: &Documents| known.group.is_some() && known.device.is_some();
+    let known = latest.wait_for(both).await.unwrap().clone();
+    device.publisher.keep_desired(&known);
+    device.stop().await;
+    drop(broker);
+    let device = Device::with(&config, None);
+    let kept = device.publisher.desired_config().subscribe().borrow().clone();
+    assert_eq!(kept, Documents { settled: false, ..known });
+    device.publisher.keep_desired(&Documents::default());
+    device.stop().await;
+    let device = Device::with(&config, None);
+    let none = device.publisher.desired_config().subscribe().borrow().clone();
+    assert_eq!(none, Documents::default());
     device.stop().await;
 }
 

@@ -12,6 +12,8 @@ struct Condition {
     broker: Option<SocketAddr>,
     /// Whether what the broker says is lost.
     deaf: bool,
+    /// Whether nothing is taken from the client.
+    blocked: bool,
     /// How often it was cut.
     cuts: u32,
 }
@@ -27,8 +29,12 @@ impl Wire {
     pub(super) async fn to(broker: SocketAddr) -> Self {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (condition, watched) =
-            watch::channel(Condition { broker: Some(broker), deaf: false, cuts: 0 });
+        let (condition, watched) = watch::channel(Condition {
+            broker: Some(broker),
+            deaf: false,
+            blocked: false,
+            cuts: 0,
+        });
         spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if let Some(broker) = watched.borrow().broker {
@@ -61,6 +67,11 @@ impl Wire {
     pub(super) fn deafen(&self, deaf: bool) {
         self.condition.send_modify(|condition| condition.deaf = deaf);
     }
+
+    /// Whether nothing is taken from the client, as by a broker that hangs.
+    pub(super) fn block(&self, blocked: bool) {
+        self.condition.send_modify(|condition| condition.blocked = blocked);
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the wire ends with the test's runtime")]
@@ -74,7 +85,18 @@ async fn carry(client: TcpStream, broker: SocketAddr, mut condition: watch::Rece
     let (mut from_server, mut to_server) = server.into_split();
     let watched = condition.clone();
     let cuts = condition.borrow().cuts;
-    let up = async move { tokio::io::copy(&mut from_client, &mut to_server).await.map(drop) };
+    let mut open = condition.clone();
+    let up = async move {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let length = from_client.read(&mut buffer).await?;
+            let is_open = open.wait_for(|condition| !condition.blocked).await.is_ok();
+            if length == 0 || !is_open {
+                return std::io::Result::Ok(());
+            }
+            to_server.write_all(&buffer[..length]).await?;
+        }
+    };
     let down = async move {
         let mut buffer = vec![0; 1 << 16];
         loop {

@@ -98,7 +98,20 @@ fn watching_a_still_scene() {
 struct Deaf;
 
 impl outpost_agent_core::report::Sink for Deaf {
-    fn intend(&self, _intent: &outpost_agent_core::report::Intent) {}
+    fn intend<'a>(
+        &'a self,
+        _intent: &'a outpost_agent_core::report::Intent,
+    ) -> outpost_tools::tool::BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn act(
+        &self,
+        _: outpost_agent_core::report::Act,
+        _: tokio::time::Instant,
+    ) -> outpost_tools::tool::BoxFuture<'_, Result<(), outpost_tools::ToolError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     fn send(&self, _: outpost_agent_core::report::Report) {}
 }

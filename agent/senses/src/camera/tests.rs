@@ -9,8 +9,11 @@ use outpost_agent_core::back_off::BackOff;
 use outpost_agent_core::camera::Camera as _;
 use outpost_agent_core::config::{Area, CameraGate, Config, LiveSettings, PixelFormat};
 use outpost_agent_core::heartbeat::Heartbeats;
-use outpost_agent_core::report::{Body, CameraState, Intent, Report, Sink};
+use outpost_agent_core::report::{Act, Body, CameraState, Intent, Report, Sink};
 use outpost_runtime::Image;
+use outpost_tools::ToolError;
+use outpost_tools::tool::BoxFuture;
+use tokio::time::Instant;
 
 use super::pixels::{FrameError, PixelLayout, to_image};
 use super::raw::{CameraError, RawCamera, RawFrame, RawStream};
@@ -80,7 +83,13 @@ impl Sink for Told {
         self.0.lock().unwrap().push(report);
     }
 
-    fn intend(&self, _intent: &Intent) {}
+    fn act(&self, act: Act, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+        panic!("{act:?}")
+    }
+
+    fn intend<'a>(&'a self, _intent: &'a Intent) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 impl Told {
