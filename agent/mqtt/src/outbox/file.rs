@@ -1,5 +1,7 @@
 //! The outbox file: a copy of the queue that survives a crash or power cut.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -94,6 +96,11 @@ struct Tables<'a> {
 impl File {
     /// Opens or creates the file and loads it.
     pub(super) fn open(path: &Path) -> Result<(Self, Held), OutboxError> {
+        // Reports and commands are nobody else's business. An existing file keeps its mode.
+        let mut options = OpenOptions::new();
+        let file =
+            options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        drop(file.map_err(|fault| opening(path, DatabaseError::Storage(StorageError::Io(fault))))?);
         let database = Database::create(path).map_err(|fault| opening(path, fault))?;
         let file = Self { path: path.to_owned(), database };
         let held = file.read().map_err(|fault| file.fault(fault))?;
