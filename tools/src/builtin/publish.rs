@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::bus::{Bus, Publication, fits, is_filter, is_topic};
 use crate::fault::{ClassName, Faults};
 use crate::tool::{
-    BoxFuture, Callable, Context, Definition, ErrorKind, Spec, ToolError, ToolOutcome,
+    BoxFuture, Callable, Context, Definition, ErrorKind, Source, Spec, ToolError, ToolOutcome,
 };
 
 /// A longer payload is refused, bytes.
@@ -77,7 +77,14 @@ impl Publish {
             schema: crate::schema::of::<Arguments>(),
         };
         let class = config.class.into();
-        let definition = Definition { spec, full: None, class, idempotent: false, limit: None };
+        let definition = Definition {
+            spec,
+            full: None,
+            class,
+            idempotent: false,
+            limit: None,
+            source: Source::Own,
+        };
         (definition, Self { config: config.clone(), bus })
     }
 
