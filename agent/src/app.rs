@@ -261,7 +261,7 @@ fn add_tools(
     let publisher = publisher.clone();
     let task_group = task_group.clone();
     let site = Site { registry: registry.clone(), publisher, inbound, task_group };
-    site.open(settings, move || offering.offered())?;
+    site.open(settings, move || offering.offer().report)?;
     // A rule for an unknown tool may be a typo, which would leave the intended tool unrestricted.
     for name in registry.rules_without_tool() {
         warn!(name, "policy.tools has a rule for an unknown tool");

@@ -3,8 +3,9 @@
 //! A file is named by what it holds: the model, the number format, the adapter and the tokens. It is written in the background,
 //! beside its place and then renamed into it. What is damaged or doesn't fit is computed again.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -123,9 +124,12 @@ impl PrefixStore {
     }
 
     fn put(&self, path: &Path, positions: usize, bytes: &[u8]) -> io::Result<()> {
-        fs::create_dir_all(&*self.dir)?;
+        // What a prefix was computed from is nobody else's business.
+        DirBuilder::new().recursive(true).mode(0o700).create(&*self.dir)?;
         let staging = path.with_extension(format!("{}.tmp", std::process::id()));
-        let written = File::create(&staging).and_then(|mut file| {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let written = options.open(&staging).and_then(|mut file| {
             file.write_all(&Self::header(positions, bytes))?;
             file.write_all(bytes)?;
             fs::rename(&staging, path)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use outpost_agent_core::config::{Config, Pace, Vad, WatchRule};
-use outpost_mqtt::subscriber::Received;
+use outpost_mqtt::subscriber::{Received, Subscriber};
 use outpost_runtime::Role;
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::{silence, tone, write_png, write_wav};
@@ -316,6 +316,34 @@ async fn a_state_that_lasts_too_long_is_left_and_the_asker_is_told() {
     daemon.tell("ask", "anything").await;
     assert_eq!(daemon.expect("answer").await["text"], "Done.");
     assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_answers_what_it_accepted_and_did_not_begin() {
+    let script = Script::new([Line::Hang]);
+    let mut daemon = Daemon::scripted(Config::default(), &script).await.unwrap();
+    let topic = "outpost/outpost/answer";
+    let mut answers = Subscriber::connect(daemon.broker(), "asker", topic).await.unwrap();
+    for number in 0..4 {
+        let question =
+            json!({"prompt": format!("question {number}"), "transaction": number.to_string()});
+        daemon.tell("ask", &question.to_string()).await;
+    }
+    while daemon.expect("state").await["state"] != "thinking" {}
+    let told = async {
+        let mut told = Vec::new();
+        while told.len() < 4 {
+            let answer = answers.next(Duration::from_secs(20)).await.unwrap().payload;
+            let error = answer["error"].as_str().unwrap();
+            assert!(error.contains("ask again") || error.contains("try again"), "{error}");
+            told.push(answer["transaction"].as_str().unwrap().to_owned());
+        }
+        told.sort();
+        told
+    };
+    let (told, ended) = tokio::join!(told, daemon.end());
+    assert!(ended);
+    assert_eq!(told, ["0", "1", "2", "3"]);
 }
 
 #[tokio::test]

@@ -4,10 +4,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use outpost_agent_core::config::{Config, Severity, WatchRule};
+use outpost_agent_core::config::{Config, Severity, Vad, WatchRule};
+use outpost_mqtt::subscriber::Subscriber;
 use outpost_runtime::media::read_image;
 use outpost_tests::daemon::{Daemon, Line, Script};
-use outpost_tests::media::write_png;
+use outpost_tests::media::{silence, tone, write_png, write_wav};
 use serde_json::json;
 
 /// A camera that shows one picture all the time, read twice or three times.
@@ -67,8 +68,10 @@ async fn an_alert_is_sent_at_once_and_again_with_its_evidence_which_can_be_asked
     let mut daemon = Daemon::scripted(config, &script).await.unwrap();
     let first = daemon.expect("alert").await;
     assert!(first.get("evidence").is_none(), "{first}");
+    assert_eq!(first["phase"], "new");
     let again = daemon.expect("alert").await;
     assert_eq!((&again["alert"], &again["count"]), (&first["alert"], &json!(1)));
+    assert_eq!(again["phase"], "update");
     let name = again["evidence"][0].as_str().unwrap().to_owned();
     let picture = read_image(&dir.path().join("kept").join(&name).with_extension("jpg")).unwrap();
     assert_eq!((picture.width, picture.height), (64, 48));
@@ -83,6 +86,110 @@ async fn an_alert_is_sent_at_once_and_again_with_its_evidence_which_can_be_asked
     let answer = daemon.expect("answer").await;
     assert!(answer["error"].as_str().unwrap().contains("the id of an alert"), "{answer}");
     assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn an_alert_begins_and_ends_under_one_id_and_what_goes_on_is_retained() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule = WatchRule {
+        name: "fire".into(),
+        contains: Some("FIRE".into()),
+        cooldown: Duration::from_millis(300),
+        ..WatchRule::default()
+    };
+    let script = Script::new([Line::Say("FIRE"), Line::Say("FIRE")]);
+    let mut daemon = Daemon::scripted(watching(dir.path(), rule), &script).await.unwrap();
+    let mut alerts = Vec::new();
+    let mut active = Vec::new();
+    loop {
+        let message = daemon.next_message().await;
+        match message.topic.trim_start_matches("outpost/outpost/") {
+            "alert" => alerts.push(message.payload),
+            "alerts" => active.push(message.payload["active"].as_array().unwrap().clone()),
+            _ => continue,
+        }
+        if alerts.len() == 1 && active.last().is_some_and(|active| !active.is_empty()) {
+            // Nobody looks any more: it is over after the cool-down.
+            daemon.tell("set/camera", "OFF").await;
+        }
+        if alerts.len() == 2 && active.len() >= 2 && active.last().is_some_and(Vec::is_empty) {
+            break;
+        }
+    }
+    let phases: Vec<_> = alerts.iter().map(|alert| &alert["phase"]).collect();
+    assert_eq!(phases, ["new", "end"]);
+    assert_eq!(alerts[0]["alert"], alerts[1]["alert"]);
+    let busy: Vec<_> = active.iter().filter(|active| !active.is_empty()).collect();
+    assert!(busy.iter().all(|active| active[0]["alert"] == alerts[0]["alert"]), "{active:?}");
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_ends_its_alerts() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule =
+        WatchRule { name: "fire".into(), contains: Some("FIRE".into()), ..WatchRule::default() };
+    let script = Script::new([Line::Say("FIRE"), Line::Say("FIRE")]);
+    let mut daemon = Daemon::scripted(watching(dir.path(), rule), &script).await.unwrap();
+    let first = daemon.expect("alert").await;
+    let mut listener =
+        Subscriber::connect(daemon.broker(), "listener", "outpost/outpost/alert").await.unwrap();
+    let (last, ended) = tokio::join!(listener.next(Duration::from_secs(20)), daemon.end());
+    assert!(ended);
+    let last = last.unwrap().payload;
+    assert_eq!((&last["alert"], &last["phase"]), (&first["alert"], &json!("end")));
+}
+
+#[tokio::test]
+async fn a_question_on_which_the_model_fails_is_asked_once_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule = WatchRule {
+        name: "gate".into(),
+        ask: Some("Is the gate open?".into()),
+        ..WatchRule::default()
+    };
+    let script = Script::new([
+        Line::Say("NO TEXT"),
+        Line::Say("NO TEXT"),
+        Line::Say("yes"),
+        Line::Panic,
+        Line::Say("yes"),
+        Line::Say("yes"),
+    ]);
+    let mut daemon = Daemon::scripted(watching(dir.path(), rule), &script).await.unwrap();
+    assert_eq!(daemon.expect("alert").await["text"], "yes");
+    assert!(daemon.end().await);
+    // The picture was not read again.
+    assert_eq!(script.requests().len(), 6);
+}
+
+#[tokio::test]
+async fn a_question_that_speech_interrupts_is_asked_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let rule = WatchRule {
+        name: "gate".into(),
+        ask: Some("Is the gate open?".into()),
+        ..WatchRule::default()
+    };
+    let mut config = watching(dir.path(), rule);
+    let sound = [silence(2.0), tone(1.0), silence(1.5)].concat();
+    config.microphone.path = Some(write_wav(&dir.path().join("command.wav"), &sound).unwrap());
+    config.microphone.vad = Vad::Energy;
+    // The question would not be answered for ever.
+    let script = Script::new([
+        Line::Say("NO TEXT"),
+        Line::Say("NO TEXT"),
+        Line::Hang,
+        Line::Say("Done."),
+        Line::Say("yes"),
+        Line::Say("yes"),
+    ]);
+    let mut daemon = Daemon::scripted(config, &script).await.unwrap();
+    assert_eq!(daemon.expect("event/voice").await["text"], "Done.");
+    assert_eq!(daemon.expect("alert").await["text"], "yes");
+    assert!(daemon.end().await);
+    // The picture was not read again.
+    assert_eq!(script.requests().len(), 6);
 }
 
 #[tokio::test]

@@ -32,7 +32,8 @@ const DESCRIPTION: &str = "homeassistant/device/outpost-outpost/config";
 const NOTE: &str = "home_assistant";
 
 /// What the device is there.
-const ENTITIES: [&str; 19] = [
+const ENTITIES: [&str; 20] = [
+    "binary_sensor.outpost_alert",
     "binary_sensor.outpost_report_storage",
     "button.outpost_confirm_the_call",
     "button.outpost_read_the_camera",
@@ -244,6 +245,7 @@ async fn home_assistant_shows_all_that_the_device_reports() {
         let alert = &entities["event.outpost_alert"]["attributes"];
         alert["event_type"] == "alert" && alert["rule"] == "fire" && alert["text"] == "FIRE EXIT"
     });
+    home.shows("binary_sensor.outpost_alert", "on");
     home.shows("sensor.outpost_state", "idle");
     home.shows("sensor.outpost_lost_reports", "0");
     home.shows("sensor.outpost_waits_for_a_yes", "-");

@@ -23,6 +23,8 @@ mod firmware;
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
+mod foreign;
+#[cfg(test)]
 mod gguf;
 #[cfg(test)]
 mod home_assistant;

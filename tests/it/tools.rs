@@ -192,7 +192,8 @@ async fn notes_and_plans_outlive_the_daemon_and_a_plan_that_is_due_is_asked() {
 
 /// A daemon on mosquitto that takes tools from others.
 async fn on_mosquitto(port: u16, script: &Script) -> Daemon {
-    let text = format!("[mqtt]\nhost = '127.0.0.1'\nport = {port}\n[tools.mqtt]\n");
+    let text =
+        format!("[mqtt]\nhost = '127.0.0.1'\nport = {port}\n[tools.mqtt]\ntrusted = ['uptime']\n");
     let script = script.clone();
     let load = move || Ok(Box::new(script) as Box<dyn Model>);
     let app = App::with_model(config(&text), load).await.unwrap();

@@ -166,6 +166,15 @@ impl Daemon {
         Some(received)
     }
 
+    /// The next message, whatever its topic.
+    ///
+    /// # Panics
+    /// When none arrives in time.
+    #[expect(clippy::expect_used, reason = "this is the assertion")]
+    pub async fn next_message(&mut self) -> Received {
+        self.next(TIMEOUT).await.expect("a message")
+    }
+
     /// The next message on a topic below the base, skipping others.
     ///
     /// # Panics

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use outpost_tools::tool::BoxFuture;
 use outpost_tools::{
-    AddError, Callable, Class, Context, Definition, Registry, Spec, ToolError, ToolOutcome,
+    AddError, Callable, Class, Context, Definition, Registry, Source, Spec, ToolError, ToolOutcome,
 };
 use serde_json::{Value, json};
 
@@ -42,7 +42,9 @@ impl TestTool {
     ) -> Result<(), AddError> {
         let description = format!("Does {name}.");
         let spec = Spec { name: name.into(), description, schema: json!({"type": "object"}) };
-        registry.add_defined(Definition { spec, full: None, class, idempotent, limit: None }, self)
+        let source = Source::Own;
+        let definition = Definition { spec, full: None, class, idempotent, limit: None, source };
+        registry.add_defined(definition, self)
     }
 }
 

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::policy::{Origin, PolicyRules, ToolRule};
     use crate::registry::Registry;
-    use crate::tool::{BoxFuture, Class, Spec, ToolHost};
+    use crate::tool::{BoxFuture, Class, Source, Spec, ToolHost};
 
     /// Fails in these ways, one after the other; none: it never ends. Then it works.
     #[derive(Debug, Clone, Default)]
@@ -169,8 +169,9 @@ mod tests {
             description: "Fails.".into(),
             schema: json!({"type": "object"}),
         };
+        let source = Source::Own;
         let definition =
-            Definition { spec, full: None, class: Class::Open, idempotent, limit: None };
+            Definition { spec, full: None, class: Class::Open, idempotent, limit: None, source };
         registry.add_defined(definition, tool).unwrap();
         registry
     }

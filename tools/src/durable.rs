@@ -5,15 +5,17 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use crate::private::create_file;
+
 /// Replaces a file: writes a temporary one beside it, syncs it, renames it and syncs the folder. The temporary file's name ends
-/// in `.part`.
+/// in `.part`. Only the agent's user can read it.
 ///
 /// # Errors
 /// If it cannot be written; then the old one is still there.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut part = OsString::from(path);
     part.push(".part");
-    let written = File::create(&part).and_then(|mut file| {
+    let written = create_file(part.as_ref()).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&part, path)
@@ -28,6 +30,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -38,6 +42,8 @@ mod tests {
         write(&path, b"short").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"short");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "nobody else reads it");
     }
 
     #[test]

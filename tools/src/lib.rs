@@ -28,6 +28,7 @@ pub mod json_file;
 pub mod mcp;
 pub mod plain;
 pub mod policy;
+pub mod private;
 pub mod process;
 pub mod registry;
 pub mod remote;
@@ -42,9 +43,9 @@ mod testing;
 pub mod tool;
 
 pub use call::{Judged, Permit, RetryPolicy, Unconfirmed};
-pub use policy::{Moment, Origin, Policy, PolicyRules, ToolRule, Verdict};
+pub use policy::{Caller, Moment, Origin, Policy, PolicyRules, ToolRule, Verdict};
 pub use registry::{AddError, Registry};
 pub use tool::{
-    Board, Callable, Class, Context, Definition, ErrorKind, Media, Spec, Tool, ToolError, ToolHost,
-    ToolOutcome,
+    Board, Callable, Class, Context, Definition, ErrorKind, Media, Source, Spec, Tool, ToolError,
+    ToolHost, ToolOutcome,
 };

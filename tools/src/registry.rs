@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 use crate::arguments::{Arguments, whole};
 use crate::call::{Judged, Permit, RetryPolicy, Unconfirmed};
 use crate::plain::short;
-use crate::policy::{Moment, Origin, Policy, PolicyRules, Verdict};
+use crate::policy::{Caller, Moment, Origin, Policy, PolicyRules, Verdict};
 use crate::tool::{
-    Callable, Class, Context, Definition, ErrorKind, Spec, Tool, ToolError, ToolOutcome,
+    Callable, Class, Context, Definition, ErrorKind, Source, Spec, Tool, ToolError, ToolOutcome,
 };
 
 /// Why a tool cannot be added.
@@ -138,13 +138,19 @@ impl Registry {
     /// The tools that can be offered to the model, in the order in which they were added: none that only the agent or nobody may
     /// call.
     pub fn specs(&self) -> Vec<Spec> {
+        self.offered().into_iter().map(|(spec, _)| spec).collect()
+    }
+
+    /// As [`specs`](Self::specs), with who wrote each.
+    pub fn offered(&self) -> Vec<(Spec, Source)> {
         let policy = self.policy();
         let offered = |entry: &&Arc<Entry>| {
             let class = policy.rules().class_of(entry.name(), entry.definition.class);
             matches!(class, Class::Open | Class::Guarded)
         };
         let tools = self.read();
-        tools.iter().filter(offered).map(|entry| entry.definition.spec.clone()).collect()
+        let shown = |entry: &Arc<Entry>| (entry.definition.spec.clone(), entry.definition.source);
+        tools.iter().filter(offered).map(shown).collect()
     }
 
     /// Whether there is a tool of that name.
@@ -166,7 +172,7 @@ impl Registry {
         &self,
         name: &str,
         arguments: Map<String, Value>,
-        origin: Origin,
+        caller: impl Into<Caller>,
         (id, now): (&str, Moment),
     ) -> Result<Judged, ToolError> {
         let unknown =
@@ -175,7 +181,7 @@ impl Registry {
         let mut arguments = Value::Object(arguments);
         whole(&mut arguments);
         entry.validate(&arguments)?;
-        let verdict = self.policy().decide(name, entry.definition.class, origin, now);
+        let verdict = self.policy().decide(name, entry.definition.class, caller, now);
         if let Verdict::Refuse(reason) = verdict {
             return Err(ToolError::new(ErrorKind::Refused, reason));
         }

@@ -20,7 +20,8 @@ use crate::plain::{plain, short};
 use crate::registry::{AddError, Registry};
 use crate::requests::{Heard, Requests, unless_undelivered};
 use crate::tool::{
-    BoxFuture, Callable, Context, Definition, ErrorKind, Media, Spec, ToolError, ToolOutcome,
+    BoxFuture, Callable, Context, Definition, ErrorKind, Media, Source, Spec, ToolError,
+    ToolOutcome,
 };
 
 /// A longer definition is refused, bytes.
@@ -42,6 +43,8 @@ pub struct RemoteConfig {
     pub max_tools: usize,
     /// The only names that may be offered; none: any.
     pub names: Option<Vec<String>>,
+    /// Names of tools whose definitions are trusted as the operator's own are.
+    pub trusted: Vec<String>,
     /// The laxest class that a tool can have.
     pub class: ClassName,
     /// The longest that a tool can ask to be waited for.
@@ -50,11 +53,22 @@ pub struct RemoteConfig {
 
 impl Default for RemoteConfig {
     fn default() -> Self {
-        Self { max_tools: 16, names: None, class: ClassName::Guarded, max_timeout_seconds: 60.0 }
+        Self {
+            max_tools: 16,
+            names: None,
+            trusted: Vec::new(),
+            class: ClassName::Guarded,
+            max_timeout_seconds: 60.0,
+        }
     }
 }
 
 impl RemoteConfig {
+    fn source(&self, name: &str) -> Source {
+        let trusted = self.trusted.iter().any(|trusted| trusted == name);
+        if trusted { Source::Trusted } else { Source::Foreign }
+    }
+
     /// Notes what cannot be used.
     pub fn check(&self, faults: &mut Faults) {
         let fits = (1..=64).contains(&self.max_tools);
@@ -216,6 +230,7 @@ impl Switchboard {
             class: class.into(),
             idempotent: offered.idempotent,
             limit: Some(Duration::try_from_secs_f64(seconds).unwrap_or(LIMIT)),
+            source: self.config.source(name),
         };
         Ok(Offer { definition, availability: offered.availability })
     }

@@ -218,16 +218,23 @@ impl ScheduledPrompts {
         Ok(found)
     }
 
-    /// Takes out what is due. What is gone from the file before it is given is never given twice.
+    /// Takes out what is due. What is gone from the file before it is given is never given twice. While the file cannot be
+    /// written, what is planned once waits; what comes again is given, since a start sets anew when it is due.
     fn take_due(&self, now: &Zoned) -> Vec<Entry> {
         let mut plan = self.plan();
         let mut changed = plan.clone();
-        let due = changed.due(now);
+        let mut due = changed.due(now);
         if changed.entries == plan.entries {
             return due;
         }
         if let Err(fault) = json_file::write(&self.path, &changed) {
-            warn!(%fault, "what is planned cannot be kept");
+            warn!(%fault, "what is planned cannot be kept: what is planned once waits until it can");
+            let is_once = |entry: &Entry| matches!(entry.when, When::Once(_));
+            due.retain(|entry| !is_once(entry));
+            let moment = now.timestamp();
+            let held = plan.entries.iter().filter(|entry| is_once(entry) && entry.next <= moment);
+            changed.entries.extend(held.cloned());
+            changed.entries.sort_by_key(|entry| entry.id);
         }
         *plan = changed;
         due
@@ -247,7 +254,14 @@ impl ScheduledPrompts {
                     warn!(%fault, "what is planned is dropped");
                 }
             }
-            let next = self.plan().entries.iter().map(|entry| entry.next).min();
+            // What is due already waits for the file.
+            let next = self
+                .plan()
+                .entries
+                .iter()
+                .map(|entry| entry.next)
+                .filter(|next| *next > seen)
+                .min();
             let wait = next.map_or(LOOK, |next| {
                 Duration::try_from(next.duration_since(seen)).unwrap_or_default().min(LOOK)
             });
@@ -310,6 +324,29 @@ mod tests {
         let scheduled_prompts = open(&path, &now);
         assert_eq!(prompts(scheduled_prompts.take_due(&now)), ["missed"]);
         assert!(open(&path, &now).entries().is_empty());
+    }
+
+    #[test]
+    fn what_is_planned_once_does_not_come_twice_when_the_file_cannot_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plan.json");
+        let now = at("2026-11-25T22:30");
+        let plan = open(&path, &now);
+        plan.add(When::Once(at("2026-11-25T23:00").timestamp()), "unlock", &now).unwrap();
+        plan.add(When::Cron("0 23 * * *".into()), "lights out", &now).unwrap();
+        // No file can be written where a folder has the name of the temporary one.
+        let part = folder.path().join("plan.json.part");
+        std::fs::create_dir(&part).unwrap();
+        let now = at("2026-11-25T23:00");
+        assert_eq!(prompts(plan.take_due(&now)), ["lights out"]);
+        assert_eq!(prompts(plan.take_due(&now)), [""; 0]);
+        // A start in between finds it, and gives it once the file can be written.
+        let plan = open(&path, &at("2026-11-25T23:01"));
+        assert_eq!(prompts(plan.take_due(&at("2026-11-25T23:01"))), [""; 0]);
+        std::fs::remove_dir(&part).unwrap();
+        assert_eq!(prompts(plan.take_due(&at("2026-11-25T23:02"))), ["unlock"]);
+        let plan = open(&path, &at("2026-11-25T23:03"));
+        assert!(plan.take_due(&at("2026-11-25T23:03")).is_empty());
     }
 
     #[test]

@@ -82,6 +82,20 @@ pub struct Definition {
     pub idempotent: bool,
     /// A call that takes longer has failed; none: the agent's own limit.
     pub limit: Option<Duration>,
+    /// Who wrote all this.
+    pub source: Source,
+}
+
+/// Who wrote a definition. The model reads it beside what it is told to do, so a definition can instruct it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// The program or its operator.
+    #[default]
+    Own,
+    /// Another program, which the configuration trusts by name.
+    Trusted,
+    /// Another program: data, never an instruction.
+    Foreign,
 }
 
 impl Definition {
@@ -97,6 +111,7 @@ impl Definition {
             class: T::CLASS,
             idempotent: T::IDEMPOTENT,
             limit: None,
+            source: Source::Own,
         }
     }
 }

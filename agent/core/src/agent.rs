@@ -17,7 +17,7 @@ use crate::heartbeat::Pulse;
 use crate::mailbox::Receiver;
 use crate::microphone::{Heard, Holder, Microphone};
 use crate::pending::Pending;
-use crate::report::{Body, Counts, Report, Sink, State, StateReport, VoiceReport};
+use crate::report::{Body, Counts, Report, Sink, StateReport, VoiceReport};
 use crate::state::{Input, Machine};
 use crate::turn::{Ended, Progress, Turns};
 
@@ -25,6 +25,8 @@ use crate::turn::{Ended, Progress, Turns};
 const ROUND: Duration = Duration::from_secs(10);
 /// The loop is stuck if it takes longer than this for a round.
 const STUCK: Duration = Duration::from_secs(40);
+/// What is answered to questions that come to nothing at shutdown.
+const ENDS: &str = "the agent ends: ask again once it is back";
 
 /// Where events come from.
 #[derive(Debug)]
@@ -116,11 +118,13 @@ impl Agent {
     pub async fn run(mut self, stop: CancellationToken, grace: Duration, pulse: Pulse) {
         let mut current: Option<Current> = None;
         self.report_state();
+        self.turns.scenes().report_open();
         loop {
             pulse.promise(Instant::now() + STUCK);
+            self.turns.scenes().end_alerts();
             if current.is_none()
                 && self.machine.at_rest()
-                && let Some(event) = self.pending.pop(self.machine.state() == State::Listening)
+                && let Some(event) = self.pending.pop(self.machine.speaking())
             {
                 current = Some(self.begin(event));
             }
@@ -147,13 +151,28 @@ impl Agent {
                 turn.give_way.cancel();
             }
         }
-        if let Some(Current { event, work, .. }) = current
-            && tokio::time::timeout(grace, work).await.is_err()
-        {
-            warn!("dropped the current turn at shutdown");
-            self.turns.abandon(event, "the agent ends");
+        self.refuse_the_rest();
+        if let Some(Current { event, told, work, .. }) = current {
+            // Nobody follows its progress any more.
+            drop(told);
+            if tokio::time::timeout(grace, work).await.is_err() {
+                warn!("dropped the current turn at shutdown");
+                self.turns.abandon(event, ENDS);
+            }
         }
+        self.turns.scenes().end_all_alerts();
         info!("the agent ends");
+    }
+
+    /// At shutdown: what was accepted and not begun is answered with an error. What comes later finds the door closed.
+    fn refuse_the_rest(&mut self) {
+        self.inputs.inbound.close();
+        while let Ok(message) = self.inputs.inbound.try_recv() {
+            self.take(Next::Inbound(message));
+        }
+        while let Some(event) = self.pending.pop(true) {
+            self.turns.abandon(event, ENDS);
+        }
     }
 
     fn begin(&mut self, event: Event) -> Current {
@@ -172,8 +191,11 @@ impl Agent {
     fn end(&mut self, ended: Ended) {
         let input = match ended {
             Ended::Done => Input::TurnEnded,
-            Ended::Failed => {
+            Ended::Failed(again) => {
                 self.counts.send_modify(|counts| counts.failed += 1);
+                if let Some(event) = again {
+                    self.pending.put_back(*event);
+                }
                 Input::TurnFailed
             }
             Ended::GaveWay(event) => {
@@ -189,7 +211,8 @@ impl Agent {
     /// Waits for the next event.
     async fn next(&mut self, stop: &CancellationToken, current: &mut Option<Current>) -> Next {
         let round = Instant::now() + ROUND;
-        let tick = self.machine.deadline().map_or(round, |deadline| deadline.min(round));
+        let deadlines = [self.machine.deadline(), self.turns.scenes().next_end()];
+        let tick = deadlines.into_iter().flatten().fold(round, Instant::min);
         let Inputs { microphone, frames, inbound, .. } = &mut self.inputs;
         tokio::select! {
             biased;
@@ -247,7 +270,10 @@ impl Agent {
 
     fn hear(&mut self, heard: Option<Heard>) {
         match heard {
-            None => self.inputs.microphone = None,
+            None => {
+                self.inputs.microphone = None;
+                self.step(Input::SpeechDropped);
+            }
             Some(Heard::Changed) => self.report_state(),
             Some(Heard::Nothing { why, source, start, duration }) => {
                 let report = VoiceReport::nothing(why, source, start, duration);
@@ -267,6 +293,7 @@ impl Agent {
 
     /// An utterance during a pending confirmation is the answer to it.
     fn hear_utterance(&mut self, utterance: Utterance) {
+        self.step(Input::SpeechEnded);
         let event = Event::now(Payload::Utterance(utterance.clone()));
         match self.turns.asked_before(&utterance) {
             Some(call) if self.answer.is_none() => {
@@ -300,6 +327,9 @@ impl Agent {
         if self.camera_on != on {
             self.camera_on = on;
             self.inputs.camera.switch(on);
+            if !on {
+                self.turns.scenes().look_away();
+            }
             self.report_state();
         }
     }

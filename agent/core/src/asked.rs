@@ -1,7 +1,7 @@
 //! Turns an `ask` into a model request: decodes its media and applies the task's prompt.
 
 use outpost_runtime::audio::expect_speech;
-use outpost_runtime::media::{Channel, audio_from_bytes, image_from_bytes};
+use outpost_runtime::media::{Channel, audio_from_bytes, images_from_bytes};
 use outpost_runtime::{Request, ToolSpec};
 use tokio::sync::mpsc;
 
@@ -60,14 +60,14 @@ fn suggested(ask: &Ask) -> Task {
 }
 
 fn given(ask: &Ask) -> Result<Given, outpost_runtime::Error> {
-    let images = ask.images.iter().map(|image| image_from_bytes(image));
+    let images = images_from_bytes(&ask.images)?;
     let audio = ask.audio.as_deref().map(|bytes| audio_from_bytes(bytes, Channel::Auto));
     let audio = audio.transpose()?;
     if let Some(audio) = &audio {
         expect_speech(audio, None)?;
     }
     Ok(Given {
-        images: images.collect::<Result<_, _>>()?,
+        images,
         audio,
         prompt: Some(ask.prompt.clone()).filter(|prompt| !prompt.trim().is_empty()),
         language: ask.language.clone(),
@@ -120,6 +120,32 @@ mod tests {
         assert_eq!(request(&command, &tools, 8).await.unwrap().tools.len(), 1);
         let forged = Ask { task: Some(Task::Call), prompt: "do it".into(), ..picture };
         assert!(matches!(request(&forged, &tools, 8).await, Err(AskError::PictureForCall)));
+    }
+
+    #[tokio::test]
+    async fn small_files_of_large_pictures_are_refused_together_before_they_are_decoded() {
+        // A header of 7000 x 7000 pixels, and nothing to decode.
+        let mut large = png();
+        large[16..24].copy_from_slice(&[0, 0, 0x1b, 0x58, 0, 0, 0x1b, 0x58]);
+        let checksum = crc(&large[12..29]).to_be_bytes();
+        large[29..33].copy_from_slice(&checksum);
+        let images =
+            |images: Vec<Vec<u8>>| Ask { images, prompt: "what?".into(), ..Ask::default() };
+        let fault = request(&images(vec![large.clone(); 8]), &[], 8).await.unwrap_err().to_string();
+        assert!(fault.contains("8 pictures have 392.0 megapixels together"), "{fault}");
+        // One of them would be taken, if there were more of it.
+        let fault = request(&images(vec![large]), &[], 8).await.unwrap_err().to_string();
+        assert!(!fault.contains("megapixels"), "{fault}");
+        assert!(request(&images(vec![png(); 8]), &[], 8).await.is_ok());
+    }
+
+    /// The checksum of a chunk.
+    fn crc(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(u32::MAX, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 }
+            })
+        })
     }
 
     #[tokio::test]

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use jiff::Timestamp;
 use outpost_runtime::{Audio, Image, ToolCall};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 pub use crate::id::EventId;
 
@@ -14,8 +14,8 @@ pub use crate::id::EventId;
 pub struct Event {
     /// Appears in every report that it causes.
     pub id: EventId,
-    /// When it was detected.
-    pub at: Timestamp,
+    /// When it was detected, by the clock that nobody sets.
+    pub at: Instant,
     /// What it is.
     pub payload: Payload,
 }
@@ -23,12 +23,12 @@ pub struct Event {
 impl Event {
     /// Creates an event now.
     pub fn now(payload: Payload) -> Self {
-        Self { id: EventId::new(), at: Timestamp::now(), payload }
+        Self { id: EventId::new(), at: Instant::now(), payload }
     }
 
     /// Time since then.
-    pub fn age(at: Timestamp) -> Duration {
-        Timestamp::now().duration_since(at).try_into().unwrap_or_default()
+    pub fn age(&self) -> Duration {
+        self.at.elapsed()
     }
 }
 
@@ -237,4 +237,17 @@ pub struct Consent {
     pub call: Option<String>,
     /// Whether it may be made.
     pub yes: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_age_is_what_passed_whatever_the_clock_on_the_wall_is_set_to() {
+        let event = Event::now(Payload::Ask(Ask::default()));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        // The clock on the wall went on by much less.
+        assert_eq!(event.age(), Duration::from_secs(5));
+    }
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageError};
 use outpost_runtime::Image;
-use outpost_tools::durable;
+use outpost_tools::{durable, private};
+use tracing::warn;
 
 use crate::config::EvidenceConfig;
 use crate::report::ReportId;
@@ -62,16 +63,16 @@ impl Evidence {
         let state =
             || std::env::var_os("STATE_DIRECTORY").map(|state| Path::new(&state).join("evidence"));
         let Some(folder) = config.folder.clone().or_else(state) else { return Ok(None) };
-        fs::create_dir_all(&folder)
+        private::create_folder(&folder)
             .map_err(|source| EvidenceError::Io { path: folder.clone(), source })?;
         Ok(Some(Self { folder, limit: config.limit_mb * 1_000_000 }))
     }
 
-    /// Stores the picture of an alert and the look-back, oldest first, then deletes the oldest
-    /// files beyond the limit. Returns the names.
+    /// Stores the picture of an alert and the look-back, oldest first. Older files make room before. Returns the names of what
+    /// was stored.
     ///
     /// # Errors
-    /// If a picture cannot be encoded or written.
+    /// If the picture of the alert cannot be encoded or written.
     pub fn save(
         &self,
         alert: ReportId,
@@ -80,11 +81,22 @@ impl Evidence {
     ) -> Result<Vec<String>, EvidenceError> {
         let mut names = vec![alert.to_string()];
         names.extend((1..=before.len()).map(|index| format!("{alert}-before-{index}")));
-        for (name, image) in names.iter().zip(std::iter::once(picture).chain(before)) {
-            self.write(name, &jpeg(image)?)?;
+        let pictures = std::iter::once(picture).chain(before);
+        let pictures = pictures.map(jpeg).collect::<Result<Vec<_>, _>>()?;
+        let size = pictures.iter().map(|picture| picture.len() as u64).sum();
+        if let Err(error) = self.make_room(size) {
+            warn!(%error, "old evidence cannot be deleted");
         }
-        self.make_room()?;
-        Ok(names)
+        let mut stored = Vec::new();
+        for (name, picture) in names.drain(..).zip(pictures) {
+            match self.write(&name, &picture) {
+                Ok(()) => stored.push(name),
+                // The picture of the alert comes first; those from before it are extra.
+                Err(error) if stored.is_empty() => return Err(error),
+                Err(error) => warn!(%error, "a picture from before an alert is missing"),
+            }
+        }
+        Ok(stored)
     }
 
     /// Loads a picture.
@@ -112,8 +124,9 @@ impl Evidence {
         durable::write(&path, bytes).map_err(|source| EvidenceError::Io { path, source })
     }
 
-    /// Names start with a time-ordered id, so the first are the oldest.
-    fn make_room(&self) -> Result<(), EvidenceError> {
+    /// Deletes the oldest files until there is room for so many bytes. Names start with a time-ordered id, so the first are the
+    /// oldest. What is stored afterwards stays, even if it is more than the limit by itself.
+    fn make_room(&self, size: u64) -> Result<(), EvidenceError> {
         let fault = |source| EvidenceError::Io { path: self.folder.clone(), source };
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(fault)? {
@@ -126,7 +139,7 @@ impl Evidence {
         files.sort();
         let mut total: u64 = files.iter().map(|(_, length)| length).sum();
         for (path, length) in files {
-            if total <= self.limit {
+            if total + size <= self.limit {
                 break;
             }
             fs::remove_file(&path).map_err(fault)?;
@@ -194,6 +207,26 @@ mod tests {
         let first = store.load(&alerts[0].to_string()).unwrap_err().to_string();
         assert!(first.contains("deleted to make room"), "{first}");
         assert!(store.load(&alerts[19].to_string()).is_ok());
+    }
+
+    #[test]
+    fn what_was_just_stored_stays_even_if_it_seems_old_or_is_more_than_the_limit() {
+        let (dir, store) = store(1);
+        let names = |alert: u64| -> Vec<String> {
+            let alert = ReportId::read(&format!("019ab0c4-0000-7000-8000-{alert:012}")).unwrap();
+            let before: [Image; 4] = std::array::from_fn(|_| noisy(640, 480, 2));
+            store.save(alert, &noisy(320, 240, 1), &before).unwrap()
+        };
+        // The second alert has an earlier id: the clock was set back.
+        let (later, earlier) = (names(2), names(1));
+        assert!(earlier.len() == 5 && earlier.iter().all(|name| store.load(name).is_ok()));
+        assert!(later.iter().all(|name| store.load(name).is_err()));
+        let mode = |path: &Path| {
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions())
+        };
+        let folder = dir.path().join("kept");
+        assert_eq!(mode(&folder) & 0o777, 0o700);
+        assert_eq!(mode(&store.path(&earlier[0])) & 0o777, 0o600);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod heartbeat;
 pub mod id;
 pub mod live;
 pub mod mailbox;
+pub mod measure;
 pub mod memory;
 pub mod metrics;
 pub mod microphone;

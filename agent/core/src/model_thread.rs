@@ -18,6 +18,7 @@ use tracing::{error, info};
 
 use crate::event::Origin;
 use crate::heartbeat::Pulse;
+use crate::measure::Measure;
 use crate::report::ModelStats;
 
 /// A request still running this long after its deadline is stuck.
@@ -53,6 +54,11 @@ pub trait Model {
 
     /// Drops all cached state, as after a panic.
     fn forget(&mut self);
+
+    /// Counts tokens as this model does.
+    fn measure(&self) -> Measure {
+        Measure::default()
+    }
 }
 
 /// The engine and its prefix cache.
@@ -107,6 +113,13 @@ impl Model for EngineModel {
     fn forget(&mut self) {
         self.cache.clear();
     }
+
+    fn measure(&self) -> Measure {
+        let tokenizer = self.engine.tokenizer().clone();
+        // Text that cannot be tokenized has at most one token a byte.
+        let count = move |text: &str| tokenizer.encode(text).map_or(text.len(), |ids| ids.len());
+        Measure::new(count, self.engine.context())
+    }
 }
 
 /// A failed request.
@@ -146,7 +159,10 @@ pub struct ModelThread {
 
 /// Handle for requests. Clones share the thread.
 #[derive(Debug, Clone)]
-pub struct ModelHandle(Arc<Shared>);
+pub struct ModelHandle {
+    shared: Arc<Shared>,
+    measure: Measure,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -178,8 +194,22 @@ struct Job {
     stop: Stop,
     due: Instant,
     /// Receives the text while it is generated.
-    speech: Option<Speech>,
-    reply: oneshot::Sender<Result<Generation, ModelError>>,
+    words: Option<mpsc::Sender<String>>,
+    reply: oneshot::Sender<Answered>,
+}
+
+/// The end of a request.
+#[derive(Debug)]
+struct Answered {
+    result: Result<Generation, ModelError>,
+    /// The end of the text, for which `words` had no room.
+    unsaid: String,
+}
+
+impl Answered {
+    fn error(error: ModelError) -> Self {
+        Self { result: Err(error), unsaid: String::new() }
+    }
 }
 
 /// Next piece of work.
@@ -206,13 +236,13 @@ impl Queue {
     fn push(&mut self, job: Job, rank: usize, capacity: usize) {
         let waiting = self.len();
         if self.closed {
-            return job.answer(Err(ModelError::Gone));
+            return job.answer(Answered::error(ModelError::Gone));
         }
         if waiting >= capacity {
             let lower = self.jobs[rank + 1..].iter_mut().rev().find_map(VecDeque::pop_back);
             match lower {
-                Some(lower) => lower.answer(Err(ModelError::Busy(waiting))),
-                None => return job.answer(Err(ModelError::Busy(waiting))),
+                Some(lower) => lower.answer(Answered::error(ModelError::Busy(waiting))),
+                None => return job.answer(Answered::error(ModelError::Busy(waiting))),
             }
         }
         self.jobs[rank].push_back(job);
@@ -243,7 +273,7 @@ impl Queue {
 }
 
 impl Job {
-    fn answer(self, answer: Result<Generation, ModelError>) {
+    fn answer(self, answer: Answered) {
         // The requester may be gone.
         drop(self.reply.send(answer));
     }
@@ -308,11 +338,11 @@ impl ModelThread {
         L: FnOnce() -> outpost_runtime::Result<Box<dyn Model>> + Send + 'static,
     {
         let shared = Arc::new(Shared::new(capacity, pulse));
-        let handle = ModelHandle(shared.clone());
+        let queue = shared.clone();
         let (loaded, is_loaded) = oneshot::channel();
         let run = move || match guarded(load) {
             Ok(model) => {
-                drop(loaded.send(Ok(())));
+                drop(loaded.send(Ok(model.measure())));
                 serve(&shared, model);
             }
             Err(error) => drop(loaded.send(Err(error))),
@@ -321,8 +351,8 @@ impl ModelThread {
             .name("model".into())
             .spawn(run)
             .map_err(ModelError::Thread)?;
-        is_loaded.await.unwrap_or(Err(ModelError::Gone))?;
-        Ok(Self { handle, thread })
+        let measure = is_loaded.await.unwrap_or(Err(ModelError::Gone))?;
+        Ok(Self { handle: ModelHandle { shared: queue, measure }, thread })
     }
 
     /// Ends the thread: cancels the current request and fails queued ones with
@@ -366,18 +396,21 @@ impl ModelHandle {
         let stop = Stop::at(due);
         let _cancel = CancelOnDrop(stop.clone());
         let (reply, answer) = oneshot::channel();
-        let speech = words.map(|words| Speech { words, unsaid: Arc::default() });
-        self.0.add(Job { request, stop, due, speech: speech.clone(), reply }, origin);
-        let answer = answer.await.unwrap_or(Err(ModelError::Gone));
-        if let Some(speech) = speech {
-            speech.end().await;
+        let job = Job { request, stop, due, words: words.clone(), reply };
+        self.shared.add(job, origin);
+        let answered = answer.await.unwrap_or_else(|_| Answered::error(ModelError::Gone));
+        let Answered { result, unsaid } = answered;
+        // The thread does not wait for a slow receiver; its caller does.
+        if let Some(words) = words.filter(|_| !unsaid.is_empty()) {
+            // The receiver may be gone.
+            drop(words.send(unsaid).await);
         }
-        answer
+        result
     }
 
     /// Prefills a request that may come next, when idle.
     pub fn prefill(&self, request: Request) {
-        let mut queue = self.0.lock();
+        let mut queue = self.shared.lock();
         queue.cancel_prefill();
         if queue.closed {
             return;
@@ -385,32 +418,37 @@ impl ModelHandle {
         queue.prefill_stop = Stop::never();
         queue.prefill = Some((request, queue.prefill_stop.clone()));
         drop(queue);
-        self.0.arrived.notify_one();
+        self.shared.arrived.notify_one();
     }
 
     /// Cancels the prefill.
     pub fn cancel_prefill(&self) {
-        self.0.lock().cancel_prefill();
+        self.shared.lock().cancel_prefill();
+    }
+
+    /// Counts tokens as the model does.
+    pub fn measure(&self) -> &Measure {
+        &self.measure
     }
 
     /// Statistics.
     pub fn stats(&self) -> ModelStats {
-        let queue = self.0.lock();
+        let queue = self.shared.lock();
         ModelStats { waiting: queue.len(), ..queue.stats.clone() }
     }
 
     /// Closes the queue and cancels the current request.
     pub fn close(&self) {
-        let mut queue = self.0.lock();
+        let mut queue = self.shared.lock();
         queue.closed = true;
         if let Some(current) = &queue.current {
             current.cancel();
         }
         while let Some(job) = queue.pop() {
-            job.answer(Err(ModelError::Gone));
+            job.answer(Answered::error(ModelError::Gone));
         }
         drop(queue);
-        self.0.arrived.notify_all();
+        self.shared.arrived.notify_all();
     }
 }
 
@@ -431,19 +469,20 @@ fn serve(shared: &Shared, mut model: Box<dyn Model>) {
                 continue;
             }
         };
+        let mut unsaid = String::new();
         // An expired job costs nothing.
-        let answer = match job.stop.check() {
+        let result = match job.stop.check() {
             Ok(()) => {
-                let mut say = |text: &str| job.speech.iter().for_each(|speech| speech.say(text));
+                let mut say = |text: &str| aloud(job.words.as_ref(), &mut unsaid, text);
                 guarded(|| model.generate(&job.request, &job.stop, &mut say))
             }
             Err(error) => Err(error.into()),
         };
-        if matches!(answer, Err(ModelError::Internal(_))) {
+        if matches!(result, Err(ModelError::Internal(_))) {
             model.forget();
         }
-        count(&mut shared.lock().stats, &answer);
-        job.answer(answer);
+        count(&mut shared.lock().stats, &result);
+        job.answer(Answered { result, unsaid });
     }
     info!("the model thread stopped");
 }
@@ -459,34 +498,12 @@ fn count(stats: &mut ModelStats, answer: &Result<Generation, ModelError>) {
     }
 }
 
-/// Text on its way to a receiver that may be slow.
-#[derive(Debug, Clone)]
-struct Speech {
-    words: mpsc::Sender<String>,
-    unsaid: Arc<Mutex<String>>,
-}
-
-impl Speech {
-    fn unsaid(&self) -> MutexGuard<'_, String> {
-        self.unsaid.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sends without blocking; text that finds no room is sent with the next piece.
-    fn say(&self, text: &str) {
-        let mut unsaid = self.unsaid();
-        unsaid.push_str(text);
-        if let Ok(room) = self.words.try_reserve() {
-            room.send(std::mem::take(&mut unsaid));
-        }
-    }
-
-    /// Sends what found no room.
-    async fn end(self) {
-        let tail = std::mem::take(&mut *self.unsaid());
-        if !tail.is_empty() {
-            // Fails where nobody listens any more.
-            self.words.send(tail).await.ok();
-        }
+/// Streams without blocking; text that finds no room goes with the next piece, or after the last.
+fn aloud(words: Option<&mpsc::Sender<String>>, unsaid: &mut String, text: &str) {
+    let Some(words) = words else { return };
+    unsaid.push_str(text);
+    if let Ok(room) = words.try_reserve() {
+        room.send(std::mem::take(unsaid));
     }
 }
 

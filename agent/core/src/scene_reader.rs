@@ -4,26 +4,30 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use outpost_tools::Moment;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::camera::{Camera, Counters};
 use crate::config::{AgreementConfig, Answer, LiveSettings};
 use crate::dispatch::Dispatcher;
-use crate::event::{Event, EventId, Frame, Origin};
+use crate::event::{EventId, Frame, Origin};
 use crate::evidence::{Evidence, EvidenceError};
 use crate::live::Settings;
 use crate::model_thread::{ModelError, ModelHandle};
 use crate::ocr::read_text;
 use crate::prompting;
-use crate::report::{AlertReport, Body, CameraReport, EvidenceReport, Report, Sink};
+use crate::report::{
+    AlertReport, Body, CameraReport, EvidenceReport, Phase, Report, ReportId, Sink,
+};
 use crate::watch::agreement::{Agreement, Verdict};
 use crate::watch::{Match, WatchList};
 
 /// How long to wait for the next picture of a scene.
 const NEXT_PICTURE: Duration = Duration::from_secs(3);
+/// How often the questions of one picture are tried again when the model fails.
+const RETRIES: usize = 2;
 
 /// Reads the pictures that passed motion detection.
 #[derive(Debug)]
@@ -34,6 +38,9 @@ pub struct SceneReader {
     agreement: AgreementConfig,
     live: tokio::sync::watch::Receiver<LiveSettings>,
     watch: Mutex<WatchList>,
+    /// The latest alert of each situation that goes on.
+    open: Mutex<Vec<AlertReport>>,
+    unfinished: Mutex<Option<Unfinished>>,
     evidence: Option<Evidence>,
     sink: Arc<dyn Sink>,
     max_new_tokens: usize,
@@ -48,9 +55,30 @@ enum Query<'a> {
     Question(&'a str),
 }
 
+/// How a look at a scene ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Done.
+    Done,
+    /// The model failed; the reports say where.
+    Failed,
+    /// The model failed on a question, which is worth another try.
+    Again,
+    /// Speech interrupted it.
+    GaveWay,
+}
+
+/// A look whose questions were not all asked.
+#[derive(Debug)]
+struct Unfinished {
+    report: CameraReport,
+    /// How often the model failed on its questions.
+    failures: usize,
+}
+
 /// Result of reading a scene.
 #[derive(Debug)]
-pub struct Seen {
+struct Seen {
     /// What enough readings agree on.
     said: Option<String>,
     readings: usize,
@@ -75,6 +103,8 @@ impl SceneReader {
             agreement: config.camera.agreement(),
             live: live.clone(),
             watch: Mutex::default(),
+            open: Mutex::default(),
+            unfinished: Mutex::default(),
             evidence,
             sink,
             max_new_tokens: config.model.max_new_tokens,
@@ -82,34 +112,48 @@ impl SceneReader {
         }
     }
 
-    /// Reads a scene: picture after picture until enough readings agree.
-    ///
-    /// # Errors
-    /// If the model fails.
-    pub async fn read(&self, frame: &Frame) -> Result<Seen, ModelError> {
-        self.agree(frame, &Query::Text).await
-    }
-
-    /// Reports a reading, raises alerts and asks due questions, unless interrupted. Returns false
-    /// if the model failed.
-    pub async fn report(
+    /// Looks at a scene: reads it, raises alerts and asks the due questions. Speech interrupts it; the same event then goes on
+    /// where it stopped.
+    pub async fn look(
         &self,
         event: EventId,
-        started: Timestamp,
+        started: Instant,
+        frame: &Frame,
+        dispatcher: &Dispatcher,
+        give_way: &CancellationToken,
+    ) -> Look {
+        let unfinished = self.unfinished().take().filter(|known| known.report.event == event);
+        let unfinished = if let Some(unfinished) = unfinished {
+            unfinished
+        } else {
+            let read = tokio::select! {
+                biased;
+                () = give_way.cancelled() => return Look::GaveWay,
+                read = self.agree(frame, &Query::Text) => read,
+            };
+            let report = self.report(event, started, frame, read, dispatcher).await;
+            Unfinished { report, failures: 0 }
+        };
+        self.questions(unfinished, frame, dispatcher, give_way).await
+    }
+
+    /// Reports a reading and raises alerts.
+    async fn report(
+        &self,
+        event: EventId,
+        started: Instant,
         frame: &Frame,
         read: Result<Seen, ModelError>,
         dispatcher: &Dispatcher,
-        give_way: &CancellationToken,
-    ) -> bool {
+    ) -> CameraReport {
         let source = frame.source.clone();
-        let latency = Event::age(started);
-        self.follow();
+        let latency = started.elapsed();
         let Seen { said: text, readings, rejected } = match read {
             Ok(seen) => seen,
             Err(error) => {
                 let report = CameraReport::failed(event, source, latency, error.to_string());
-                self.sink.send(Report::now(Body::Camera(report)));
-                return false;
+                self.sink.send(Report::now(Body::Camera(report.clone())));
+                return report;
             }
         };
         // Disagreeing readings do not tell whether a text is still there.
@@ -120,51 +164,67 @@ impl SceneReader {
             CameraReport { event, source, text, readings, rejected, answers, latency, error };
         self.sink.send(Report::now(Body::Camera(report.clone())));
         if known {
+            self.follow();
             let matches = self.watch().read(report.text.as_deref(), Moment::now());
+            self.end_alerts();
             for found in matches {
                 let text = report.text.as_deref().unwrap_or_default();
                 self.alert(event, found, text, frame, dispatcher).await;
             }
         }
-        self.questions(report, frame, dispatcher, give_way).await
+        report
     }
 
-    /// Asks the watch list's questions; the event is reported again with the answers.
+    /// Asks the watch list's questions; the event is reported again with the answers. A question without an answer stays due.
     async fn questions(
         &self,
-        mut report: CameraReport,
+        Unfinished { mut report, failures }: Unfinished,
         frame: &Frame,
         dispatcher: &Dispatcher,
         give_way: &CancellationToken,
-    ) -> bool {
+    ) -> Look {
         let questions = self.watch().questions(Moment::now());
+        let answered = report.answers.len();
+        let mut end = if report.error.is_some() { Look::Failed } else { Look::Done };
         for question in &questions {
             let query = Query::Question(&question.question);
             let seen = tokio::select! {
                 biased;
-                () = give_way.cancelled() => break,
+                () = give_way.cancelled() => {
+                    end = Look::GaveWay;
+                    break;
+                }
                 seen = self.agree(frame, &query) => seen,
             };
             let said = match seen {
                 Ok(seen) => seen.said.unwrap_or_else(|| "unclear".to_owned()),
                 Err(error) => {
                     warn!(%error, rule = question.name, "the model failed on a question of the watch list");
-                    return false;
+                    end = if failures < RETRIES { Look::Again } else { Look::Failed };
+                    continue;
                 }
             };
-            let found = self.watch().answer(question, Answer::read(&said), Moment::now());
+            let now = Moment::now();
+            self.watch().asked(question, now);
+            let found = self.watch().answer(question, Answer::read(&said), now);
+            self.end_alerts();
             if let Some(found) = found {
                 self.alert(report.event, found, &said, frame, dispatcher).await;
             }
             report.answers.push((question.name.clone(), said));
         }
-        if !report.answers.is_empty() {
-            self.sink.send(Report::now(Body::Camera(report)));
+        if report.answers.len() > answered {
+            self.sink.send(Report::now(Body::Camera(report.clone())));
         }
-        true
+        let failures = failures + usize::from(end == Look::Again);
+        if matches!(end, Look::GaveWay | Look::Again) {
+            *self.unfinished() = Some(Unfinished { report, failures });
+        }
+        end
     }
 
-    /// Raises the alert right away; then stores the evidence and reports it under the same id.
+    /// Raises an alert right away, then stores the evidence and reports it under the same id; or updates the alert of a
+    /// situation that goes on.
     async fn alert(
         &self,
         event: EventId,
@@ -173,19 +233,76 @@ impl SceneReader {
         frame: &Frame,
         dispatcher: &Dispatcher,
     ) {
-        let first = found.count == 1;
-        let alert = dispatcher.raise_alert(event, found, text).await;
-        let Some(evidence) = self.evidence.clone().filter(|_| first) else { return };
+        if found.count > 1 {
+            return self.update(found.alert, |alert| {
+                alert.cause = event;
+                alert.count = found.count;
+                text.clone_into(&mut alert.text);
+            });
+        }
+        let Some(alert) = dispatcher.raise_alert(event, found, text).await else { return };
+        self.open().push(alert.clone());
+        self.report_open();
+        let Some(evidence) = self.evidence.clone() else { return };
         let id = alert.alert;
         let frame = frame.clone();
         let keep = move || evidence.save(id, &frame.image, &frame.before);
         match tokio::task::spawn_blocking(keep).await {
-            Ok(Ok(evidence)) => {
-                self.sink.send(Report::now(Body::Alert(AlertReport { evidence, ..alert })));
-            }
+            Ok(Ok(evidence)) => self.update(id, |alert| alert.evidence = evidence),
             Ok(Err(error)) => warn!(%error, "cannot store evidence of an alert"),
             Err(error) => warn!(%error, "cannot store evidence of an alert"),
         }
+    }
+
+    /// Reports a change of an open alert. One that a rule refused to raise, or that is over, has none.
+    fn update(&self, alert: ReportId, change: impl FnOnce(&mut AlertReport)) {
+        let mut open = self.open();
+        let Some(known) = open.iter_mut().find(|known| known.alert == alert) else { return };
+        known.phase = Phase::Update;
+        change(known);
+        self.sink.send(Report::now(Body::Alert(known.clone())));
+    }
+
+    /// Ends the alerts of situations that are over, also because the watch list changed.
+    pub fn end_alerts(&self) {
+        self.follow();
+        let over = self.watch().over(Moment::now());
+        if !over.is_empty() {
+            self.end(|alert| over.contains(&alert.alert));
+        }
+    }
+
+    /// Ends all alerts: nobody watches any more.
+    pub fn end_all_alerts(&self) {
+        self.end(|_| true);
+    }
+
+    fn end(&self, is_over: impl Fn(&AlertReport) -> bool) {
+        let ended: Vec<_> = self.open().extract_if(.., |alert| is_over(alert)).collect();
+        if ended.is_empty() {
+            return;
+        }
+        for alert in ended {
+            let end = AlertReport { phase: Phase::End, ..alert };
+            self.sink.send(Report::now(Body::Alert(end)));
+        }
+        self.report_open();
+    }
+
+    /// Reports which situations need attention now.
+    pub fn report_open(&self) {
+        let open = self.open().clone();
+        self.sink.send(Report::now(Body::Alerts(open)));
+    }
+
+    /// When the next alert ends if nothing is seen.
+    pub fn next_end(&self) -> Option<Instant> {
+        self.watch().next_end().map(Instant::from_std)
+    }
+
+    /// The camera is off: what was in sight is out of sight.
+    pub fn look_away(&self) {
+        self.watch().look_away(Moment::now().instant);
     }
 
     /// Repeats a query on successive pictures until enough answers agree.
@@ -245,10 +362,18 @@ impl SceneReader {
 
     /// Takes over the watch list in effect.
     fn follow(&self) {
-        let rules = self.live.borrow().watch.clone();
-        if let Err(error) = self.watch().change(&rules) {
+        let live = self.live.borrow();
+        if let Err(error) = self.watch().change(&live.watch) {
             warn!(%error, "invalid watch list: keeping the previous one");
         }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<AlertReport>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unfinished(&self) -> MutexGuard<'_, Option<Unfinished>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watch(&self) -> MutexGuard<'_, WatchList> {

@@ -12,6 +12,8 @@ pub enum Input {
     SpeechStarted,
     /// It was not speech, or too short.
     SpeechDropped,
+    /// It ended: what was said waits for its turn.
+    SpeechEnded,
     /// The model started on an event.
     TurnStarted,
     /// The model called tools.
@@ -42,6 +44,8 @@ pub struct Effects {
 pub struct Machine {
     state: State,
     muted: bool,
+    /// Whether somebody speaks, whatever the agent does meanwhile.
+    speaking: bool,
     since: Instant,
     limits: Limits,
 }
@@ -49,7 +53,7 @@ pub struct Machine {
 impl Machine {
     /// An idle machine.
     pub fn new(limits: Limits, now: Instant) -> Self {
-        Self { state: State::Idle, muted: false, since: now, limits }
+        Self { state: State::Idle, muted: false, speaking: false, since: now, limits }
     }
 
     /// What the agent does now.
@@ -60,6 +64,11 @@ impl Machine {
     /// Whether speech is ignored.
     pub fn muted(&self) -> bool {
         self.muted
+    }
+
+    /// Whether somebody speaks.
+    pub fn speaking(&self) -> bool {
+        self.speaking
     }
 
     /// Whether a new turn may start.
@@ -82,8 +91,19 @@ impl Machine {
     /// Returns the next state and its effects.
     pub fn step(self, input: Input, now: Instant) -> (Self, Effects) {
         let muted = if let Input::Mute(muted) = input { muted } else { self.muted };
-        let rest = if muted { State::Muted } else { State::Idle };
         let late = self.deadline().is_some_and(|deadline| now >= deadline);
+        let speaking = match input {
+            Input::SpeechStarted => !muted,
+            Input::SpeechDropped | Input::SpeechEnded => false,
+            // Speech without an end.
+            Input::Tick if self.state == State::Listening && late => false,
+            _ => self.speaking && !muted,
+        };
+        let rest = match (muted, speaking) {
+            (true, _) => State::Muted,
+            (false, true) => State::Listening,
+            (false, false) => State::Idle,
+        };
         let mut cancel_turn = false;
         let state = match (self.state, input) {
             (State::Idle | State::Error, Input::SpeechStarted) if !muted => State::Listening,
@@ -105,7 +125,7 @@ impl Machine {
         };
         let changed = state != self.state || muted != self.muted;
         let since = if state == self.state { self.since } else { now };
-        (Self { state, muted, since, ..self }, Effects { changed, cancel_turn })
+        (Self { state, muted, speaking, since, ..self }, Effects { changed, cancel_turn })
     }
 }
 
@@ -169,6 +189,36 @@ mod tests {
             assert_eq!(machine.step(Input::Tick, early).0.state(), from);
             let (after, effects) = machine.step(Input::Tick, deadline);
             assert_eq!((after.state(), effects.cancel_turn), (to, cancel), "{from:?}");
+        }
+    }
+
+    #[test]
+    fn speech_that_begins_while_an_answer_is_made_is_listened_to_when_it_ends() {
+        use Input::{
+            CallsStarted, Mute, SpeechDropped, SpeechEnded, SpeechStarted, Tick, TurnEnded,
+            TurnFailed, TurnStarted,
+        };
+        let now = Instant::now();
+        for (inputs, end, speaking) in [
+            (&[SpeechStarted, TurnEnded][..], State::Listening, true),
+            (&[SpeechStarted, CallsStarted, TurnEnded], State::Listening, true),
+            (&[SpeechStarted, SpeechEnded, TurnEnded], State::Idle, false),
+            (&[SpeechStarted, SpeechDropped, TurnEnded], State::Idle, false),
+            (&[SpeechStarted, Mute(true), TurnEnded], State::Muted, false),
+            (&[SpeechStarted, Mute(true), Mute(false), TurnEnded], State::Idle, false),
+            (&[SpeechStarted, TurnEnded, TurnStarted, TurnEnded], State::Listening, true),
+            (&[SpeechStarted, TurnFailed], State::Error, true),
+        ] {
+            let thinking = machine(State::Thinking, now);
+            let after = inputs.iter().fold(thinking, |machine, input| machine.step(*input, now).0);
+            assert_eq!((after.state(), after.speaking()), (end, speaking), "{inputs:?}");
+            if end == State::Error {
+                let rested = after.step(Tick, after.deadline().unwrap()).0;
+                assert_eq!(rested.state(), State::Listening);
+                // It has its own limit.
+                let rested = rested.step(Tick, rested.deadline().unwrap()).0;
+                assert_eq!((rested.state(), rested.speaking()), (State::Idle, false));
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use outpost_runtime::ToolSpec;
 use outpost_tools::builtin::{add_board, profile};
 use outpost_tools::devices::Devices;
-use outpost_tools::{AddError, PolicyRules, Registry};
+use outpost_tools::{AddError, PolicyRules, Registry, Source, Spec};
 
 /// The board's tools.
 pub const BOARD_TOOLS: [&str; 2] = ["read_sensor", "set_actuator"];
@@ -19,7 +19,7 @@ pub trait BoardTools: outpost_tools::Board + fmt::Debug {
 /// The bundled tools, as shown to the model.
 pub fn bundled_tools() -> Vec<ToolSpec> {
     profile(PolicyRules::default(), &Devices::default())
-        .map(|registry| specs(&registry))
+        .map(|registry| registry.specs().into_iter().map(shown).collect())
         .unwrap_or_default()
 }
 
@@ -35,18 +35,18 @@ pub fn registry(rules: PolicyRules) -> Result<Registry, AddError> {
 
 /// The tools of a registry to offer, without those of a board.
 pub fn offered(registry: &Registry, allowed: Option<&[String]>) -> Vec<ToolSpec> {
-    let may = |spec: &ToolSpec| {
+    sourced(registry, allowed).into_iter().map(|(tool, _)| tool).collect()
+}
+
+/// As [`offered`], with who wrote each definition.
+pub(crate) fn sourced(registry: &Registry, allowed: Option<&[String]>) -> Vec<(ToolSpec, Source)> {
+    let may = |(spec, _): &(Spec, Source)| {
         !BOARD_TOOLS.contains(&spec.name.as_str())
             && allowed.is_none_or(|allowed| allowed.contains(&spec.name))
     };
-    specs(registry).into_iter().filter(may).collect()
+    registry.offered().into_iter().filter(may).map(|(spec, source)| (shown(spec), source)).collect()
 }
 
-fn specs(registry: &Registry) -> Vec<ToolSpec> {
-    let spec = |spec: outpost_tools::Spec| ToolSpec {
-        name: spec.name,
-        description: spec.description,
-        schema: spec.schema,
-    };
-    registry.specs().into_iter().map(spec).collect()
+fn shown(Spec { name, description, schema }: Spec) -> ToolSpec {
+    ToolSpec { name, description, schema }
 }

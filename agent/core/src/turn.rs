@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use outpost_runtime::{Audio, Request, ToolSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -19,8 +18,9 @@ use crate::repeats::{Repeat, Repeats};
 use crate::report::{
     AnswerReport, Body, CameraReport, Report, ReportId, Sink, Unheard, VoiceOutcome, VoiceReport,
 };
-use crate::scene_reader::SceneReader;
+use crate::scene_reader::{Look, SceneReader};
 use crate::transcript::{is_said, is_yes};
+use crate::written::holds_marks;
 use crate::{asked, prompting};
 
 /// Streamed pieces in flight; when full, pieces get longer.
@@ -40,15 +40,15 @@ pub enum Progress {
 pub enum Ended {
     /// Done.
     Done,
-    /// Failed; the reports say why.
-    Failed,
+    /// Failed; the reports say why. The event may have to be handled again.
+    Failed(Option<Box<Event>>),
     /// Interrupted by speech: the event can be handled later.
     GaveWay(Box<Event>),
 }
 
 impl Ended {
     fn when(done: bool) -> Self {
-        if done { Self::Done } else { Self::Failed }
+        if done { Self::Done } else { Self::Failed(None) }
     }
 }
 
@@ -123,7 +123,7 @@ impl Turns {
         let turn = prompting::user(None, Some(utterance.audio.clone()), None);
         self.model.prefill(prompting::command(
             turn,
-            &self.dispatcher.offered(),
+            self.dispatcher.offer().tools(),
             self.max_new_tokens,
         ));
     }
@@ -146,7 +146,7 @@ impl Turns {
     }
 
     /// Handles a spoken answer: anything but a clear yes is a no.
-    pub async fn hear_answer(&self, call: ReportId, utterance: Utterance, started: Timestamp) {
+    pub async fn hear_answer(&self, call: ReportId, utterance: Utterance, started: Instant) {
         let transcript = self.transcript(utterance.audio.clone()).await;
         let yes = transcript.as_ref().is_some_and(|said| is_yes(said, &self.yes));
         let taken = match &transcript {
@@ -165,7 +165,7 @@ impl Turns {
         let duration = utterance.duration();
         let Utterance { source, start, .. } = utterance;
         let report = VoiceReport::nothing(Unheard::Noise, source, start, duration);
-        let latency = Event::age(started);
+        let latency = started.elapsed();
         let report = VoiceReport { outcome, transcript, latency, ..report };
         self.sink.send(Report::now(Body::Voice(report)));
     }
@@ -195,15 +195,12 @@ impl Turns {
             }
             Payload::Ask(ask) => Ended::when(self.ask(id, ask, started, &progress).await),
             Payload::Frame(frame) => {
-                tokio::select! {
-                    biased;
-                    () = give_way.cancelled() => Ended::GaveWay(Box::new(event)),
-                    read = self.scene_reader.read(&frame) => {
-                        let scenes = &self.scene_reader;
-                        let tools = &self.dispatcher;
-                        let done = scenes.report(id, started, &frame, read, tools, &give_way).await;
-                        Ended::when(done)
-                    }
+                match self.scene_reader.look(id, started, &frame, &self.dispatcher, &give_way).await
+                {
+                    Look::Done => Ended::Done,
+                    Look::Failed => Ended::Failed(None),
+                    Look::Again => Ended::Failed(Some(Box::new(event))),
+                    Look::GaveWay => Ended::GaveWay(Box::new(event)),
                 }
             }
         }
@@ -235,7 +232,7 @@ impl Turns {
     pub fn abandon(&self, event: Event, reason: &str) {
         let outcome = Conversation { error: Some(reason.to_owned()), ..Conversation::default() };
         let id = event.id;
-        let latency = Event::age(event.at);
+        let latency = event.age();
         match event.payload {
             Payload::Utterance(utterance) => self.heard(id, utterance, None, outcome, latency),
             Payload::Ask(ask) => self.answer(id, ask, outcome, latency),
@@ -244,6 +241,11 @@ impl Turns {
                 self.sink.send(Report::now(Body::Camera(report)));
             }
         }
+    }
+
+    /// The watch list's situations.
+    pub fn scenes(&self) -> &SceneReader {
+        &self.scene_reader
     }
 
     /// Publishes evidence, or reports why it cannot.
@@ -258,7 +260,7 @@ impl Turns {
         &self,
         event: EventId,
         utterance: Utterance,
-        started: Timestamp,
+        started: Instant,
         progress: &mpsc::Sender<Progress>,
     ) -> bool {
         if let Some(report) = self.unwanted(event, &utterance).await {
@@ -268,11 +270,11 @@ impl Turns {
         let transcribe = self.live.borrow().transcribe;
         let audio = utterance.audio.clone();
         let turn = prompting::user(None, Some(audio.clone()), None);
-        let tools = self.dispatcher.offered();
-        let request = prompting::command(turn, &tools, self.max_new_tokens);
-        let cause = Cause { event, origin: Origin::Voice };
-        let outcome = self.converse(cause, request, &tools, progress, None).await;
-        let latency = Event::age(started);
+        let offer = self.dispatcher.offer();
+        let request = prompting::command(turn, offer.tools(), self.max_new_tokens);
+        let cause = Cause { event, origin: Origin::Voice, doubtful: offer.foreign };
+        let outcome = self.converse(cause, request, offer.tools(), progress, None).await;
+        let latency = started.elapsed();
         let transcript = if transcribe { self.transcript(audio).await } else { None };
         let done = outcome.error.is_none();
         self.heard(event, utterance, transcript, outcome, latency);
@@ -325,42 +327,46 @@ impl Turns {
         &self,
         event: EventId,
         ask: Ask,
-        started: Timestamp,
+        started: Instant,
         progress: &mpsc::Sender<Progress>,
     ) -> bool {
-        let cause = Cause { event, origin: ask.origin };
-        let tools = self.dispatcher.offered();
+        // A call that was asked for word by word went past no model.
+        let cause = Cause { event, origin: ask.origin, doubtful: false };
+        let offer = self.dispatcher.offer();
+        let tools = offer.tools();
         if let Some(call) = &ask.call {
             let calls = vec![call.name.clone()];
             tell(progress, Progress::CallsStarted).await;
-            let result = Some(self.dispatcher.call(call, cause, &tools).await.for_model);
+            let result = Some(self.dispatcher.call(call, cause, tools).await.for_model);
             tell(progress, Progress::CallsEnded).await;
             let outcome = Conversation { calls, result, ..Conversation::default() };
-            self.answer(event, ask, outcome, Event::age(started));
+            self.answer(event, ask, outcome, started.elapsed());
             return true;
         }
-        let request = match asked::request(&ask, &tools, self.max_new_tokens).await {
+        let request = match asked::request(&ask, tools, self.max_new_tokens).await {
             Ok(request) => request,
             Err(fault) => {
                 let error = Some(fault.to_string());
                 let outcome = Conversation { error, ..Conversation::default() };
                 self.repeats().forget(event);
-                self.answer(event, ask, outcome, Event::age(started));
+                self.answer(event, ask, outcome, started.elapsed());
                 // The turn is done: the fault is the requester's.
                 return true;
             }
         };
+        let doubtful = offer.foreign || holds_marks(&ask.prompt);
+        let cause = Cause { doubtful, ..cause };
         let (words, said) = mpsc::channel(PIECES);
         let words = ask.stream.then_some(words);
         let (outcome, ()) = tokio::join!(
-            self.converse(cause, request, &tools, progress, words),
+            self.converse(cause, request, tools, progress, words),
             asked::tell(&*self.sink, event, &ask, said),
         );
         let done = outcome.error.is_none();
         if !done && outcome.calls.is_empty() {
             self.repeats().forget(event);
         }
-        self.answer(event, ask, outcome, Event::age(started));
+        self.answer(event, ask, outcome, started.elapsed());
         done
     }
 
@@ -392,6 +398,7 @@ impl Turns {
         let mut outcome = Conversation::default();
         let origin = cause.origin;
         let max_steps = self.live.borrow().max_steps;
+        let mut room = self.model.measure().results();
         for step in 0..=max_steps {
             let asked = request.clone();
             let words = words.clone();
@@ -419,6 +426,7 @@ impl Turns {
                 cause.origin = origin;
             }
             let results = results.into_iter().map(|result| result.for_model);
+            let results = self.model.measure().results_within(results.collect(), &mut room);
             prompting::respond(&mut request, generation.calls, results);
             tell(progress, Progress::CallsEnded).await;
         }

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use outpost_agent_core::config::Fault;
 use outpost_agent_core::report::{
     Act, AlertReport, AnswerReport, BoardReport, Body, CameraReport, ConfigReport, ConfirmReport,
-    DeltaReport, EvidenceReport, MetricsReport, MicrophoneState, Outcome, Presence, Report,
-    ReportId, Standing, State,
+    DeltaReport, EvidenceReport, LeftOut, MetricsReport, MicrophoneState, OfferReport, Outcome,
+    Presence, Report, ReportId, Standing, State,
 };
 use outpost_runtime::ToolSpec;
 use outpost_tools::bus::{Publication, RemoteCall};
@@ -147,9 +147,10 @@ fn body(body: &Body) -> (String, bool, Value) {
         ),
         Body::Confirm(waits) => ("confirm".into(), true, confirm_body(waits.as_ref())),
         Body::Alert(alert) => alert_body(alert),
+        Body::Alerts(active) => alerts_body(active),
         Body::Answer(answer) => answer_body(answer),
         Body::Delta(delta) => delta_body(delta),
-        Body::Offered(tools) => offered_body(tools),
+        Body::Offered(offer) => offered_body(offer),
         Body::Config(config) => config_body(config),
         Body::Board(board) => board_body(board),
         Body::Input(input) => {
@@ -186,9 +187,13 @@ fn remote_call_body(call: &RemoteCall) -> (String, bool, Value) {
     (format!("tools/{}/call", call.tool), false, present(fields))
 }
 
-fn offered_body(tools: &[ToolSpec]) -> (String, bool, Value) {
+fn offered_body(OfferReport { tools, left_out }: &OfferReport) -> (String, bool, Value) {
     let tool = |tool: &ToolSpec| json!({ "name": tool.name, "description": tool.description, "parameters": tool.schema });
-    ("tools".into(), true, json!({ "tools": tools.iter().map(tool).collect::<Vec<_>>() }))
+    let missing = |tool: &LeftOut| json!({ "name": tool.name, "reason": tool.reason });
+    let left_out: Vec<Value> = left_out.iter().map(missing).collect();
+    let fields = json!({ "tools": tools.iter().map(tool).collect::<Vec<_>>(),
+        "left_out": (!left_out.is_empty()).then_some(left_out) });
+    ("tools".into(), true, present(fields))
 }
 
 /// The settings, in the form of a desired document.
@@ -280,10 +285,19 @@ fn camera_body(camera: &CameraReport) -> (String, bool, Value) {
 }
 
 fn alert_body(alert: &AlertReport) -> (String, bool, Value) {
-    let fields = json!({ "alert": alert.alert.to_string(), "cause": alert.cause.to_string(),
+    let fields = json!({ "alert": alert.alert.to_string(), "phase": alert.phase.as_str(),
+        "cause": alert.cause.to_string(),
         "rule": alert.rule, "severity": alert.severity.as_str(), "message": alert.message,
         "text": alert.text, "count": alert.count, "evidence": filled(&alert.evidence) });
     ("alert".into(), false, present(fields))
+}
+
+fn alerts_body(active: &[AlertReport]) -> (String, bool, Value) {
+    let alert = |alert: &AlertReport| {
+        json!({ "alert": alert.alert.to_string(), "rule": alert.rule,
+            "severity": alert.severity.as_str(), "message": alert.message, "text": alert.text })
+    };
+    ("alerts".into(), true, json!({ "active": active.iter().map(alert).collect::<Vec<_>>() }))
 }
 
 fn microphone(microphone: &MicrophoneState) -> Value {

@@ -101,6 +101,11 @@ impl Endpoint {
         self.speech.is_some()
     }
 
+    /// Whether an utterance is in progress, or may just have begun.
+    pub fn may_be_speaking(&self) -> bool {
+        self.is_speaking() || self.recent.contains(&true)
+    }
+
     /// Position in the stream.
     pub fn now(&self) -> Duration {
         self.at(self.kept.len() + self.partial.len())

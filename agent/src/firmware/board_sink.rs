@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use outpost_agent_core::report::{
-    Act, AnswerReport, Body, CommandReport, Intent, Report, Sink, State, StateReport,
+    Act, AlertReport, AnswerReport, Body, CommandReport, Intent, Phase, Report, Sink, State,
+    StateReport,
 };
 use outpost_firmware_bridge::host::Board;
 use outpost_firmware_bridge::wire::{Action, AgentState, Cue};
@@ -75,7 +76,9 @@ impl Sink for BoardSink {
         match &report.body {
             Body::State(state) => self.board.show(shown(state)),
             // Somebody has to look, or confirm.
-            Body::Alert(_) | Body::Confirm(Some(_)) => self.board.cue(Cue::Alert),
+            Body::Alert(AlertReport { phase: Phase::New, .. }) | Body::Confirm(Some(_)) => {
+                self.board.cue(Cue::Alert);
+            }
             Body::Voice(voice) if voice.is_of_a_turn() => {
                 self.board.cue(if voice.error.is_some() { Cue::Failed } else { Cue::Done });
             }

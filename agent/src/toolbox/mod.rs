@@ -11,12 +11,11 @@ use jiff::Zoned;
 use outpost_agent_core::config::{LiveSettings, ToolsConfig};
 use outpost_agent_core::event::{Ask, Inbound, Origin};
 use outpost_agent_core::live::Settings;
-use outpost_agent_core::report::{AnswerReport, Body, Report};
+use outpost_agent_core::report::{AnswerReport, Body, OfferReport, Report};
 use outpost_agent_core::task_group::TaskGroup;
 use outpost_mqtt::client::{LinkStatus, Publisher};
 use outpost_mqtt::subscriptions::Delivery;
 use outpost_mqtt::topics::{ToolTopic, Topics};
-use outpost_runtime::ToolSpec;
 use outpost_tools::builtin::{http_request, memory, publish, run_process, schedule};
 use outpost_tools::bus::Bus;
 use outpost_tools::declared::{DeclareError, Declared};
@@ -76,7 +75,7 @@ impl Site {
     pub fn open(
         self,
         settings: &Settings<'_>,
-        offered: impl Fn() -> Vec<ToolSpec> + Send + 'static,
+        offered: impl Fn() -> OfferReport + Send + 'static,
     ) -> Result<(), ToolboxError> {
         let Settings { file: config, live } = settings;
         let bus: Arc<dyn Bus> = Arc::new(bus::MqttBus(self.publisher.clone()));
@@ -166,13 +165,13 @@ struct Operator {
     /// Latest connection number.
     connection: u64,
     /// The last published list of tools.
-    told: Option<Vec<ToolSpec>>,
+    told: Option<OfferReport>,
 }
 
 impl Operator {
     async fn work(
         mut self,
-        offered: impl Fn() -> Vec<ToolSpec> + Send,
+        offered: impl Fn() -> OfferReport + Send,
         changed: Arc<Notify>,
         mut live: watch::Receiver<LiveSettings>,
     ) {
@@ -221,7 +220,7 @@ impl Operator {
     }
 
     /// Publishes the list of tools if it changed.
-    fn tell(&mut self, tools: Vec<ToolSpec>) {
+    fn tell(&mut self, tools: OfferReport) {
         if self.told.as_ref() != Some(&tools) {
             self.publisher.publish(&Report::now(Body::Offered(tools.clone())));
             self.told = Some(tools);

@@ -16,8 +16,9 @@ use std::path::Path;
 pub use channel::{Channel, ChannelError, Mixer};
 
 use self::input::Input;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::request::{Audio, Image};
+use crate::vision::MAX_PIXELS;
 
 /// File name extensions of the pictures that can be read.
 pub const PICTURES: [&str; 9] = ["png", "jpg", "jpeg", "webp", "gif", "tif", "tiff", "bmp", "dib"];
@@ -60,6 +61,28 @@ pub fn read_image(path: &Path) -> Result<Image> {
 /// [`Error::Image`](crate::Error::Image) when the bytes are no picture, are damaged, or of a picture too large.
 pub fn image_from_bytes(bytes: &[u8]) -> Result<Image> {
     Input::Bytes(bytes.into()).image(None)
+}
+
+/// Pictures that are held in memory together: as [`image_from_bytes`], and all of them have at most as many pixels as one may have,
+/// which is seen before any is decoded.
+///
+/// # Errors
+/// As [`image_from_bytes`], or when they are too large together.
+pub fn images_from_bytes(pictures: &[Vec<u8>]) -> Result<Vec<Image>> {
+    let mut pixels = 0;
+    for picture in pictures {
+        pixels += Input::Bytes(picture.into()).pixels()?;
+    }
+    if pixels > MAX_PIXELS {
+        let reason = format!(
+            "the {} pictures have {:.1} megapixels together, but at most {} are taken: scale them down",
+            pictures.len(),
+            pixels as f64 / 1e6,
+            MAX_PIXELS / 1_000_000
+        );
+        return Err(Error::Image { path: None, reason });
+    }
+    pictures.iter().map(|picture| image_from_bytes(picture)).collect()
 }
 
 /// [`read_audio`] with [`Channel::Auto`].

@@ -53,6 +53,22 @@ impl Input<'_> {
     }
 }
 
+impl Input<'_> {
+    /// How many pixels the picture has, from its header alone.
+    ///
+    /// # Errors
+    /// [`Error::Image`] when there is no header of a picture.
+    pub(super) fn pixels(&self) -> Result<u64> {
+        let fault = |reason: String| Error::Image { path: None, reason };
+        let format = known(&self.head()?).map_err(fault)?;
+        let reader = ImageReader::with_format(BufReader::new(self.source()?), format);
+        let (width, height) = reader
+            .into_dimensions()
+            .map_err(|error| fault(format!("is not a readable picture: {error}")))?;
+        Ok(u64::from(width) * u64::from(height))
+    }
+}
+
 /// Decodes a picture, of which `jpeg` is the whole where it is one.
 fn decoded(
     mut reader: ImageReader<impl std::io::BufRead + std::io::Seek>,

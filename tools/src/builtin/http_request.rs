@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{ClassName, Faults};
 use crate::http::{Bounds, Client, ClientError, Exchange, HostRule};
 use crate::tool::{
-    BoxFuture, Callable, Context, Definition, ErrorKind, Spec, ToolError, ToolOutcome,
+    BoxFuture, Callable, Context, Definition, ErrorKind, Source, Spec, ToolError, ToolOutcome,
 };
 
 /// `[tools.http]`
@@ -134,6 +134,7 @@ impl HttpRequest {
             idempotent: false,
             // The client keeps the time, and says more about it.
             limit: Some(time + Duration::from_secs(1)),
+            source: Source::Own,
         };
         Ok((definition, Self { client: Client::new(bounds)?, methods: config.methods.clone() }))
     }

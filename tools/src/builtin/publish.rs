@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::bus::{Bus, Publication, fits, is_filter, is_topic};
 use crate::fault::{ClassName, Faults};
 use crate::tool::{
-    BoxFuture, Callable, Context, Definition, ErrorKind, Spec, ToolError, ToolOutcome,
+    BoxFuture, Callable, Context, Definition, ErrorKind, Source, Spec, ToolError, ToolOutcome,
 };
 
 /// A longer payload is refused, bytes.
@@ -78,7 +78,14 @@ impl Publish {
             schema: crate::schema::of::<Arguments>(),
         };
         let class = config.class.into();
-        let definition = Definition { spec, full: None, class, idempotent: false, limit: None };
+        let definition = Definition {
+            spec,
+            full: None,
+            class,
+            idempotent: false,
+            limit: None,
+            source: Source::Own,
+        };
         (definition, Self { config: config.clone(), bus })
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::fault::{ClassName, Faults};
 use crate::process::{Bounds, Program};
 use crate::tool::{
-    BoxFuture, Callable, Context, Definition, ErrorKind, Spec, ToolError, ToolOutcome,
+    BoxFuture, Callable, Context, Definition, ErrorKind, Source, Spec, ToolError, ToolOutcome,
 };
 
 /// An argument longer than this is refused, characters.
@@ -111,6 +111,7 @@ impl RunProcess {
             idempotent: false,
             // The program's own limit says more when it passes.
             limit: Some(config.limit() + Duration::from_secs(1)),
+            source: Source::Own,
         };
         (definition, Self(programs))
     }

@@ -15,7 +15,7 @@ use crate::plain::{plain, short};
 use crate::process::{self, Program};
 use crate::requests::Correlate;
 use crate::template::{JsonTemplate, Template};
-use crate::tool::{Definition, Spec};
+use crate::tool::{Definition, Source, Spec};
 
 /// How long a call may take where nothing is said of it.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -85,6 +85,7 @@ pub(super) fn read(config: &DeclaredConfig, key: &str, faults: &mut Faults) -> O
         class: config.class.into(),
         idempotent: config.idempotent,
         limit: Some(limit + Duration::from_millis(500)),
+        source: Source::Own,
     };
     Some(Declared { definition, action: action? })
 }

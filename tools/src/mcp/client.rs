@@ -29,7 +29,7 @@ use crate::plain::{plain, short};
 use crate::process::Group;
 use crate::registry::{MAX_NAME, Registry};
 use crate::tool::{
-    BoxFuture, Callable, Context, Definition, ErrorKind, Spec, ToolError, ToolOutcome,
+    BoxFuture, Callable, Context, Definition, ErrorKind, Source, Spec, ToolError, ToolOutcome,
 };
 
 /// Pauses between attempts to connect.
@@ -279,6 +279,7 @@ fn definition(config: &McpConfig, tool: &McpTool, name: String) -> Result<Defini
         // What a server says of itself in this is a hint only.
         idempotent: false,
         limit: Some(config.limit()),
+        source: if config.trusted { Source::Trusted } else { Source::Foreign },
     })
 }
 

@@ -44,6 +44,8 @@ pub struct McpConfig {
     pub prefix: Option<String>,
     /// Who may call its tools.
     pub class: ClassName,
+    /// Whether its definitions are trusted as the operator's own are.
+    pub trusted: bool,
     /// A call that takes longer has failed.
     pub timeout_seconds: f64,
 }
@@ -62,6 +64,7 @@ impl Default for McpConfig {
             max_tools: 16,
             prefix: None,
             class: ClassName::Guarded,
+            trusted: false,
             timeout_seconds: 30.0,
         }
     }

@@ -53,6 +53,22 @@ impl Origin {
     }
 }
 
+/// Who is behind a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Who caused it.
+    pub origin: Origin,
+    /// Whether the model read text beside it that nobody vouches for, such as the definition of a foreign tool: the call may be
+    /// what that text wants, so a person has to agree to a guarded one.
+    pub doubtful: bool,
+}
+
+impl From<Origin> for Caller {
+    fn from(origin: Origin) -> Self {
+        Self { origin, doubtful: false }
+    }
+}
+
 /// What the rules say of one tool, beside what the tool says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ToolRule {
@@ -104,7 +120,7 @@ impl PolicyRules {
         &self,
         tool: &str,
         class: Class,
-        origin: Origin,
+        Caller { origin, doubtful }: Caller,
         local: DateTime,
     ) -> Result<bool, String> {
         let rule = self.tools.get(tool);
@@ -132,7 +148,8 @@ impl PolicyRules {
             return Err(format!("the rules do not allow {tool} at this time"));
         }
         let asked_for = rule.is_some_and(|rule| rule.confirm);
-        Ok(asked_for || (class == Class::Guarded && origin == Origin::Untrusted))
+        let doubtful = doubtful || origin == Origin::Untrusted;
+        Ok(asked_for || (class == Class::Guarded && doubtful && !of_agent))
     }
 }
 
@@ -197,14 +214,25 @@ impl Policy {
         &self.rules
     }
 
-    /// Judges a call of a tool that says it is of `class`; one that is not refused counts against the rate.
-    pub fn decide(&mut self, tool: &str, class: Class, origin: Origin, now: Moment) -> Verdict {
+    /// Judges a call of a tool that says it is of `class`; one that is not refused counts against the rate. The agent's own calls
+    /// have no rate: they are alerts.
+    pub fn decide(
+        &mut self,
+        tool: &str,
+        class: Class,
+        caller: impl Into<Caller>,
+        now: Moment,
+    ) -> Verdict {
+        let caller = caller.into();
+        let origin = caller.origin;
         let class = self.rules.class_of(tool, class);
-        let confirm = match self.rules.admit(tool, class, origin, now.local) {
+        let confirm = match self.rules.admit(tool, class, caller, now.local) {
             Ok(confirm) => confirm,
             Err(reason) => return Verdict::Refuse(reason),
         };
-        if let Err(reason) = self.count(tool, now.instant) {
+        if origin != Origin::Agent
+            && let Err(reason) = self.count(tool, now.instant)
+        {
             return Verdict::Refuse(reason);
         }
         // What the agent does by itself is to tell people: that is wanted of a dry run too.

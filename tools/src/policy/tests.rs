@@ -109,6 +109,45 @@ fn the_rate_is_bounded_and_recovers() {
 }
 
 #[test]
+fn no_alert_is_refused_for_rate() {
+    let rules = with(ToolRule { per_minute: Some(1), ..ToolRule::default() });
+    let mut policy = Policy::new(PolicyRules { per_minute: 1, ..rules });
+    for tool in ["raise_alert", "set_lock"] {
+        for _ in 0..100 {
+            assert_eq!(
+                policy.decide(tool, Class::Internal, Origin::Agent, at(12)),
+                Verdict::Allow,
+                "{tool}"
+            );
+        }
+    }
+    assert_eq!(policy.decide("set_lock", Class::Open, Origin::Voice, at(12)), Verdict::Allow);
+    assert!(matches!(
+        policy.decide("set_lock", Class::Open, Origin::Voice, at(12)),
+        Verdict::Refuse(_)
+    ));
+}
+
+#[test]
+fn text_beside_the_command_that_nobody_vouches_for_leaves_guarded_calls_to_a_person() {
+    for origin in Origin::ALL {
+        for class in CLASSES {
+            let rules = PolicyRules::default();
+            let sure = judge(&rules, class, origin);
+            let doubtful = Caller { origin, doubtful: true };
+            let verdict = Policy::new(rules).decide("set_lock", class, doubtful, at(12));
+            let asked =
+                sure == Verdict::Allow && class == Class::Guarded && origin != Origin::Agent;
+            assert_eq!(
+                verdict,
+                if asked { Verdict::Confirm } else { sure },
+                "{class:?} {origin:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_dry_run_carries_nothing_out_and_refuses_as_ever() {
     let dry =
         PolicyRules { dry_run: true, ..with(ToolRule { confirm: true, ..ToolRule::default() }) };

@@ -17,13 +17,15 @@ pub(super) struct Log {
     keep: u32,
     /// Lines lost since the last successful write.
     lost: u64,
+    /// Whether the latest rotation failed.
+    stuck: bool,
 }
 
 impl Log {
     /// Opens a file for appending.
     pub(super) fn open(path: &Path, limit: u64, keep: u32) -> io::Result<Self> {
         let (file, length) = open(path)?;
-        Ok(Self { path: path.to_owned(), file, length, limit, keep, lost: 0 })
+        Ok(Self { path: path.to_owned(), file, length, limit, keep, lost: 0, stuck: false })
     }
 
     /// Appends a line. On failure the line is counted as lost, and logged.
@@ -49,8 +51,15 @@ impl Log {
     }
 
     fn try_append(&mut self, text: &str) -> io::Result<()> {
-        if self.length > 0 && self.length + text.len() as u64 > self.limit {
-            self.set_aside()?;
+        if self.length > 0
+            && self.length + text.len() as u64 > self.limit
+            && let Err(fault) = self.rotate()
+        {
+            // The file grows until it works: no line is worth less than a tidy folder.
+            if !self.stuck {
+                error!(path = %self.path.display(), %fault, "the audit log cannot be rotated");
+            }
+            self.stuck = true;
         }
         match self.file.write_all(text.as_bytes()) {
             Ok(()) => {
@@ -65,25 +74,49 @@ impl Log {
         }
     }
 
-    /// Rotates: the current file becomes number 1 and so on; the last one is deleted.
-    fn set_aside(&mut self) -> io::Result<()> {
-        let aside = |number: u32| {
-            let mut name = self.path.clone().into_os_string();
-            name.push(format!(".{number}"));
-            PathBuf::from(name)
-        };
+    /// Rotates: the current file becomes number 1 and so on; the last one is deleted. Number 0 is on its way to 1. Nothing but
+    /// the last is ever replaced, wherever this fails and however often it is tried again.
+    fn rotate(&mut self) -> io::Result<()> {
         if self.keep == 0 {
-            std::fs::remove_file(&self.path)?;
-        } else {
-            for number in (1..self.keep).rev() {
-                if aside(number).exists() {
-                    std::fs::rename(aside(number), aside(number + 1))?;
-                }
-            }
-            std::fs::rename(&self.path, aside(1))?;
+            self.file.set_len(0)?;
+            self.length = 0;
+            return Ok(());
         }
-        (self.file, self.length) = open(&self.path)?;
+        // An earlier rotation may not have come to its end.
+        self.shift()?;
+        match std::fs::rename(&self.path, self.aside(0)) {
+            // Somebody else set it aside.
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
+            moved => moved?,
+        }
+        match open(&self.path) {
+            Ok(opened) => (self.file, self.length) = opened,
+            Err(fault) => {
+                // The open file goes on under its name, if it is still there.
+                drop(std::fs::rename(self.aside(0), &self.path));
+                return Err(fault);
+            }
+        }
+        self.stuck = false;
+        self.shift()
+    }
+
+    /// Moves number 0 to 1, and those before a free number on by one.
+    fn shift(&self) -> io::Result<()> {
+        if !self.aside(0).exists() {
+            return Ok(());
+        }
+        let free = (1..self.keep).find(|number| !self.aside(*number).exists());
+        for number in (0..free.unwrap_or(self.keep)).rev() {
+            std::fs::rename(self.aside(number), self.aside(number + 1))?;
+        }
         Ok(())
+    }
+
+    fn aside(&self, number: u32) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
     }
 }
 

@@ -108,6 +108,48 @@ fn a_full_file_is_set_aside_and_the_oldest_goes() {
 }
 
 #[test]
+fn a_rotation_that_fails_loses_no_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let mut log = Log::open(&path, 110, 3).unwrap();
+    let mut append = |numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            log.append(&format!("{{\"number\":{number},\"text\":\"{}\"}}", "x".repeat(30)));
+        }
+    };
+    let kept = || -> Vec<u64> {
+        let mut numbers = Vec::new();
+        for name in
+            ["audit.jsonl.3", "audit.jsonl.2", "audit.jsonl.1", "audit.jsonl.0", "audit.jsonl"]
+        {
+            let file = folder.path().join(name);
+            if file.is_file() {
+                numbers.extend(lines(&file).iter().map(|line| line["number"].as_u64().unwrap()));
+            }
+        }
+        numbers
+    };
+    append(0..8);
+    assert_eq!(kept(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    // The number that the oldest is to have is taken by a folder that is not empty.
+    let blocked = folder.path().join("audit.jsonl.3");
+    std::fs::rename(&blocked, folder.path().join("old")).unwrap();
+    std::fs::create_dir_all(blocked.join("x")).unwrap();
+    append(8..20);
+    assert_eq!(kept(), (2..20).collect::<Vec<_>>());
+    std::fs::remove_dir_all(&blocked).unwrap();
+    std::fs::rename(folder.path().join("old"), &blocked).unwrap();
+    append(20..22);
+    // The two oldest go, as they would have, and no other.
+    assert_eq!(kept(), (4..22).collect::<Vec<_>>());
+
+    // Somebody else moved the file away: another takes its place.
+    std::fs::rename(&path, folder.path().join("moved")).unwrap();
+    append(22..24);
+    assert_eq!(kept(), (4..20).chain(22..24).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_full_disk_costs_lines_which_are_counted_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let mut mount = Command::new("mount");

@@ -2,30 +2,35 @@
 //! reported.
 
 mod call_record;
+mod offer;
 mod tool_host;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::join_all;
 use outpost_runtime::{ToolCall, ToolSpec};
 use outpost_tools::{
-    Context, ErrorKind, Judged, Moment, Permit, Registry, RetryPolicy, ToolError, ToolOutcome,
+    Caller, Context, ErrorKind, Judged, Moment, Permit, Registry, RetryPolicy, Source, ToolError,
+    ToolOutcome,
 };
 use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
+use tracing::warn;
 
 pub use crate::dispatch::call_record::report_left;
+pub use crate::dispatch::offer::Offer;
 pub use crate::dispatch::tool_host::HostParts;
 
 use crate::audit::Audit;
 use crate::config::LiveSettings;
 use crate::confirm::{Confirmations, Decision, Question};
 use crate::dispatch::call_record::CallRecord;
+use crate::dispatch::offer::Candidate;
 use crate::dispatch::tool_host::{AgentHost, CallHost};
 use crate::event::{EventId, Origin};
 use crate::live::Settings;
-use crate::report::{AlertReport, Body, Report};
-use crate::toolset::offered;
+use crate::report::{AlertReport, LeftOut, Phase};
+use crate::toolset::sourced;
 use crate::watch::Match;
 
 /// The tool that brings in text from the camera.
@@ -38,6 +43,8 @@ pub struct Cause {
     pub event: EventId,
     /// Who caused it; text that was read is never a person.
     pub origin: Origin,
+    /// Whether the model read text beside the command that nobody vouches for: a guarded call then waits for a person.
+    pub doubtful: bool,
 }
 
 /// Result of a call for the model.
@@ -59,6 +66,8 @@ pub struct Dispatcher {
     live: watch::Receiver<LiveSettings>,
     /// Limits parallel calls.
     slots: Arc<Semaphore>,
+    /// The latest offer, and what it was chosen from.
+    offer: Arc<Mutex<(Vec<Candidate>, Offer)>>,
 }
 
 /// A call to be made.
@@ -66,8 +75,8 @@ struct Wanted<'a> {
     name: &'a str,
     arguments: Map<String, Value>,
     cause: Cause,
-    /// The origin as the policy knows it.
-    origin: outpost_tools::Origin,
+    /// Who is behind it as the policy knows it.
+    caller: Caller,
     /// Reason for refusal.
     refused: Option<ToolError>,
     /// The alert that it is about, if raised by the watch list.
@@ -91,6 +100,7 @@ impl Dispatcher {
             audit,
             live,
             slots: Arc::new(Semaphore::new(settings.file.agent.parallel_calls)),
+            offer: Arc::default(),
         }
     }
 
@@ -105,7 +115,7 @@ impl Dispatcher {
     }
 
     /// Tools to offer now, including those that the board has channels for.
-    pub fn offered(&self) -> Vec<ToolSpec> {
+    pub fn offer(&self) -> Offer {
         let known = self.registry.specs();
         let allowed = self.live.borrow().tools.clone();
         let may = |tool: &ToolSpec| {
@@ -113,8 +123,18 @@ impl Dispatcher {
                 && allowed.as_ref().is_none_or(|allowed| allowed.contains(&tool.name))
         };
         let board = self.host.reach.board.as_ref().map(|board| board.offered()).unwrap_or_default();
-        let board = board.into_iter().filter(may);
-        offered(&self.registry, allowed.as_deref()).into_iter().chain(board).collect()
+        let board = board.into_iter().filter(may).map(|tool| (tool, Source::Own));
+        let candidates = sourced(&self.registry, allowed.as_deref()).into_iter().chain(board);
+        let candidates: Vec<Candidate> = candidates.collect();
+        let mut latest = self.offer.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest.0 != candidates {
+            let offer = Offer::of(candidates.clone(), self.host.reach.model.measure());
+            for LeftOut { name, reason } in &offer.report.left_out {
+                warn!(tool = name, reason, "left out a tool");
+            }
+            *latest = (candidates, offer);
+        }
+        latest.1.clone()
     }
 
     /// Executes calls in parallel. Results are in the order of the calls.
@@ -142,15 +162,20 @@ impl Dispatcher {
             name: &call.name,
             arguments: call.arguments.clone(),
             cause,
-            origin: cause.origin.of_policy(),
+            caller: Caller { origin: cause.origin.of_policy(), doubtful: cause.doubtful },
             refused: (!was_offered).then(refusal),
             alert: None,
         })
         .await
     }
 
-    /// Raises an alert for a match of the watch list, or updates the alert of an ongoing situation.
-    pub async fn raise_alert(&self, event: EventId, found: Match, text: &str) -> AlertReport {
+    /// Raises an alert for the first match of a situation. `None` if a rule refused it.
+    pub async fn raise_alert(
+        &self,
+        event: EventId,
+        found: Match,
+        text: &str,
+    ) -> Option<AlertReport> {
         let message = if found.message.is_empty() {
             format!("{}: {text}", found.rule)
         } else {
@@ -158,6 +183,7 @@ impl Dispatcher {
         };
         let alert = AlertReport {
             alert: found.alert,
+            phase: Phase::New,
             cause: event,
             rule: found.rule,
             severity: found.severity,
@@ -166,24 +192,19 @@ impl Dispatcher {
             count: found.count,
             evidence: Vec::new(),
         };
-        if found.count > 1 {
-            self.host.reach.sink.send(Report::now(Body::Alert(alert.clone())));
-            return alert;
-        }
-        self.run(Wanted {
+        let raised = self.run(Wanted {
             name: "raise_alert",
             arguments: Map::from_iter([("message".to_owned(), Value::String(message))]),
-            cause: Cause { event, origin: Origin::Camera },
-            origin: outpost_tools::Origin::Agent,
+            cause: Cause { event, origin: Origin::Camera, doubtful: false },
+            caller: outpost_tools::Origin::Agent.into(),
             refused: None,
             alert: Some(alert.clone()),
-        })
-        .await;
-        alert
+        });
+        (raised.await.for_model["ok"] == true).then_some(alert)
     }
 
     async fn run(&self, wanted: Wanted<'_>) -> CallResult {
-        let Wanted { name, arguments, cause, origin, refused, alert } = wanted;
+        let Wanted { name, arguments, cause, caller, refused, alert } = wanted;
         let sink = self.host.reach.sink.clone();
         let mut record = CallRecord::open(sink, self.audit.clone(), cause, name, arguments);
         let permit = match refused {
@@ -191,7 +212,7 @@ impl Dispatcher {
                 record.judged(error.kind.as_str(), Some(&error.for_operator));
                 Err(error)
             }
-            None => self.permit(name, origin, cause, &record).await,
+            None => self.permit(name, caller, cause, &record).await,
         };
         let result = match permit {
             Ok(permit) => self.carry_out(permit, &mut record, alert).await,
@@ -214,13 +235,13 @@ impl Dispatcher {
     async fn permit(
         &self,
         name: &str,
-        origin: outpost_tools::Origin,
+        caller: Caller,
         cause: Cause,
         record: &CallRecord,
     ) -> Result<Permit, ToolError> {
         let id = record.call();
         let arguments = record.arguments().clone();
-        let judged = self.registry.judge(name, arguments, origin, (&id.to_string(), Moment::now()));
+        let judged = self.registry.judge(name, arguments, caller, (&id.to_string(), Moment::now()));
         let unconfirmed = match judged {
             Ok(Judged::Allowed(permit)) => {
                 record.judged("allow", None);
@@ -232,7 +253,8 @@ impl Dispatcher {
                 return Err(error);
             }
         };
-        record.judged("confirm", None);
+        let doubt = "the model read text that nobody vouches for beside the command";
+        record.judged("confirm", cause.doubtful.then_some(doubt));
         let question = Question {
             call: id,
             origin: cause.origin,

@@ -125,13 +125,15 @@ fn a_full_queue_gives_way_to_a_higher_priority() {
         let request = Request::new(vec![Turn::text(Role::User, "x")]);
         let stop = Stop::never();
         let due = Instant::now();
-        let job = Job { request, stop, due, speech: None, reply };
+        let job = Job { request, stop, due, words: None, reply };
         queue.push(job, rank(origin), 2);
         replies.push(answer);
     }
     let busy: Vec<bool> = replies
         .iter_mut()
-        .map(|reply| matches!(reply.try_recv(), Ok(Err(ModelError::Busy(2)))))
+        .map(|reply| {
+            matches!(reply.try_recv(), Ok(Answered { result: Err(ModelError::Busy(2)), .. }))
+        })
         .collect();
     assert_eq!(busy, [true, false, false, true]);
 }
@@ -139,13 +141,81 @@ fn a_full_queue_gives_way_to_a_higher_priority() {
 #[tokio::test]
 async fn a_request_that_the_thread_never_takes_is_late_too() {
     let parts = Heartbeats::default();
-    let handle = ModelHandle(Arc::new(Shared::new(8, parts.part("model"))));
+    let shared = Arc::new(Shared::new(8, parts.part("model")));
+    let handle = ModelHandle { shared, measure: Measure::default() };
     let request = Request::new(vec![Turn::text(Role::User, "anybody there?")]);
     let asked = handle.generate(Origin::Ask, request, Duration::from_secs(5));
     assert!(tokio::time::timeout(Duration::from_millis(10), asked).await.is_err());
     let now = tokio::time::Instant::now();
     assert_eq!(parts.stuck(now), Vec::<&str>::new());
     assert_eq!(parts.stuck(now + Duration::from_secs(5) + STUCK), ["model"]);
+}
+
+/// Says a word at a time, more of them than any channel holds.
+struct Talker;
+
+const WORDS: usize = 100;
+
+impl Model for Talker {
+    fn generate(
+        &mut self,
+        request: &Request,
+        _stop: &Stop,
+        say: &mut dyn FnMut(&str),
+    ) -> outpost_runtime::Result<Generation> {
+        (0..WORDS).for_each(|number| say(&format!("{number} ")));
+        assert!(request.turns.len() < 2, "told to");
+        Ok(Generation {
+            text: String::new(),
+            calls: Vec::new(),
+            finish: Finish::EndOfTurn,
+            usage: Usage::default(),
+        })
+    }
+
+    fn warm_up(&mut self, _request: &Request) -> outpost_runtime::Result<()> {
+        Ok(())
+    }
+
+    fn forget(&mut self) {}
+}
+
+#[tokio::test]
+async fn a_streamed_answer_arrives_whole_however_slow_its_receiver_is() {
+    let pulse = Heartbeats::default().part("model");
+    let load = || Ok(Box::new(Talker) as Box<dyn Model>);
+    let thread = ModelThread::start(load, 8, pulse).await.unwrap();
+    let whole = (0..WORDS).fold(String::new(), |whole, number| whole + &format!("{number} "));
+    // The second answer ends with a panic: what was said of it arrives all the same.
+    for turns in [1, 2] {
+        let request = Request::new(vec![Turn::text(Role::User, "count"); turns]);
+        let (words, mut said) = tokio::sync::mpsc::channel(2);
+        let limit = Duration::from_mins(1);
+        let answer = thread.handle.generate_aloud(Origin::Ask, request, limit, Some(words));
+        let mut answer = std::pin::pin!(answer);
+        // Nobody listens until the model has ended.
+        let stats = || thread.handle.stats();
+        let (before, mut done) = (stats(), None);
+        while stats().answered + stats().failed == before.answered + before.failed {
+            tokio::select! {
+                biased;
+                result = &mut answer => done = Some(result),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert!(done.is_none(), "the end has no room yet");
+        let listen = async {
+            let mut heard = String::new();
+            while let Some(piece) = said.recv().await {
+                heard.push_str(&piece);
+            }
+            heard
+        };
+        let (result, heard) = tokio::join!(answer, listen);
+        assert_eq!(heard, whole);
+        assert_eq!(result.is_ok(), turns == 1);
+    }
+    thread.join();
 }
 
 #[test]
@@ -156,7 +226,7 @@ fn prefill_starts_only_if_nothing_else_waits() {
 
     let (reply, _answer) = oneshot::channel();
     let job =
-        Job { request: request(), stop: Stop::never(), due: Instant::now(), speech: None, reply };
+        Job { request: request(), stop: Stop::never(), due: Instant::now(), words: None, reply };
     queue.prefill = Some((request(), Stop::never()));
     queue.push(job, rank(Origin::Camera), 2);
     assert!(matches!(queue.take(), Some(Work::Job(_))));

@@ -91,6 +91,8 @@ pub enum Body {
     Confirm(Option<ConfirmReport>),
     /// Something needs a person's attention.
     Alert(AlertReport),
+    /// The situations that need attention now; retained.
+    Alerts(Vec<AlertReport>),
     /// A picture that was kept of an alert, on request.
     Evidence(EvidenceReport),
     /// The answer to an `ask`.
@@ -98,7 +100,7 @@ pub enum Body {
     /// A piece of an answer that is being written; not kept for a broker that is away.
     Delta(DeltaReport),
     /// The tools that are offered now; retained.
-    Offered(Vec<ToolSpec>),
+    Offered(OfferReport),
     /// Which settings are in force; retained.
     Config(Box<ConfigReport>),
     /// The board came, went or was refused; retained.
@@ -109,6 +111,24 @@ pub enum Body {
     Reading(ReadingReport),
     /// What was counted since the start; retained.
     Metrics(Box<MetricsReport>),
+}
+
+/// The tools that the model is offered.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OfferReport {
+    /// As the model is shown them.
+    pub tools: Vec<ToolSpec>,
+    /// Those that found no room in the prompt.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A tool that is not offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// The state of the agent and its settings.
@@ -282,11 +302,35 @@ pub struct TimerReport {
     pub duration: Duration,
 }
 
+/// Whether a message about a situation is its first, its last, or one between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It began.
+    New,
+    /// It goes on: it was seen again, or pictures of it were kept.
+    Update,
+    /// It is over.
+    End,
+}
+
+impl Phase {
+    /// The name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Update => "update",
+            Self::End => "end",
+        }
+    }
+}
+
 /// A situation that needs attention. One situation keeps its id over all its messages.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AlertReport {
     /// Names the situation.
     pub alert: ReportId,
+    /// Where in it this message is.
+    pub phase: Phase,
     /// The event that raised it.
     pub cause: EventId,
     /// The rule of the watch list.

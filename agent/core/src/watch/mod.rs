@@ -41,6 +41,8 @@ pub struct Question {
 #[derive(Debug, Default)]
 pub struct WatchList {
     entries: Vec<Entry>,
+    /// Situations that are over, until [`WatchList::over`] takes them.
+    over: Vec<ReportId>,
 }
 
 #[derive(Debug)]
@@ -55,10 +57,9 @@ struct Entry {
 #[derive(Debug)]
 struct Situation {
     alert: ReportId,
-    seen: Instant,
     count: u64,
-    /// Whether it has been out of sight since.
-    away: bool,
+    /// Since when it is out of sight.
+    away: Option<Instant>,
 }
 
 impl WatchList {
@@ -72,10 +73,11 @@ impl WatchList {
             let schedule = rule.schedule()?;
             Ok(Entry { rule, condition, schedule, situation: None, asked: None })
         };
-        Ok(Self { entries: rules.into_iter().map(entry).collect::<Result<_, RuleError>>()? })
+        let entries = rules.into_iter().map(entry).collect::<Result<_, RuleError>>()?;
+        Ok(Self { entries, over: Vec::new() })
     }
 
-    /// Replaces the rules. Unchanged ones keep their situation.
+    /// Replaces the rules. Unchanged ones keep their situation; the others' are over.
     ///
     /// # Errors
     /// If a rule is invalid; nothing changes.
@@ -89,12 +91,15 @@ impl WatchList {
                 *entry = self.entries.swap_remove(at);
             }
         }
+        let dropped = self.entries.iter().filter_map(|entry| entry.situation.as_ref());
+        changed.over = self.over.drain(..).chain(dropped.map(|known| known.alert)).collect();
         *self = changed;
         Ok(())
     }
 
     /// Matches a reading; none if there is no text.
     pub fn read(&mut self, text: Option<&str>, now: Moment) -> Vec<Match> {
+        self.expire(now);
         let holding = self.entries.iter_mut().filter(|entry| entry.schedule.holds(now.local));
         holding
             .filter_map(|entry| {
@@ -105,18 +110,31 @@ impl WatchList {
             .collect()
     }
 
-    /// Takes the due questions.
-    pub fn questions(&mut self, now: Moment) -> Vec<Question> {
-        let due = |(rule, entry): (usize, &mut Entry)| {
+    /// The due questions. They stay due until [`WatchList::asked`].
+    pub fn questions(&self, now: Moment) -> Vec<Question> {
+        let due = |(rule, entry): (usize, &Entry)| {
             let Condition::Ask { question, .. } = &entry.condition else { return None };
             let waits = entry.asked.is_some_and(|asked| now.instant < asked + entry.rule.every);
             if waits || !entry.schedule.holds(now.local) {
                 return None;
             }
-            entry.asked = Some(now.instant);
             Some(Question { rule, name: entry.rule.name.clone(), question: question.clone() })
         };
-        self.entries.iter_mut().enumerate().filter_map(due).collect()
+        self.entries.iter().enumerate().filter_map(due).collect()
+    }
+
+    /// A question was asked, and the model answered in some way.
+    pub fn asked(&mut self, question: &Question, now: Moment) {
+        if let Some(entry) = self.of(question) {
+            entry.asked = Some(now.instant);
+        }
+    }
+
+    /// The rule of a question; `None` if the list changed meanwhile.
+    fn of(&mut self, question: &Question) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(question.rule)?;
+        let Condition::Ask { question: asks, .. } = &entry.condition else { return None };
+        (*asks == question.question && entry.rule.name == question.name).then_some(entry)
     }
 
     /// Matches an answer to a question. One that is neither yes nor no changes nothing.
@@ -126,28 +144,65 @@ impl WatchList {
         answer: Option<Answer>,
         now: Moment,
     ) -> Option<Match> {
-        let entry = self.entries.get_mut(question.rule)?;
+        self.expire(now);
+        let entry = self.of(question)?;
         let Condition::Ask { expect, .. } = entry.condition else { return None };
         entry.see(answer? == expect, now.instant)
+    }
+
+    /// Nobody looks from now on: what was in sight is out of sight.
+    pub fn look_away(&mut self, now: Instant) {
+        for situation in self.entries.iter_mut().filter_map(|entry| entry.situation.as_mut()) {
+            situation.away.get_or_insert(now);
+        }
+    }
+
+    /// Takes the situations that are over.
+    pub fn over(&mut self, now: Moment) -> Vec<ReportId> {
+        self.expire(now);
+        std::mem::take(&mut self.over)
+    }
+
+    /// When the next situation is over if it stays out of sight.
+    pub fn next_end(&self) -> Option<Instant> {
+        self.entries.iter().filter_map(Entry::end).min()
+    }
+
+    /// Ends situations that were out of sight for their cool-down. A rule that does not hold at this hour sees nothing.
+    fn expire(&mut self, now: Moment) {
+        for entry in &mut self.entries {
+            if !entry.schedule.holds(now.local)
+                && let Some(situation) = &mut entry.situation
+            {
+                situation.away.get_or_insert(now.instant);
+            }
+            if entry.end().is_some_and(|end| end <= now.instant) {
+                self.over.extend(entry.situation.take().map(|known| known.alert));
+            }
+        }
     }
 }
 
 impl Entry {
+    fn end(&self) -> Option<Instant> {
+        let away = self.situation.as_ref()?.away?;
+        // `None` for a cool-down that is longer than clocks count.
+        away.checked_add(self.rule.cooldown)
+    }
+
     /// A situation continues under its id until it was out of sight for the cool-down.
     fn see(&mut self, fits: bool, now: Instant) -> Option<Match> {
         if !fits {
             if let Some(situation) = &mut self.situation {
-                situation.away = true;
+                situation.away.get_or_insert(now);
             }
             return None;
         }
         let (alert, count) = match &self.situation {
-            Some(known) if !known.away || now < known.seen + self.rule.cooldown => {
-                (known.alert, known.count + 1)
-            }
-            _ => (ReportId::new(), 1),
+            Some(known) => (known.alert, known.count + 1),
+            None => (ReportId::new(), 1),
         };
-        self.situation = Some(Situation { alert, seen: now, count, away: false });
+        self.situation = Some(Situation { alert, count, away: None });
         let WatchRule { name, severity, message, .. } = &self.rule;
         Some(Match {
             alert,
@@ -200,9 +255,49 @@ mod tests {
         assert_eq!(read(None, 610), None);
         assert_eq!(read(Some("FIRE"), 620).map(|found| found.alert), Some(first.alert));
         assert_eq!(read(Some("EXIT"), 630), None);
-        let later = read(Some("FIRE"), 680).unwrap();
+        // A look after a long rest does not end it at once: it was there until just now.
+        assert_eq!(read(Some("FIRE"), 689).map(|found| found.alert), Some(first.alert));
+        assert_eq!((read(None, 700), read(None, 710)), (None, None));
+        let later = read(Some("FIRE"), 760).unwrap();
         assert_ne!(later.alert, first.alert);
         assert_eq!(later.count, 1);
+    }
+
+    #[test]
+    fn a_situation_ends_by_itself_once_it_was_out_of_sight_for_the_cool_down() {
+        let (mut list, clock) = list(|rule| rule.contains = Some("FIRE".into()));
+        let over = |list: &mut WatchList, at: u64| list.over(clock.at(at));
+        let first = list.read(Some("FIRE"), clock.at(0)).pop().unwrap();
+        assert_eq!((list.next_end(), over(&mut list, 3600)), (None, vec![]));
+        list.read(None, clock.at(3600));
+        // More looks that miss it do not make it longer.
+        list.read(None, clock.at(3650));
+        assert_eq!(list.next_end(), Some(clock.at(3660).instant));
+        assert_eq!(over(&mut list, 3659), []);
+        assert_eq!(over(&mut list, 3660), [first.alert]);
+        assert_eq!((list.next_end(), over(&mut list, 3661)), (None, vec![]));
+
+        // Seen again just when it is over, it is another; the first ends all the same.
+        let second = list.read(Some("FIRE"), clock.at(4000)).pop().unwrap();
+        list.look_away(clock.at(4000).instant);
+        let third = list.read(Some("FIRE"), clock.at(4060)).pop().unwrap();
+        assert!(third.count == 1 && third.alert != second.alert);
+        assert_eq!(over(&mut list, 4060), [second.alert]);
+        // A rule that goes takes its situation along.
+        list.change(&[]).unwrap();
+        assert_eq!(over(&mut list, 4061), [third.alert]);
+    }
+
+    #[test]
+    fn a_situation_ends_after_the_hours_of_its_rule() {
+        let (mut list, clock) = list(|rule| {
+            rule.contains = Some("FIRE".into());
+            rule.hours = Some("12:00-13:00".into());
+        });
+        let found = list.read(Some("FIRE"), clock.at(3500)).pop().unwrap();
+        assert_eq!(list.over(clock.at(3599)), []);
+        assert_eq!(list.over(clock.at(3600)), []);
+        assert_eq!(list.over(clock.at(3660)), [found.alert]);
     }
 
     #[test]
@@ -246,6 +341,9 @@ mod tests {
         });
         let question = list.questions(clock.at(0)).pop().unwrap();
         assert_eq!(question.question, "Is the gate open?");
+        // Nobody asked it yet.
+        assert_eq!(list.questions(clock.at(0)).len(), 1);
+        list.asked(&question, clock.at(0));
         assert!(list.questions(clock.at(29)).is_empty());
         assert_eq!(list.questions(clock.at(30)).len(), 1);
         assert_eq!(list.answer(&question, Answer::read("No, it is closed."), clock.at(31)), None);

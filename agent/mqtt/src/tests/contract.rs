@@ -9,9 +9,9 @@ use outpost_agent_core::live::desired::Desired;
 use outpost_agent_core::report::{
     Act, AlertReport, AnswerReport, BoardReport, BoardState, Body, CameraMetrics, CameraReport,
     CameraState, CameraStatusReport, CommandReport, ConfigReport, ConfirmReport, Counts,
-    DeltaReport, Health, InputReport, Level, MetricsReport, MicrophoneState, ModelStats, Outcome,
-    Presence, ReadingReport, RefusedConfig, Report, ReportId, Standing, State, StateReport,
-    TimerReport, ToolReport, Unheard, VoiceOutcome, VoiceReport,
+    DeltaReport, Health, InputReport, LeftOut, Level, MetricsReport, MicrophoneState, ModelStats,
+    OfferReport, Outcome, Phase, Presence, ReadingReport, RefusedConfig, Report, ReportId,
+    Standing, State, StateReport, TimerReport, ToolReport, Unheard, VoiceOutcome, VoiceReport,
 };
 use outpost_runtime::ToolSpec;
 use outpost_tools::bus::RemoteCall;
@@ -141,6 +141,17 @@ fn metrics() -> Body {
 
 /// What the camera has to say.
 pub(super) fn camera_reports(event: EventId) -> Vec<Body> {
+    let alert = AlertReport {
+        alert: ReportId::read("019ab0c4-717a-7392-a0b1-c2d3e4f50617").unwrap(),
+        phase: Phase::Update,
+        cause: event,
+        rule: "exit".into(),
+        severity: Severity::Warning,
+        message: "The way out is in sight.".into(),
+        text: "EXIT 4".into(),
+        count: 1,
+        evidence: vec!["019ab0c4-717a-7392-a0b1-c2d3e4f50617".into()],
+    };
     vec![
         Body::Camera(CameraReport {
             event,
@@ -157,16 +168,8 @@ pub(super) fn camera_reports(event: EventId) -> Vec<Body> {
             source: "/dev/video0".into(),
             reason: Some("/dev/video0: unplugged".into()),
         }),
-        Body::Alert(AlertReport {
-            alert: ReportId::new(),
-            cause: event,
-            rule: "exit".into(),
-            severity: Severity::Warning,
-            message: "The way out is in sight.".into(),
-            text: "EXIT 4".into(),
-            count: 1,
-            evidence: vec!["019ab0c4-717a-7392-a0b1-c2d3e4f50617".into()],
-        }),
+        Body::Alert(alert.clone()),
+        Body::Alerts(vec![alert]),
     ]
 }
 
@@ -208,7 +211,11 @@ fn answers(event: EventId) -> [Body; 3] {
 fn of_tools() -> [Body; 1] {
     let schema = json!({"type": "object", "properties": {}, "additionalProperties": false});
     let description = "Read the text that the camera sees.".into();
-    [Body::Offered(vec![ToolSpec { name: "read_camera".into(), description, schema }])]
+    let reason = "its definition has 5310 tokens, and one may have 512".into();
+    [Body::Offered(OfferReport {
+        tools: vec![ToolSpec { name: "read_camera".into(), description, schema }],
+        left_out: vec![LeftOut { name: "brew".into(), reason }],
+    })]
 }
 
 /// What acts on something.

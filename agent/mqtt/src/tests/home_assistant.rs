@@ -30,7 +30,9 @@ fn rules(platform: &str) -> (&'static [&'static str], &'static [&'static str]) {
         &["device_class", "options", "unit_of_measurement", "state_class", "json_attributes_topic"];
     match platform {
         "sensor" => (READS, SENSOR),
-        "binary_sensor" => (READS, &["device_class", "payload_on", "payload_off"]),
+        "binary_sensor" => {
+            (READS, &["device_class", "payload_on", "payload_off", "json_attributes_topic"])
+        }
         "switch" => (&["command_topic"], &["state_topic", "device_class"]),
         "event" => (&["state_topic", "event_types"], &["device_class"]),
         "notify" => (&["command_topic"], &["command_template"]),

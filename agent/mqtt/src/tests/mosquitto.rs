@@ -9,7 +9,7 @@ use std::time::Instant;
 use outpost_agent_core::config::{Severity, Transport, Version};
 use outpost_agent_core::live::Documents;
 use outpost_agent_core::memory;
-use outpost_agent_core::report::{AlertReport, ReportId};
+use outpost_agent_core::report::{AlertReport, Phase, ReportId};
 
 use super::*;
 use crate::client::LinkStatus;
@@ -148,6 +148,7 @@ async fn a_report_that_the_broker_refuses_is_dropped_and_counted_and_alerts_over
     device.publish(7..8);
     let alert = AlertReport {
         alert: ReportId::new(),
+        phase: Phase::New,
         cause: EventId::new(),
         rule: "fire".into(),
         severity: Severity::Critical,

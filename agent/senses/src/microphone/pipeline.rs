@@ -64,9 +64,10 @@ impl SpeechPipeline {
             } else {
                 self.endpoint.skip(head.len());
             }
-            let step = wake_window.push(head, self.endpoint.is_speaking());
+            // An utterance closes the window before it can expire.
             self.tell(heard);
-            match step {
+            let Some(wake_window) = &mut self.wake_window else { return };
+            match wake_window.push(head, self.endpoint.may_be_speaking()) {
                 Step::Same => {}
                 Step::Woken(word) => {
                     self.endpoint.forget();
@@ -169,4 +170,58 @@ impl SpeechPipeline {
 
 fn audio(samples: Vec<f32>) -> Audio {
     Audio { samples: samples.into(), rate: RATE }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use outpost_agent_core::config::{Vad, WakeConfig};
+
+    use super::*;
+
+    fn samples(millis: u64) -> usize {
+        (u64::from(RATE) * millis / 1000) as usize
+    }
+
+    fn tone(millis: u64) -> Vec<f32> {
+        (0..samples(millis)).map(|index| 0.4 * (index as f32 * 0.2).sin()).collect()
+    }
+
+    /// What is heard of a tone that begins so long after the window of a second was opened.
+    fn heard(pipeline: &mut SpeechPipeline, after: u64) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        pipeline.open();
+        let sound = [vec![0.0; samples(after)], tone(1000), vec![0.0; samples(3000)]].concat();
+        for chunk in sound.chunks(samples(50)) {
+            pipeline.push(chunk, &mut heard);
+        }
+        heard
+    }
+
+    #[test]
+    fn speech_that_begins_in_the_window_is_heard_to_its_end_and_no_time_out_comes_with_it() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/wake_word");
+        let window = Duration::from_secs(1);
+        // No sound is the word: the window is opened by hand.
+        let threshold = 1.1;
+        let word = Some(folder.join("word.onnx"));
+        let wake = WakeConfig { word, threshold, window, ..WakeConfig::default() };
+        let config = MicrophoneConfig { vad: Vad::Energy, wake, ..MicrophoneConfig::default() };
+        let mut pipeline = SpeechPipeline::new(&config, "test".into()).unwrap();
+        for before in (0..=250).step_by(10) {
+            let heard = heard(&mut pipeline, 1000 - before);
+            let ends = heard
+                .iter()
+                .filter(|heard| matches!(heard, Heard::Utterance(_) | Heard::Nothing { .. }));
+            let ends: Vec<bool> = ends.map(|end| matches!(end, Heard::Utterance(_))).collect();
+            assert_eq!(ends, [true], "{before} ms before the end");
+        }
+        let late = heard(&mut pipeline, 2000);
+        assert!(
+            matches!(late[..], [Heard::Nothing { why: Unheard::Timeout, .. }]),
+            "{} things were heard",
+            late.len()
+        );
+    }
 }

@@ -11,6 +11,9 @@ use crate::microphone::wake_word::WakeWordDetector;
 /// Sound kept so that the model can verify the word: a little more than the detector looks at.
 const WORD: usize = RATE as usize * 2;
 
+/// The window closes this much later than is configured: speech that begins in it is told from silence only afterwards.
+const GRACE: usize = 2 * WakeWord::STEP;
+
 /// Wake word detection, and whether the window is open.
 #[derive(Debug)]
 pub struct WakeWindow {
@@ -62,7 +65,7 @@ impl WakeWindow {
         self.left > 0
     }
 
-    /// Takes at most [`Self::missing`] samples. The window stays open while `speaking`.
+    /// Takes at most [`Self::missing`] samples. The window stays open while somebody may be `speaking`.
     pub fn push(&mut self, samples: &[f32], speaking: bool) -> Step {
         self.step.extend_from_slice(samples);
         self.heard.extend(samples);
@@ -89,7 +92,7 @@ impl WakeWindow {
 
     /// Opens the window, as if the word had been said.
     pub fn open(&mut self) {
-        self.left = self.window;
+        self.left = self.window + GRACE;
         self.wake_word.reset();
     }
 
