@@ -176,11 +176,13 @@ impl App {
             model: model.handle.clone(),
             backlog: Arc::new(publisher.clone()),
             parts: parts.clone(),
+            task_group: task_group.clone(),
             started,
         };
-        let live = settings.live.clone();
-        let stop = task_group.stop.clone();
-        task_group.spawn(metrics::publish(gauges, sink.clone(), live, stop));
+        let publishing = (gauges, sink.clone(), settings.live.clone());
+        task_group.supervise("metrics", &task_group.stop, publishing, |(gauges, sink, live)| {
+            Box::pin(metrics::publish(gauges, &**sink, live))
+        });
 
         let reach = HostParts {
             sink: sink.clone(),
@@ -225,8 +227,11 @@ fn settings<'a>(
 ) -> Settings<'a> {
     let (live_out, live) = watch::channel(LiveSettings::of(file));
     let desired = publisher.desired_config().subscribe();
-    let stop = task_group.stop.clone();
-    task_group.spawn(live::follow(file.clone(), desired, live_out, sink, stop));
+    let following = (file.clone(), desired, live_out, sink);
+    let stop = &task_group.stop;
+    task_group.supervise("settings", stop, following, |(file, desired, live, sink)| {
+        Box::pin(live::follow(file, desired, live, &**sink))
+    });
     Settings { file, live }
 }
 
@@ -327,6 +332,11 @@ impl Running {
     /// Health of the parts.
     pub fn parts(&self) -> &Heartbeats {
         &self.parts
+    }
+
+    /// Waits until a task has panicked without which the daemon is of no use: then drain it, and exit.
+    pub async fn broken(&self) {
+        self.task_group.broken.cancelled().await;
     }
 
     /// State and counters of the agent.
