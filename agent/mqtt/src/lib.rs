@@ -11,6 +11,7 @@ pub mod inbound;
 pub mod message;
 pub mod outbox;
 pub mod payload;
+pub mod probe;
 pub mod session;
 pub mod subscriber;
 pub mod subscriptions;
