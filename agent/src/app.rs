@@ -176,11 +176,13 @@ impl App {
             model: model.handle.clone(),
             backlog: Arc::new(publisher.clone()),
             parts: parts.clone(),
+            task_group: task_group.clone(),
             started,
         };
-        let live = settings.live.clone();
-        let stop = task_group.stop.clone();
-        task_group.spawn(metrics::publish(gauges, sink.clone(), live, stop));
+        let publishing = (gauges, sink.clone(), settings.live.clone());
+        task_group.supervise("metrics", &task_group.stop, publishing, |(gauges, sink, live)| {
+            Box::pin(metrics::publish(gauges, &**sink, live))
+        });
 
         let reach = HostParts {
             sink: sink.clone(),
@@ -232,9 +234,12 @@ fn settings<'a>(
     let (live_out, live) = watch::channel(LiveSettings::of(file));
     let keeper = publisher.clone();
     let keep = move |accepted: &live::Documents| keeper.keep_desired(accepted);
-    let desired = (publisher.desired_config().subscribe(), keep);
-    let stop = task_group.stop.clone();
-    task_group.spawn(live::follow(file.clone(), desired, live_out, sink, stop));
+    let desired = publisher.desired_config().subscribe();
+    let following = (file.clone(), desired, keep, live_out, sink);
+    let stop = &task_group.stop;
+    task_group.supervise("settings", stop, following, |(file, desired, keep, live, sink)| {
+        Box::pin(live::follow(file, desired, keep, live, &**sink))
+    });
     Settings { file, live }
 }
 
@@ -337,6 +342,11 @@ impl Running {
         &self.parts
     }
 
+    /// Waits until a task has panicked without which the daemon is of no use: then drain it, and exit.
+    pub async fn broken(&self) {
+        self.task_group.broken.cancelled().await;
+    }
+
     /// State and counters of the agent.
     pub fn counts(&self) -> watch::Receiver<Counts> {
         self.counted.clone()
@@ -367,6 +377,7 @@ impl Running {
         if timeout_at(end, self.task_group.tracker.wait()).await.is_err() {
             warn!("tasks did not stop in time");
         }
+        self.publisher.stored(LAST_LAYER).await;
         let join = tokio::task::spawn_blocking(move || self.model.join());
         if timeout_at(end.max(Instant::now() + LAST_LAYER), join).await.is_err() {
             warn!("the model did not stop in time");

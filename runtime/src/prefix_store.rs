@@ -4,6 +4,7 @@
 //! beside its place and then renamed into it. What is damaged or doesn't fit is computed again.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -126,9 +127,11 @@ impl PrefixStore {
     fn put(&self, path: &Path, positions: usize, bytes: &[u8]) -> io::Result<()> {
         // What a prefix was computed from is nobody else's business.
         DirBuilder::new().recursive(true).mode(0o700).create(&*self.dir)?;
-        let staging = path.with_extension(format!("{}.tmp", std::process::id()));
+        // Two containers can share the folder, and have the same process numbers.
+        let number = RandomState::new().hash_one(0);
+        let staging = path.with_extension(format!("{number:016x}.tmp"));
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create_new(true).mode(0o600);
         let written = options.open(&staging).and_then(|mut file| {
             file.write_all(&Self::header(positions, bytes))?;
             file.write_all(bytes)?;
@@ -147,7 +150,7 @@ impl PrefixStore {
         for entry in fs::read_dir(&*self.dir)? {
             let path = entry?.path();
             // Another process may have removed it just now.
-            if path.extension().is_some_and(|end| end == "kv")
+            if path.extension().is_some_and(|end| end == "kv" || end == "tmp")
                 && let Ok(about) = path.metadata()
             {
                 files.push((about.modified()?, about.len(), path));

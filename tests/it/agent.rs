@@ -84,6 +84,31 @@ async fn a_question_that_is_delivered_twice_is_dealt_with_once() {
 }
 
 #[tokio::test]
+async fn a_call_that_was_refused_before_anything_was_done_may_be_asked_for_again() {
+    let mut config = Config::default();
+    config.tools.mqtt = Some(outpost_tools::remote::RemoteConfig::default());
+    let mut daemon = Daemon::scripted(config, &Script::default()).await.unwrap();
+    let question = json!({"call": {"name": "boil", "arguments": {}}, "transaction": "1"});
+    daemon.tell("ask", &question.to_string()).await;
+    let refused = daemon.expect("answer").await;
+    assert_eq!(refused["result"]["ok"], false, "{refused}");
+    // The limit, or what else was in the way, is gone.
+    daemon.retain("tools/boil", r#"{"description": "Boil water."}"#).await;
+    while !daemon.expect("tools").await.to_string().contains("boil") {}
+    daemon.tell("ask", &question.to_string()).await;
+    let call = daemon.expect("tools/boil/call").await;
+    let result = json!({"call": call["call"], "text": "boiled"});
+    daemon.tell("tools/boil/result", &result.to_string()).await;
+    let done = daemon.expect("answer").await;
+    assert_eq!(done["result"], json!({"ok": true, "text": "boiled"}), "{done}");
+    // This time it was carried out, and is not again.
+    daemon.tell("ask", &question.to_string()).await;
+    let again = daemon.expect("answer").await;
+    assert_eq!((&again["result"], &again["repeated"]), (&done["result"], &json!(true)));
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
 async fn calls_that_are_unknown_not_offered_or_invalid_are_refused_and_the_model_is_told() {
     let mut config = Config::default();
     config.agent.tools = Some(vec!["set_volume".into()]);

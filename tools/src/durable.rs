@@ -47,6 +47,19 @@ mod tests {
     }
 
     #[test]
+    fn files_that_differ_in_their_last_letters_do_not_share_a_temporary_one() {
+        let folder = tempfile::tempdir().unwrap();
+        // The temporary file of one is at work.
+        fs::create_dir(folder.path().join("x.part")).unwrap();
+        for name in ["x.json", "x.plan"] {
+            write(&folder.path().join(name), name.as_bytes()).unwrap();
+        }
+        for name in ["x.json", "x.plan"] {
+            assert_eq!(fs::read(folder.path().join(name)).unwrap(), name.as_bytes());
+        }
+    }
+
+    #[test]
     fn a_write_that_fails_leaves_what_was_there() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");

@@ -1,5 +1,7 @@
 //! HTTP for tools: to named hosts only, within bounds, and never led elsewhere by a redirect.
 
+mod address;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use reqwest::{Method, Response, Url};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 
+use self::address::Reach;
 use crate::tool::{ErrorKind, Media, ToolError, ToolOutcome};
 
 /// Redirects within a host that are followed at most.
@@ -22,7 +25,7 @@ const MAX_REDIRECTS: usize = 4;
 pub struct Bounds {
     /// The hosts that it may speak to.
     pub hosts: Vec<HostRule>,
-    /// Whether addresses of private networks and of the machine itself are refused.
+    /// Whether addresses that are not public are refused to hosts which only a rule with `*.` allows.
     pub refuse_private: bool,
     /// An exchange that takes longer has failed.
     pub time: Duration,
@@ -87,7 +90,10 @@ pub struct Exchange {
 /// A client that keeps to its bounds.
 #[derive(Clone)]
 pub struct Client {
-    client: reqwest::Client,
+    /// For hosts that are written out: they may be in a private network.
+    written: reqwest::Client,
+    /// For those below a name, where their addresses have to be public.
+    below: Option<reqwest::Client>,
     bounds: Bounds,
 }
 
@@ -114,11 +120,16 @@ impl Client {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(bounds: Bounds) -> Result<Self, ClientError> {
-        let builder = plain_client()?
-            .redirect(Policy::custom(stay))
-            .timeout(bounds.time)
-            .dns_resolver(Arc::new(Resolver { refuse_private: bounds.refuse_private }));
-        Ok(Self { client: builder.build()?, bounds })
+        let client = |least| {
+            let builder = plain_client()?
+                .redirect(Policy::custom(stay))
+                .timeout(bounds.time)
+                .dns_resolver(Arc::new(Resolver { least }));
+            Ok::<_, ClientError>(builder.build()?)
+        };
+        let is_apart = bounds.refuse_private && bounds.hosts.iter().any(|rule| rule.below);
+        let below = is_apart.then(|| client(Reach::Public)).transpose()?;
+        Ok(Self { written: client(Reach::Private)?, below, bounds })
     }
 
     /// Asks, and brings in the answer.
@@ -126,38 +137,38 @@ impl Client {
     /// # Errors
     /// When the host is not one of those allowed, does not answer within the bounds, or answers with a failure.
     pub async fn exchange(&self, exchange: Exchange) -> Result<ToolOutcome, ToolError> {
-        let url = self.allowed(&exchange.url)?;
-        let mut request = self.client.request(exchange.method, url).headers(exchange.headers);
+        let (client, url) = self.allowed(&exchange.url)?;
+        let mut request = client.request(exchange.method, url).headers(exchange.headers);
         if let Some((kind, body)) = exchange.body {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static(kind)).body(body);
         }
-        let answer = request.send().await.map_err(|fault| failure(&fault))?;
+        let answer = request.send().await.map_err(failure)?;
         self.outcome(answer).await
     }
 
-    fn allowed(&self, text: &str) -> Result<Url, ToolError> {
+    /// The client that may ask for a URL.
+    fn allowed(&self, text: &str) -> Result<(&reqwest::Client, Url), ToolError> {
         let invalid = |text: String| ToolError::new(ErrorKind::Invalid, text);
-        let url =
-            Url::parse(text).map_err(|fault| invalid(format!("{text:?} is no URL: {fault}")))?;
+        // Neither this nor any other error repeats the URL, in which there may be a secret.
+        let url = Url::parse(text).map_err(|fault| invalid(format!("this is no URL: {fault}")))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(invalid("use a URL that begins with https:// or http://".into()));
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(invalid("a URL must not carry a user or password".into()));
         }
-        if !self.bounds.hosts.iter().any(|rule| rule.fits(&url)) {
+        let mut rules = self.bounds.hosts.iter().filter(|rule| rule.fits(&url)).peekable();
+        if rules.peek().is_none() {
             let text =
                 format!("the host {} is not one of those allowed", url.host_str().unwrap_or(""));
             return Err(ToolError::new(ErrorKind::Refused, text));
         }
-        let address = match url.host() {
-            Some(host) => host.to_string().trim_matches(['[', ']']).parse::<IpAddr>().ok(),
-            None => None,
+        // An address in place of a name fits no rule but the one in which it is written out.
+        let client = match &self.below {
+            Some(below) if rules.all(|rule| rule.below) => below,
+            _ => &self.written,
         };
-        if self.bounds.refuse_private && address.is_some_and(is_private) {
-            return Err(ToolError::new(ErrorKind::Refused, "private addresses are not allowed"));
-        }
-        Ok(url)
+        Ok((client, url))
     }
 
     async fn outcome(&self, mut answer: Response) -> Result<ToolOutcome, ToolError> {
@@ -166,7 +177,7 @@ impl Client {
         let mime =
             kind.unwrap_or("text/plain").split(';').next().unwrap_or("").trim().to_lowercase();
         let mut bytes = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|fault| failure(&fault))? {
+        while let Some(chunk) = answer.chunk().await.map_err(failure)? {
             if bytes.len() + chunk.len() > self.bounds.answer {
                 let text = format!("the answer is longer than {} bytes", self.bounds.answer);
                 return Err(ToolError::new(ErrorKind::Failed, text));
@@ -174,7 +185,11 @@ impl Client {
             bytes.extend_from_slice(&chunk);
         }
         if !status.is_success() {
-            let text = String::from_utf8_lossy(&bytes);
+            let mut text = String::from_utf8_lossy(&bytes).into_owned();
+            // Pages of errors often repeat what was asked.
+            if let Some(query) = answer.url().query().filter(|query| !query.is_empty()) {
+                text = text.replace(query, "…").replace(&query.replace('&', "&amp;"), "…");
+            }
             return Err(ToolError {
                 kind: ErrorKind::Failed,
                 for_model: format!("the host answered {status}"),
@@ -224,73 +239,79 @@ fn stay(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     attempt.follow()
 }
 
-/// What the model is told must not carry the address, in which there may be a secret.
-fn failure(fault: &reqwest::Error) -> ToolError {
+/// Neither the model nor a log is told the address, in which there may be a secret.
+fn failure(fault: reqwest::Error) -> ToolError {
+    let fault = fault.without_url();
+    let causes = || {
+        let first = std::error::Error::source(&fault);
+        std::iter::successors(first, |fault| fault.source())
+    };
     let (kind, for_model) = if fault.is_timeout() {
         (ErrorKind::Timeout, "the host did not answer in time")
     } else if fault.is_redirect() {
         (ErrorKind::Refused, "the host redirects elsewhere, which is not followed")
+    } else if causes().any(|cause| cause.is::<Barred>()) {
+        (ErrorKind::Refused, "the host has no address that may be spoken to")
     } else if fault.is_connect() {
         (ErrorKind::Unavailable, "the host cannot be reached")
     } else {
         (ErrorKind::Failed, "the exchange with the host failed")
     };
-    let mut for_operator = fault.to_string();
-    let mut cause = std::error::Error::source(fault);
-    while let Some(source) = cause {
-        for_operator = format!("{for_operator}: {source}");
-        cause = source.source();
-    }
+    let for_operator = causes().fold(fault.to_string(), |told, cause| format!("{told}: {cause}"));
     ToolError { kind, for_model: for_model.into(), for_operator }
 }
 
-/// Looks up names, and leaves out what may not be spoken to.
+/// Looks up names, and leaves out addresses that do not reach far enough.
+///
+/// The connection goes to the addresses that were judged here: the name is not looked up once more in between.
 #[derive(Debug)]
 struct Resolver {
-    refuse_private: bool,
+    least: Reach,
+}
+
+/// A name has no address that may be spoken to.
+#[derive(Debug, thiserror::Error)]
+#[error("{name} leads to {address}, {}", self.remedy())]
+struct Barred {
+    name: String,
+    address: IpAddr,
+}
+
+impl Barred {
+    fn remedy(&self) -> &'static str {
+        match Reach::of(self.address) {
+            Reach::Link => "which a name must not: write the address itself if it is meant",
+            _ => "which is not public: write the host out in `hosts`, without *., if it is meant",
+        }
+    }
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let refuse_private = self.refuse_private;
+        let least = self.least;
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let may = |address: &SocketAddr| !(refuse_private && is_private(address.ip()));
-            let addresses: Vec<SocketAddr> = found.filter(may).collect();
-            if addresses.is_empty() {
-                return Err("the name has no address that may be spoken to".into());
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let (may, barred): (Vec<_>, Vec<_>) =
+                found.into_iter().partition(|found| Reach::of(found.ip()) >= least);
+            match barred.first() {
+                Some(barred) if may.is_empty() => {
+                    Err(Barred { name: name.as_str().to_owned(), address: barred.ip() }.into())
+                }
+                _ => Ok(Box::new(may.into_iter()) as Addrs),
             }
-            Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
 }
 
-/// Whether an address is of the machine itself or of a network that is not the public one.
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            address.is_private()
-                || address.is_loopback()
-                || address.is_link_local()
-                || address.is_unspecified()
-                || address.is_broadcast()
-                || address.is_multicast()
-                || first == 0
-                // Shared address space of carriers.
-                || (first == 100 && (64..128).contains(&second))
-        }
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(address) => is_private(address.into()),
-            None => {
-                address.is_loopback()
-                    || address.is_unspecified()
-                    || address.is_multicast()
-                    || address.is_unique_local()
-                    || address.is_unicast_link_local()
-            }
-        },
-    }
+/// The scheme and host of a URL, as far as it has them: what can be shown of it, since there may be a secret in the rest.
+pub fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let mark = if scheme.is_empty() { "" } else { "://" };
+    let more = if authority.len() < rest.len() { "/…" } else { "" };
+    format!("{scheme}{mark}{host}{more}")
 }
 
 #[cfg(test)]
@@ -375,27 +396,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn private_addresses_are_known() {
-        for address in [
-            "10.0.0.1",
-            "127.1.2.3",
-            "169.254.1.1",
-            "192.168.1.1",
-            "0.0.0.0",
-            "100.64.0.1",
-            "::1",
-            "fe80::1",
-            "fd00::1",
-            "::ffff:10.0.0.1",
-        ] {
-            assert!(is_private(address.parse().unwrap()), "{address}");
-        }
-        for address in ["1.1.1.1", "100.128.0.1", "2606:4700::1111"] {
-            assert!(!is_private(address.parse().unwrap()), "{address}");
-        }
-    }
-
     #[tokio::test]
     async fn hosts_that_are_not_listed_are_refused() {
         let client = Client::new(bounds(&["example.org"])).unwrap();
@@ -412,10 +412,99 @@ mod tests {
                 "{url}: {error}"
             );
         }
-        let bounds = Bounds { refuse_private: true, ..bounds(&["127.0.0.1", "localhost"]) };
-        let client = Client::new(bounds).unwrap();
-        for host in ["127.0.0.1", "localhost", "2130706433"] {
-            client.exchange(get(format!("http://{host}/"))).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_written_out_is_spoken_to_and_no_name_leads_to_the_machine_itself() {
+        let (port, served) = serve(vec![answer("200 OK", "", "here")]);
+        let hosts = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        for refuse_private in [false, true] {
+            let bounds = Bounds { refuse_private, ..bounds(&hosts) };
+            let client = Client::new(bounds).unwrap();
+            let error = client.exchange(get(format!("http://localhost:{port}/?k=s3cret"))).await;
+            let error = error.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Refused, "{error:?}");
+            assert!(error.for_operator.contains("localhost leads to"), "{error:?}");
+            assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
+        }
+        let client = Client::new(Bounds { refuse_private: true, ..bounds(&hosts) }).unwrap();
+        let done = client.exchange(get(format!("http://2130706433:{port}/"))).await.unwrap();
+        assert_eq!(done.text.unwrap(), "here");
+        served.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn addresses_of_names_are_held_against_how_far_they_have_to_reach() {
+        for (least, fits) in [(Reach::Link, true), (Reach::Private, false), (Reach::Public, false)]
+        {
+            let found = Resolver { least }.resolve("localhost".parse().unwrap()).await;
+            assert_eq!(found.is_ok(), fits, "{least:?}");
+        }
+    }
+
+    #[test]
+    fn only_hosts_that_are_written_out_may_be_in_a_private_network() {
+        let is_public = |hosts: &[&str], refuse_private, url: &str| {
+            let client = Client::new(Bounds { refuse_private, ..bounds(hosts) }).unwrap();
+            let (chosen, _) = client.allowed(url).unwrap();
+            !std::ptr::eq(chosen, &raw const client.written)
+        };
+        for (hosts, url, expected) in [
+            (vec!["nas.lan"], "http://nas.lan/", false),
+            (vec!["*.lan"], "http://nas.lan/", true),
+            (vec!["*.lan", "nas.lan"], "http://nas.lan/", false),
+            (vec!["*.lan", "nas.lan"], "http://box.lan/", true),
+            // Written out for another port.
+            (vec!["*.lan", "nas.lan:8080"], "http://nas.lan/", true),
+            (vec!["*.lan", "nas.lan:8080"], "http://nas.lan:8080/", false),
+        ] {
+            assert_eq!(is_public(&hosts, true, url), expected, "{hosts:?} {url}");
+            assert!(!is_public(&hosts, false, url), "{hosts:?} {url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_in_a_url_is_in_no_error() {
+        let echo = "Cannot GET /x?user=u&key=s3cret";
+        let elsewhere = "location: http://127.0.0.2/?key=s3cret\r\n";
+        let (port, served) = serve(vec![
+            answer("404 Not Found", "", echo),
+            answer("404 Not Found", "", &echo.replace('&', "&amp;")),
+            answer("302 Found", elsewhere, ""),
+            "nonsense\r\n\r\n".into(),
+        ]);
+        let host = format!("127.0.0.1:{port}");
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let client = Client::new(bounds(&[&host, &closed, "no.such.invalid"])).unwrap();
+        let secret = "x?user=u&key=s3cret";
+        let mut urls = vec![format!("http://{host}/{secret}"); 4];
+        urls.extend([
+            format!("http://{closed}/{secret}"),
+            format!("http://no.such.invalid/{secret}"),
+            format!("http://elsewhere.example/{secret}"),
+            format!("http://user:s3cret@{host}/"),
+            format!("http://[1:2/{secret}"),
+            format!("ftp://{host}/{secret}"),
+        ]);
+        for url in urls {
+            let error = client.exchange(get(url.clone())).await.unwrap_err();
+            assert!(!format!("{error:?} {error}").contains("s3cret"), "{url}: {error:?}");
+        }
+        served.join().unwrap();
+    }
+
+    #[test]
+    fn of_a_url_its_scheme_and_host_are_shown() {
+        for (url, expected) in [
+            ("https://user:s3cret@example.org:80/s3cret?key=s3cret", "https://example.org:80/…"),
+            ("https://user:s3cret@example.org", "https://example.org"),
+            ("https://example.org?s3cret", "https://example.org/…"),
+            ("ftp://a@s3cret@host#s3cret", "ftp://host/…"),
+            ("user:s3cret@host", "host"),
+            ("nonsense", "nonsense"),
+        ] {
+            assert_eq!(shown(url), expected, "{url}");
         }
     }
 

@@ -99,6 +99,28 @@ impl Registry {
         definition: Definition,
         tool: impl Callable + 'static,
     ) -> Result<(), AddError> {
+        self.put(definition, tool, false)
+    }
+
+    /// As [`add_defined`](Self::add_defined), but in the place of the tool of that name, if there is one: at no moment there is
+    /// none.
+    ///
+    /// # Errors
+    /// When name or schema cannot be used; then the earlier one is still there.
+    pub fn replace_defined(
+        &self,
+        definition: Definition,
+        tool: impl Callable + 'static,
+    ) -> Result<(), AddError> {
+        self.put(definition, tool, true)
+    }
+
+    fn put(
+        &self,
+        definition: Definition,
+        tool: impl Callable + 'static,
+        replaces: bool,
+    ) -> Result<(), AddError> {
         let name = definition.spec.name.clone();
         if !is_name(&name) {
             return Err(AddError::Name(name));
@@ -120,10 +142,11 @@ impl Registry {
         };
         let entry = Arc::new(Entry { definition, arguments, tool: Arc::new(tool) });
         let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
-        if tools.iter().any(|other| other.name() == name) {
-            return Err(AddError::Duplicate(name));
+        match tools.iter_mut().find(|other| other.name() == name) {
+            Some(other) if replaces => *other = entry,
+            Some(_) => return Err(AddError::Duplicate(name)),
+            None => tools.push(entry),
         }
-        tools.push(entry);
         Ok(())
     }
 

@@ -127,12 +127,16 @@ struct State {
     waiting: BTreeMap<String, (String, oneshot::Sender<Answer>)>,
     /// Availability topics that were subscribed to, which stays so while the program runs.
     listened: BTreeSet<String>,
+    /// Those of them that said `offline` last, also on an earlier connection.
+    offline: BTreeSet<String>,
 }
 
 #[derive(Debug)]
 struct Offer {
     definition: Definition,
     availability: Option<String>,
+    /// Whether it is among the tools now.
+    offered: bool,
 }
 
 /// The tools that are offered over MQTT, and the calls of them.
@@ -169,16 +173,30 @@ impl Switchboard {
     /// A sentence that says why the tool cannot be offered. An earlier one of its name is withdrawn all the same.
     pub fn define(&self, name: &str, payload: &[u8]) -> Result<(), String> {
         let mut state = self.state();
-        if state.offers.remove(name).is_some() {
+        let was_offered = state.offers.remove(name).is_some_and(|offer| offer.offered);
+        let taken = match payload {
+            [] => Ok(()),
+            payload => self.take(&mut state, name, payload, was_offered),
+        };
+        let is_offered = state.offers.get(name).is_some_and(|offer| offer.offered);
+        if was_offered && !is_offered {
             self.registry.remove(name);
         }
-        if payload.is_empty() {
-            return Ok(());
-        }
+        taken
+    }
+
+    /// Takes a definition, in the place of an earlier one if that is among the tools.
+    fn take(
+        &self,
+        state: &mut State,
+        name: &str,
+        payload: &[u8],
+        replaces: bool,
+    ) -> Result<(), String> {
         if state.offers.len() >= self.config.max_tools {
             return Err(format!("{} tools are offered already", state.offers.len()));
         }
-        let offer = self.read(name, payload)?;
+        let mut offer = self.read(name, payload)?;
         if let Some(topic) = &offer.availability
             && !state.listened.contains(topic)
         {
@@ -188,7 +206,14 @@ impl Switchboard {
             state.listened.insert(topic.clone());
             self.bus.listen(topic);
         }
-        self.add(&offer.definition).map_err(|fault| fault.to_string())?;
+        let is_away =
+            offer.availability.as_ref().is_some_and(|topic| state.offline.contains(topic));
+        if !is_away {
+            self.add(&offer.definition, replaces).map_err(|fault| fault.to_string())?;
+        } else if !replaces && self.registry.knows(name) {
+            return Err(AddError::Duplicate(name.to_owned()).to_string());
+        }
+        offer.offered = !is_away;
         state.offers.insert(name.to_owned(), offer);
         Ok(())
     }
@@ -232,17 +257,21 @@ impl Switchboard {
             limit: Some(Duration::try_from_secs_f64(seconds).unwrap_or(LIMIT)),
             source: self.config.source(name),
         };
-        Ok(Offer { definition, availability: offered.availability })
+        Ok(Offer { definition, availability: offered.availability, offered: false })
     }
 
-    fn add(&self, definition: &Definition) -> Result<(), AddError> {
+    fn add(&self, definition: &Definition, replaces: bool) -> Result<(), AddError> {
         let tool = RemoteTool {
             name: definition.spec.name.clone(),
             limit: definition.limit.unwrap_or(LIMIT),
             bus: Arc::clone(&self.bus),
             state: Arc::clone(&self.state),
         };
-        self.registry.add_defined(definition.clone(), tool)
+        if replaces {
+            self.registry.replace_defined(definition.clone(), tool)
+        } else {
+            self.registry.add_defined(definition.clone(), tool)
+        }
     }
 
     /// A result arrived. One that nobody waits for is ignored, as a late or second one is.
@@ -284,17 +313,26 @@ impl Switchboard {
     /// Something else arrived that was listened to: an availability, or the answer to a question.
     pub fn other(&self, heard: &Heard) {
         self.requests.hear(heard);
-        let state = self.state();
-        let is_of = |offer: &&Offer| offer.availability.as_deref() == Some(heard.topic.as_str());
+        let State { offers, listened, offline, .. } = &mut *self.state();
+        if !listened.contains(&heard.topic) {
+            return;
+        }
         let is_away = heard.payload.trim_ascii().eq_ignore_ascii_case(b"offline");
-        for offer in state.offers.values().filter(is_of) {
-            let name = &offer.definition.spec.name;
+        if is_away {
+            offline.insert(heard.topic.clone());
+        } else {
+            offline.remove(&heard.topic);
+        }
+        let is_of = |offer: &&mut Offer| offer.availability.as_ref() == Some(&heard.topic);
+        for offer in offers.values_mut().filter(is_of).filter(|offer| offer.offered == is_away) {
             if is_away {
-                self.registry.remove(name);
-            } else if let Err(fault) = self.add(&offer.definition) {
-                // It is offered already, or another took the name meanwhile.
+                self.registry.remove(&offer.definition.spec.name);
+            } else if let Err(fault) = self.add(&offer.definition, false) {
+                // Another took the name meanwhile.
                 tracing::debug!(%fault, "not offered");
+                continue;
             }
+            offer.offered = !is_away;
         }
     }
 
@@ -302,8 +340,10 @@ impl Switchboard {
     pub fn lose(&self) {
         self.requests.lose();
         let mut state = self.state();
-        for name in std::mem::take(&mut state.offers).into_keys() {
-            self.registry.remove(&name);
+        for (name, offer) in std::mem::take(&mut state.offers) {
+            if offer.offered {
+                self.registry.remove(&name);
+            }
         }
         for (_, answer) in std::mem::take(&mut state.waiting).into_values() {
             answer.send(Err(lost())).ok();

@@ -288,6 +288,12 @@ impl ErrorKind {
         matches!(self, Self::Timeout | Self::Unavailable)
     }
 
+    /// Whether the tool was not called, or could not be reached: nothing was done.
+    pub fn is_undone(self) -> bool {
+        use ErrorKind::{DryRun, Invalid, Refused, Unavailable, Unknown};
+        matches!(self, Unknown | Invalid | Refused | DryRun | Unavailable)
+    }
+
     /// Whether the tool itself says so, in words that may come from anywhere.
     pub fn is_of_the_tool(self) -> bool {
         matches!(self, Self::Unavailable | Self::Failed)

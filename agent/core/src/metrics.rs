@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::camera::Counters;
@@ -15,6 +14,7 @@ use crate::heartbeat::Heartbeats;
 use crate::memory;
 use crate::model_thread::ModelHandle;
 use crate::report::{Body, Counts, MetricsReport, Report, Sink};
+use crate::task_group::TaskGroup;
 
 /// Skip metrics while more reports than this wait for the broker: they would only displace
 /// important ones.
@@ -39,6 +39,8 @@ pub struct Gauges {
     pub camera: Arc<Counters>,
     /// All parts.
     pub parts: Heartbeats,
+    /// All tasks.
+    pub task_group: TaskGroup,
     /// When the daemon started.
     pub started: Instant,
 }
@@ -54,6 +56,7 @@ impl Gauges {
             resident: memory::resident(),
             camera: self.camera.snapshot(),
             parts: self.parts.health(now),
+            restarts: self.task_group.restarts(),
         }
     }
 }
@@ -83,20 +86,14 @@ impl Due {
     }
 }
 
-/// Publishes metrics at the configured interval until `stop`.
-pub async fn publish(
-    gauges: Gauges,
-    sink: Arc<dyn Sink>,
-    mut live: watch::Receiver<LiveSettings>,
-    stop: CancellationToken,
-) {
+/// Publishes metrics at the configured interval, for ever.
+pub async fn publish(gauges: &Gauges, sink: &dyn Sink, live: &mut watch::Receiver<LiveSettings>) {
     let every = |live: &mut watch::Receiver<LiveSettings>| live.borrow_and_update().metrics;
-    let mut due = Due::new(every(&mut live));
+    let mut due = Due::new(every(live));
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
             Ok(()) = live.changed() => {
-                let wanted = every(&mut live);
+                let wanted = every(live);
                 if wanted != due.every {
                     due = Due::new(wanted);
                 }

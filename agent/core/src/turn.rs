@@ -337,8 +337,12 @@ impl Turns {
         if let Some(call) = &ask.call {
             let calls = vec![call.name.clone()];
             tell(progress, Progress::CallsStarted).await;
-            let result = Some(self.dispatcher.call(call, cause, tools).await.for_model);
+            let done = self.dispatcher.call(call, cause, tools).await;
             tell(progress, Progress::CallsEnded).await;
+            if done.undone {
+                self.repeats().forget(event);
+            }
+            let result = Some(done.for_model);
             let outcome = Conversation { calls, result, ..Conversation::default() };
             self.answer(event, ask, outcome, started.elapsed());
             return true;

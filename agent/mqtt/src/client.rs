@@ -87,8 +87,15 @@ impl Publisher {
         let mut changes = self.outbox.changes();
         let empty = async { while !self.outbox.is_empty() && changes.changed().await.is_ok() {} };
         let is_empty = timeout(limit, empty).await.is_ok() && self.outbox.is_empty();
-        timeout(limit, self.outbox.flush()).await.ok();
+        self.stored(limit).await;
         is_empty
+    }
+
+    /// Waits, for `limit` at most, until all that waits is in the outbox's file, if there is one.
+    pub async fn stored(&self, limit: Duration) {
+        if timeout(limit, self.outbox.flush()).await.is_err() {
+            warn!("the outbox is not written to its file: the disk is slow");
+        }
     }
 
     /// Watches the connection state.

@@ -15,6 +15,7 @@ pub mod message;
 mod orders;
 pub mod outbox;
 pub mod payload;
+pub mod probe;
 pub mod session;
 pub mod subscriber;
 pub mod subscriptions;

@@ -258,6 +258,8 @@ fn metrics_body(metrics: &MetricsReport) -> (String, bool, Value) {
         .iter()
         .map(|(name, health)| ((*name).into(), health.as_str().into()))
         .collect();
+    let restarts: Map<String, Value> =
+        metrics.restarts.iter().map(|(name, count)| ((*name).into(), (*count).into())).collect();
     let fields = json!({
         "uptime_s": metrics.uptime.as_secs(),
         "entered": entered,
@@ -271,7 +273,7 @@ fn metrics_body(metrics: &MetricsReport) -> (String, bool, Value) {
             "readings": camera.readings, "rejected": camera.rejected },
         "outbox": metrics.outbox,
         "memory_mib": metrics.resident.map(|bytes| bytes >> 20),
-        "parts": parts,
+        "parts": parts, "restarts": restarts,
     });
     ("metrics".into(), true, present(fields))
 }

@@ -269,8 +269,10 @@ fn v5_qos(qos: QoS) -> v5::mqttbytes::QoS {
 
 /// Polls until the connection ends. Must not wait for anything that waits for this task.
 async fn poll_v311(mut events: rumqttc::EventLoop, out: mpsc::Sender<Signal>) {
+    let user = events.mqtt_options.credentials().map(|login| login.username);
+    let fault = |fault| fault_v311(&fault, user.as_deref());
     loop {
-        let signal = events.poll().await.map_or_else(|fault| fault_v311(&fault), signal_v311);
+        let signal = events.poll().await.map_or_else(fault, signal_v311);
         let last = matches!(signal, Signal::Ended(_));
         if out.send(signal).await.is_err() || last {
             return;
@@ -279,8 +281,10 @@ async fn poll_v311(mut events: rumqttc::EventLoop, out: mpsc::Sender<Signal>) {
 }
 
 async fn poll_v5(mut events: v5::EventLoop, out: mpsc::Sender<Signal>) {
+    let user = events.options.credentials().map(|login| login.username);
+    let fault = |fault| fault_v5(&fault, user.as_deref());
     loop {
-        let signal = events.poll().await.map_or_else(|fault| fault_v5(&fault), signal_v5);
+        let signal = events.poll().await.map_or_else(fault, signal_v5);
         let last = matches!(signal, Signal::Ended(_));
         if out.send(signal).await.is_err() || last {
             return;
@@ -362,7 +366,7 @@ fn verdict(reason: v5::mqttbytes::v5::PubAckReason) -> Verdict {
     }
 }
 
-fn fault_v311(fault: &rumqttc::ConnectionError) -> Signal {
+fn fault_v311(fault: &rumqttc::ConnectionError, user: Option<&str>) -> Signal {
     use rumqttc::mqttbytes::Error as Bytes;
     use rumqttc::{ConnectReturnCode as Code, ConnectionError, StateError};
     let kind = match fault {
@@ -381,10 +385,16 @@ fn fault_v311(fault: &rumqttc::ConnectionError) -> Signal {
         ConnectionError::Websocket(fault) if is_distrust(fault) => FaultKind::Refused,
         _ => FaultKind::Network,
     };
-    Signal::Ended(Some(Fault { kind, reason: reason(fault) }))
+    let reason = match fault {
+        ConnectionError::ConnectionRefused(Code::BadUserNamePassword | Code::NotAuthorized) => {
+            not_let_in(user)
+        }
+        other => reason(other),
+    };
+    Signal::Ended(Some(Fault { kind, reason }))
 }
 
-fn fault_v5(fault: &v5::ConnectionError) -> Signal {
+fn fault_v5(fault: &v5::ConnectionError, user: Option<&str>) -> Signal {
     use v5::mqttbytes::Error as Bytes;
     use v5::mqttbytes::v5::{ConnectReturnCode as Code, DisconnectReasonCode as Left};
     use v5::{ConnectionError, StateError};
@@ -413,7 +423,24 @@ fn fault_v5(fault: &v5::ConnectionError) -> Signal {
         ConnectionError::Websocket(fault) if is_distrust(fault) => FaultKind::Refused,
         _ => FaultKind::Network,
     };
-    Signal::Ended(Some(Fault { kind, reason: reason(fault) }))
+    let reason = match fault {
+        ConnectionError::ConnectionRefused(Code::BadUserNamePassword | Code::NotAuthorized) => {
+            not_let_in(user)
+        }
+        other => reason(other),
+    };
+    Signal::Ended(Some(Fault { kind, reason }))
+}
+
+/// Why a broker refuses a connection for its user name or password.
+fn not_let_in(user: Option<&str>) -> String {
+    match user {
+        Some(user) => format!(
+            "the broker does not accept user {user} with this password (mqtt.username, mqtt.password_file)"
+        ),
+        None => "the broker lets nobody in without a user name (mqtt.username, mqtt.password_file)"
+            .into(),
+    }
 }
 
 /// An untrusted certificate stays untrusted until somebody fixes it.

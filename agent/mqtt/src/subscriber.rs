@@ -127,8 +127,8 @@ impl Drop for Subscriber {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "ends with the subscriber, which aborts it on drop")]
-fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+#[expect(clippy::disallowed_methods, reason = "ends with its owner, which aborts it on drop")]
+pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(task)
 }
 

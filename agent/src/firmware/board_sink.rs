@@ -13,7 +13,6 @@ use outpost_tools::tool::BoxFuture;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::firmware::channels::{action, is_actuator};
@@ -107,21 +106,11 @@ impl Sink for BoardSink {
 }
 
 /// Sends device commands to the board, one at a time.
-pub(super) async fn carry_out(
-    board: Board,
-    mut orders: mpsc::Receiver<Order>,
-    stop: CancellationToken,
-) {
-    let work = async {
-        while let Some(Order { name, channel, action }) = orders.recv().await {
-            if let Err(fault) = board.command(channel, action).await {
-                warn!(name, "the board failed to execute a command: {fault}");
-            }
+pub(super) async fn carry_out(board: &Board, orders: &mut mpsc::Receiver<Order>) {
+    while let Some(Order { name, channel, action }) = orders.recv().await {
+        if let Err(fault) = board.command(channel, action).await {
+            warn!(name, "the board failed to execute a command: {fault}");
         }
-    };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = work => {}
     }
 }
 

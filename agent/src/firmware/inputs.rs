@@ -14,7 +14,6 @@ use outpost_firmware_bridge::host::{Board, Status};
 use outpost_firmware_bridge::wire::{Ask, Function, InputKind, Message, Reading, Version};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::firmware::board_sink::transaction;
 use crate::firmware::function_name;
@@ -56,14 +55,13 @@ impl BoardInputs {
         Self { board, sink, inbound, buttons, microphone, reported: None, read }
     }
 
-    /// Runs until `stop` or the end of the link.
-    pub(super) async fn run(mut self, mut told: mpsc::Receiver<Message>, stop: CancellationToken) {
+    /// Runs until the end of the link.
+    pub(super) async fn run(&mut self, told: &mut mpsc::Receiver<Message>) {
         let mut status = self.board.status();
         loop {
             let now = status.borrow_and_update().clone();
             self.report_board(&now).await;
             tokio::select! {
-                () = stop.cancelled() => return,
                 message = told.recv() => match message {
                     Some(message) => {
                         // Report the board before its messages.

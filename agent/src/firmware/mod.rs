@@ -69,15 +69,18 @@ impl Firmware {
         task_group: &TaskGroup,
     ) -> Arc<dyn Sink> {
         let Self { board, told, task, buttons, microphone } = self;
-        task_group.spawn(task.run(task_group.disconnect.clone()));
+        let end = &task_group.disconnect;
+        task_group.supervise("firmware", end, (task, end.clone()), |(task, end)| {
+            Box::pin(task.run(end.clone()))
+        });
         let (board_sink, orders) = BoardSink::new(board.clone(), sink.clone());
-        task_group.spawn(board_sink::carry_out(
-            board.clone(),
-            orders,
-            task_group.disconnect.clone(),
-        ));
+        task_group.supervise("firmware", end, (board.clone(), orders), |(board, orders)| {
+            Box::pin(board_sink::carry_out(board, orders))
+        });
         let inputs = BoardInputs::new(board, sink, inbound, buttons, microphone);
-        task_group.spawn(inputs.run(told, task_group.disconnect.clone()));
+        task_group.supervise("firmware", end, (inputs, told), |(inputs, told)| {
+            Box::pin(inputs.run(told))
+        });
         Arc::new(board_sink)
     }
 }

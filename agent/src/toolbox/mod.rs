@@ -96,18 +96,26 @@ impl Site {
         let reserved = reserved.filter(|prefix| !prefix.is_empty()).collect();
         let others = (remote.unwrap_or_default(), reserved);
         let changed = Arc::new(Notify::new());
+        let stop = &self.task_group.stop;
         for server in &config.mcp {
-            let attended = attend(server.clone(), self.registry.clone(), changed.clone());
-            self.task_group.spawn_until_stop(attended);
+            let server = (server.clone(), self.registry.clone(), changed.clone());
+            self.task_group.supervise("mcp", stop, server, |(config, registry, changed)| {
+                Box::pin(attend(config.clone(), registry.clone(), changed.clone()))
+            });
         }
         let operator = Operator {
             switchboard: Switchboard::new(self.registry.clone(), bus, others, requests),
             topics: self.publisher.topics().clone(),
+            heard: self.publisher.subscriptions().receiver(),
+            status: self.publisher.status(),
             publisher: self.publisher.clone(),
+            offered: Box::new(offered),
+            changed,
+            live: live.clone(),
             connection: 0,
             told: None,
         };
-        self.task_group.spawn_until_stop(operator.work(offered, changed, live.clone()));
+        self.task_group.supervise("toolbox", stop, operator, |operator| Box::pin(operator.work()));
         Ok(())
     }
 
@@ -138,15 +146,22 @@ impl Site {
             registry.add(schedule::ListPlan(scheduled_prompts.clone()))?;
             registry.add(schedule::CancelPlan(scheduled_prompts.clone()))?;
             let (out, due) = mpsc::channel(DUE);
-            self.task_group.spawn_until_stop(async move { scheduled_prompts.run(out).await });
-            self.task_group.spawn_until_stop(ask_what_is_due(due, self.inbound.clone()));
+            let stop = &self.task_group.stop;
+            let planned = (scheduled_prompts, out);
+            self.task_group.supervise("schedule", stop, planned, |(prompts, out)| {
+                Box::pin(prompts.run(out.clone()))
+            });
+            let asking = (due, self.inbound.clone());
+            self.task_group.supervise("schedule", stop, asking, |(due, inbound)| {
+                Box::pin(ask_what_is_due(due, inbound))
+            });
         }
         Ok(())
     }
 }
 
 /// Turns due prompts into asks.
-async fn ask_what_is_due(mut due: mpsc::Receiver<Entry>, inbound: mpsc::Sender<Inbound>) {
+async fn ask_what_is_due(due: &mut mpsc::Receiver<Entry>, inbound: &mpsc::Sender<Inbound>) {
     while let Some(Entry { id, prompt, .. }) = due.recv().await {
         info!(id, "a scheduled prompt is due");
         let transaction = Some(format!("schedule/{id}"));
@@ -161,7 +176,13 @@ async fn ask_what_is_due(mut due: mpsc::Receiver<Entry>, inbound: mpsc::Sender<I
 struct Operator {
     switchboard: Switchboard,
     topics: Topics,
+    heard: mpsc::Receiver<Delivery>,
+    status: watch::Receiver<LinkStatus>,
     publisher: Publisher,
+    /// Returns the tools offered now.
+    offered: Box<dyn Fn() -> OfferReport + Send>,
+    changed: Arc<Notify>,
+    live: watch::Receiver<LiveSettings>,
     /// Latest connection number.
     connection: u64,
     /// The last published list of tools.
@@ -169,29 +190,22 @@ struct Operator {
 }
 
 impl Operator {
-    async fn work(
-        mut self,
-        offered: impl Fn() -> OfferReport + Send,
-        changed: Arc<Notify>,
-        mut live: watch::Receiver<LiveSettings>,
-    ) {
-        let mut heard = self.publisher.subscriptions().receiver();
-        let mut status = self.publisher.status();
+    async fn work(&mut self) {
         let mut look = interval(LOOK);
         loop {
             tokio::select! {
                 biased;
-                Ok(()) = status.changed() => {
-                    if *status.borrow_and_update() != LinkStatus::Up {
+                Ok(()) = self.status.changed() => {
+                    if *self.status.borrow_and_update() != LinkStatus::Up {
                         self.switchboard.lose();
                     }
                 }
-                Some(delivery) = heard.recv() => self.hear(delivery),
-                () = changed.notified() => {}
-                Ok(()) = live.changed() => {}
+                Some(delivery) = self.heard.recv() => self.hear(delivery),
+                () = self.changed.notified() => {}
+                Ok(()) = self.live.changed() => {}
                 _ = look.tick() => {}
             }
-            self.tell(offered());
+            self.tell((self.offered)());
         }
     }
 

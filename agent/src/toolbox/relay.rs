@@ -22,6 +22,8 @@ const TIMEOUT: Duration = Duration::from_secs(150);
 const FIRST: Duration = Duration::from_secs(3);
 /// Queued requests.
 const CAPACITY: usize = 16;
+/// Topics whose latest messages are kept, at most.
+const MAX_LATEST: usize = 64;
 /// Topics whose latest message `status` returns.
 const SENSES: [&str; 8] = [
     "status",
@@ -78,8 +80,11 @@ impl Known {
             path if SENSES.contains(&path) => {
                 state.latest.insert(path.to_owned(), payload);
             }
-            path if path.starts_with("sensor/") && state.latest.len() < 64 => {
-                state.latest.insert(path.to_owned(), payload);
+            path if path.starts_with("sensor/") => {
+                let is_known = state.latest.contains_key(path);
+                if is_known || state.latest.len() < MAX_LATEST {
+                    state.latest.insert(path.to_owned(), payload);
+                }
             }
             _ => {}
         }
@@ -244,5 +249,23 @@ async fn work(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_sensors_are_updated_however_many_there_are() {
+        let known = Known::default();
+        for round in 0..2 {
+            for sensor in 0..2 * MAX_LATEST {
+                known.hear(&format!("sensor/{sensor}"), json!({ "value": round }));
+            }
+        }
+        let state = known.state();
+        assert_eq!(state.latest.len(), MAX_LATEST, "their number is bounded");
+        assert!(state.latest.values().all(|latest| latest["value"] == 1), "{:?}", state.latest);
     }
 }

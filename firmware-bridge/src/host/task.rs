@@ -71,8 +71,8 @@ struct Connection {
 }
 
 impl LinkTask {
-    /// Runs until told to stop or until nobody takes what the board tells.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Runs until told to stop or until nobody takes what the board tells. Can be run again.
+    pub async fn run(&mut self, stop: CancellationToken) {
         let (first, longest) = REOPEN;
         let mut pause = first;
         while !stop.is_cancelled() && !self.incoming.is_closed() {

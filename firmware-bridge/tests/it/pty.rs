@@ -33,9 +33,10 @@ impl Setup {
         let (simulator, bench) = Simulator::new().expect("a pseudo-terminal");
         let port = simulator.port.clone();
         tasks.spawn(simulator.run(CancellationToken::new()));
-        let (board, told, task) = host::connect(config(port.clone(), check));
+        let (board, told, mut task) = host::connect(config(port.clone(), check));
         let host_stop = CancellationToken::new();
-        tasks.spawn(task.run(host_stop.clone()));
+        let stop = host_stop.clone();
+        tasks.spawn(async move { task.run(stop).await });
         let status = board.status();
         Self { board, told, status, bench, tasks, host_stop, port }
     }
@@ -121,11 +122,12 @@ async fn a_host_that_restarts_is_taken_up_again() {
     let mut setup = Setup::connected().await;
     setup.host_stop.cancel();
     for _ in 0..2 {
-        let (board, told, task) = host::connect(config(setup.port.clone(), Check::Crc32));
+        let (board, told, mut task) = host::connect(config(setup.port.clone(), Check::Crc32));
         setup.status = board.status();
         (setup.board, setup.told) = (board, told);
         let stop = CancellationToken::new();
-        setup.tasks.spawn(task.run(stop.clone()));
+        let ended = stop.clone();
+        setup.tasks.spawn(async move { task.run(ended).await });
         setup.wait_for(|status| status.peer.is_some()).await;
         let relay = setup.board.channel("light/kitchen").expect("the board has it").0;
         assert_eq!(setup.board.command(relay, Action::On).await, Ok(None));
@@ -165,9 +167,9 @@ async fn a_board_that_checks_otherwise_is_refused_on_both_ends() {
 async fn a_port_that_is_not_there_is_told_and_looked_for() {
     let folder = tempfile::tempdir().unwrap();
     let port = folder.path().join("board");
-    let (board, _told, task) = host::connect(config(port.clone(), Check::Crc32));
+    let (board, _told, mut task) = host::connect(config(port.clone(), Check::Crc32));
     let tasks = TaskTracker::new();
-    tasks.spawn(task.run(CancellationToken::new()));
+    tasks.spawn(async move { task.run(CancellationToken::new()).await });
     let mut status = board.status();
     let absent = status.wait_for(|status| status.port.is_some());
     let told = tokio::time::timeout(TIMEOUT, absent).await.unwrap().unwrap().port.clone().unwrap();

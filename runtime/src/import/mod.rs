@@ -18,6 +18,7 @@ mod peft;
 mod progress;
 mod quantize;
 pub mod source;
+mod staging;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub use self::origin::config;
 use self::progress::Meter;
 pub use self::progress::Progress;
 pub use self::quantize::Quant;
+use self::staging::Staging;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
@@ -207,51 +209,4 @@ fn describe(
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// A folder beside the destination, removed unless it is renamed into place.
-#[derive(Debug)]
-struct Staging(PathBuf);
-
-impl Staging {
-    fn beside(dst: &Path) -> Result<Self> {
-        let path = sibling(dst, "importing");
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
-        }
-        std::fs::create_dir(&path).map_err(Error::io(&path))?;
-        Ok(Self(path))
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-
-    fn rename(self, dst: &Path) -> Result<()> {
-        let old = sibling(dst, "replaced");
-        let replaces = dst.exists();
-        if replaces {
-            std::fs::rename(dst, &old).map_err(Error::io(dst))?;
-        }
-        std::fs::rename(&self.0, dst).map_err(Error::io(dst))?;
-        if replaces {
-            std::fs::remove_dir_all(&old).map_err(Error::io(&old))?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if self.0.exists()
-            && let Err(fault) = std::fs::remove_dir_all(&self.0)
-        {
-            tracing::warn!("{} is left behind: {fault}", self.0.display());
-        }
-    }
-}
-
-/// A hidden name in the same folder, different for every process.
-fn sibling(dst: &Path, purpose: &str) -> PathBuf {
-    dst.with_file_name(format!(".{}.{purpose}-{}", file_name(dst), std::process::id()))
 }

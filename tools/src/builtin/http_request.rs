@@ -21,7 +21,7 @@ pub struct HttpConfig {
     pub hosts: Vec<String>,
     /// Methods that may be used.
     pub methods: Vec<Verb>,
-    /// Whether addresses of private networks are refused, whatever their name.
+    /// Whether hosts that only a rule with `*.` allows must have public addresses.
     pub refuse_private: bool,
     /// An exchange that takes longer has failed.
     pub timeout_seconds: f64,
@@ -36,7 +36,7 @@ impl Default for HttpConfig {
         Self {
             hosts: Vec::new(),
             methods: vec![Verb::Get],
-            refuse_private: false,
+            refuse_private: true,
             timeout_seconds: 10.0,
             max_kib: 64,
             class: ClassName::Guarded,

@@ -10,7 +10,7 @@ use super::{Action, Declared, HttpPlan};
 use crate::arguments::Arguments;
 use crate::bus::is_topic;
 use crate::fault::Faults;
-use crate::http::{Bounds, HostRule};
+use crate::http::{Bounds, HostRule, shown};
 use crate::plain::{plain, short};
 use crate::process::{self, Program};
 use crate::requests::Correlate;
@@ -194,7 +194,7 @@ impl Reader<'_> {
         let Some(rule) = rule else {
             let remedy =
                 "use a whole http or https address, with {arguments} only after the host and a /";
-            self.faults.add(key, format!("{:?}", action.url), remedy);
+            self.faults.add(key, format!("{:?}", shown(&action.url)), remedy);
             return None;
         };
         let body = action.body.as_ref().and_then(|body| self.body("http.body", body));

@@ -150,6 +150,27 @@ async fn http_is_asked_with_encoded_arguments_and_a_secret_from_a_file() {
     assert!(!error.for_model.contains("token") && error.for_operator.contains("token"), "{error}");
 }
 
+#[tokio::test]
+async fn no_name_leads_a_declared_tool_to_the_machine_itself() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let url = format!("http://localhost:{port}/?key=s3cret");
+    let desk = desk(json!({"name": "local", "description": "x", "http": {"url": url}}));
+    let error = call(&desk.registry, "1", "local", json!({})).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Refused, "{error:?}");
+    assert!(error.for_operator.contains("write the address itself"), "{error:?}");
+    assert!(!format!("{error:?}").contains("s3cret"), "{error:?}");
+}
+
+#[test]
+fn a_fault_does_not_show_the_secret_in_an_address() {
+    for url in ["ftp://u:s3cret@h/s3cret", "https://{a}/?key=s3cret", "s3cret@h/?key=s3cret"] {
+        let tool = json!({"name": "x", "description": "x", "arguments": {"a": "string"}, "http": {"url": url}});
+        let faults = read(tool).unwrap_err().join("\n");
+        assert!(faults.contains("http.url") && !faults.contains("s3cret"), "{url}: {faults}");
+    }
+}
+
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
     let faults = read(json!({
@@ -211,5 +232,22 @@ fn tables_that_cannot_be_used_are_refused() {
     ] {
         let faults = tool(action.clone()).err().unwrap_or_else(|| panic!("{action} is taken"));
         assert!(faults.iter().any(|fault| fault.contains(part)), "{action}: {faults:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_was_not_delivered_is_a_call_that_failed() {
+    for action in [
+        json!({"publish": {"topic": "home/fan/set", "payload": "on"}}),
+        json!({"request": {"topic": "door/get", "payload": "state", "response": "door/state", "correlate": "arrival"}}),
+    ] {
+        let mut tool = json!({"name": "act", "description": "Act.", "arguments": {}});
+        tool.as_object_mut().unwrap().extend(action.as_object().unwrap().clone());
+        let desk = desk(tool);
+        for (id, kind) in [("1", ErrorKind::Unavailable), ("2", ErrorKind::Unacknowledged)] {
+            *desk.bus.fate.lock().unwrap() = Some(kind);
+            let error = call(&desk.registry, id, "act", json!({})).await.unwrap_err();
+            assert_eq!(error.kind, kind);
+        }
     }
 }

@@ -37,6 +37,9 @@ const BACK_OFF: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_mins(2);
 /// A server that lasted for this long is tried again soon.
 const LASTED: Duration = Duration::from_mins(1);
+/// From the first word of a change to the reading of the list, in which others may come.
+const REST: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(250)..=Duration::from_secs(30);
 /// How long a server has for its start, and for its list of tools.
 const START: Duration = Duration::from_mins(1);
 /// Pages of a list of tools that are read at most, and tools on them.
@@ -77,17 +80,33 @@ struct Offered<'a> {
 }
 
 impl Offered<'_> {
-    fn clear(&mut self) {
-        for name in self.names.drain(..) {
-            self.registry.remove(&name);
+    /// Offers these tools in place of those before. What is on both lists is known all the time.
+    fn set<T: Callable + 'static>(&mut self, tools: impl Iterator<Item = (Definition, T)>) {
+        let mut names = Vec::new();
+        for (definition, tool) in tools {
+            let name = definition.spec.name.clone();
+            let put = if self.names.contains(&name) {
+                self.registry.replace_defined(definition, tool)
+            } else {
+                self.registry.add_defined(definition, tool)
+            };
+            match put {
+                Ok(()) => names.push(name),
+                Err(fault) => warn!(%fault, "left out a tool"),
+            }
         }
+        for name in std::mem::replace(&mut self.names, names) {
+            if !self.names.contains(&name) {
+                self.registry.remove(&name);
+            }
+        }
+        self.changed.notify_one();
     }
 }
 
 impl Drop for Offered<'_> {
     fn drop(&mut self) {
-        self.clear();
-        self.changed.notify_one();
+        self.set(std::iter::empty::<(Definition, Ready)>());
     }
 }
 
@@ -96,12 +115,23 @@ async fn connection(
     config: &McpConfig,
     offered: &mut Offered<'_>,
 ) -> Result<std::convert::Infallible, Fault> {
-    let handler = Handler { changed: Arc::default() };
+    let handler = Handler::default();
     let changed = Arc::clone(&handler.changed);
-    let broken = Arc::<Notify>::default();
     let late = "the server did not start in time";
     let (service, _program) = timeout(START, open(config, handler)).await.map_err(|_| late)??;
+    serve(config, offered, (&service, &changed)).await
+}
+
+/// Offers what a server has, whenever that changes, until the connection ends.
+async fn serve(
+    config: &McpConfig,
+    offered: &mut Offered<'_>,
+    (service, changed): (&RunningService<RoleClient, Handler>, &Notify),
+) -> Result<std::convert::Infallible, Fault> {
+    let broken = Arc::<Notify>::default();
+    let mut rest = *REST.start();
     loop {
+        let listed = Instant::now();
         let tools = timeout(START, list(config, service.peer()))
             .await
             .map_err(|_| "no list of tools came")??;
@@ -111,9 +141,17 @@ async fn connection(
             tools = offered.names.len(),
             "an MCP server's tools are offered"
         );
+        // A list that changes again and again is read less and less often.
+        let settled = async {
+            changed.notified().await;
+            sleep(rest).await;
+        };
         tokio::select! {
-            () = changed.notified() => {}
-            () = closed(&service) => return Err("the server ended the connection".into()),
+            () = settled => {
+                let is_flood = listed.elapsed() < 3 * rest;
+                rest = if is_flood { (rest * 2).min(*REST.end()) } else { *REST.start() };
+            }
+            () = closed(service) => return Err("the server ended the connection".into()),
             () = broken.notified() => return Err("the server refuses what it is asked".into()),
         }
     }
@@ -208,7 +246,6 @@ fn offer(
     (peer, broken): (&Peer<RoleClient>, &Arc<Notify>),
     tools: Vec<McpTool>,
 ) {
-    offered.clear();
     let mut seen = BTreeSet::new();
     let tools: Vec<McpTool> =
         tools.into_iter().filter(|tool| seen.insert(tool.name.clone())).collect();
@@ -217,22 +254,17 @@ fn offer(
         config.tools.as_ref().is_none_or(|names| names.iter().any(|name| *name == tool.name))
     };
     let mut wanted = tools.into_iter().zip(names).filter(|(tool, _)| is_wanted(tool));
-    for (tool, name) in wanted.by_ref().take(config.max_tools) {
-        let definition = match definition(config, &tool, name) {
-            Ok(definition) => definition,
-            Err(fault) => {
-                warn!(server = config.name, tool = %tool.name, fault, "left out a tool");
-                continue;
-            }
-        };
-        let name = definition.spec.name.clone();
-        let (peer, broken) = (peer.clone(), Arc::clone(broken));
-        let ready = Ready { peer, name: tool.name.into_owned(), broken };
-        match offered.registry.add_defined(definition, ready) {
-            Ok(()) => offered.names.push(name),
-            Err(fault) => warn!(server = config.name, %fault, "left out a tool"),
+    let ready = |(tool, name): (McpTool, String)| match definition(config, &tool, name) {
+        Ok(definition) => {
+            let (peer, broken) = (peer.clone(), Arc::clone(broken));
+            Some((definition, Ready { peer, name: tool.name.into_owned(), broken }))
         }
-    }
+        Err(fault) => {
+            warn!(server = config.name, tool = %tool.name, fault, "left out a tool");
+            None
+        }
+    };
+    offered.set(wanted.by_ref().take(config.max_tools).filter_map(ready));
     let missing = wanted.count();
     if missing > 0 {
         let max = config.max_tools;
@@ -241,7 +273,6 @@ fn offer(
             missing, max, "left out tools: raise mcp.max_tools, or choose with mcp.tools"
         );
     }
-    offered.changed.notify_one();
 }
 
 /// What the tools are called here: a name that the model cannot write, or that is another's then, gets a hash of what it was.
@@ -284,7 +315,7 @@ fn definition(config: &McpConfig, tool: &McpTool, name: String) -> Result<Defini
 }
 
 /// Hears what the server says by itself.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Handler {
     changed: Arc<Notify>,
 }
@@ -363,7 +394,104 @@ impl Ready {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rmcp::model::{ErrorData, ListToolsResult, ServerCapabilities, ServerConfig};
+    use rmcp::service::RequestContext;
+    use rmcp::{RoleServer, ServerHandler, serve_server};
+
     use super::*;
+
+    /// A server whose list of tools is another whenever it was read.
+    struct Restless(Arc<AtomicUsize>);
+
+    impl ServerHandler for Restless {
+        fn get_info(&self) -> ServerConfig {
+            let tools = ServerCapabilities::builder().enable_tools().enable_tool_list_changed();
+            ServerConfig::new(tools.build())
+        }
+
+        async fn list_tools(
+            &self,
+            _: Option<PaginatedRequestParams>,
+            context: RequestContext<RoleServer>,
+        ) -> Result<ListToolsResult, ErrorData> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            for _ in 0..100 {
+                context.peer.notify_tool_list_changed().await.expect("the client is there");
+            }
+            Ok(ListToolsResult::with_all_items(vec![McpTool::new("a", "d", Arc::default())]))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_changes_all_the_time_is_read_now_and_then() {
+        let reads = Arc::<AtomicUsize>::default();
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let handler = Handler::default();
+        let list_changed = Arc::clone(&handler.changed);
+        let (client, server) = tokio::join!(
+            serve_client(handler, tokio::io::split(here)),
+            serve_server(Restless(reads.clone()), tokio::io::split(there)),
+        );
+        let (client, _server) = (client.unwrap(), server.unwrap());
+        let config = McpConfig { name: "s".into(), ..McpConfig::default() };
+        let (registry, changed) = (crate::testing::registry(), Notify::new());
+        let mut offered = Offered { registry: &registry, names: Vec::new(), changed: &changed };
+        let serving = serve(&config, &mut offered, (&client, &list_changed));
+        // After 0, ¼, ¾, 1¾, 3¾, 7¾, 15¾, 31¾ and 61¾ seconds.
+        let ended = timeout(Duration::from_secs(70), serving).await;
+        assert!(ended.is_err(), "the connection lasts");
+        assert_eq!(reads.load(Ordering::SeqCst), 9);
+        assert!(registry.knows("s_a"));
+    }
+
+    /// A tool of a server that is not there.
+    struct Absent;
+
+    impl Callable for Absent {
+        fn call<'a>(
+            &'a self,
+            _arguments: Value,
+            _context: &'a Context,
+        ) -> BoxFuture<'a, Result<ToolOutcome, ToolError>> {
+            Box::pin(std::future::ready(Ok(ToolOutcome::done())))
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_read_again_leaves_no_moment_without_the_tools_that_stay() {
+        let (registry, changed) = (crate::testing::registry(), Notify::new());
+        let mut offered = Offered { registry: &registry, names: Vec::new(), changed: &changed };
+        let config = McpConfig { name: "s".into(), ..McpConfig::default() };
+        let tools = |names: &[&'static str]| -> Vec<(Definition, Absent)> {
+            let tool = |name: &&'static str| {
+                let tool = McpTool::new(*name, "d", Arc::default());
+                (definition(&config, &tool, (*name).to_owned()).unwrap(), Absent)
+            };
+            names.iter().map(tool).collect()
+        };
+        offered.set(tools(&["a", "b", "c"]).into_iter());
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            let registry = &registry;
+            scope.spawn(move || {
+                while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                    assert!(registry.knows("a") && registry.knows("c"));
+                }
+            });
+            for _ in 0..1000 {
+                offered.set(tools(&["a", "c", "d"]).into_iter());
+                offered.set(tools(&["a", "b", "c"]).into_iter());
+            }
+            drop(stop);
+        });
+        let names =
+            || -> Vec<String> { registry.specs().into_iter().map(|spec| spec.name).collect() };
+        assert_eq!(names(), ["a", "c", "b"]);
+        drop(offered);
+        assert!(names().is_empty());
+    }
 
     #[test]
     fn names_that_cannot_be_written_or_are_others_get_a_hash() {

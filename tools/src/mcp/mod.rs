@@ -16,6 +16,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use crate::fault::{ClassName, Faults};
+use crate::http::shown;
 use crate::secret::Header;
 
 /// `[[mcp]]`
@@ -100,7 +101,7 @@ impl McpConfig {
             let parsed = Url::parse(url).ok();
             let fits = parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https"));
             let remedy = "use a whole http or https address";
-            faults.require(fits, format!("{key}.url"), format!("{url:?}"), remedy);
+            faults.require(fits, format!("{key}.url"), format!("{:?}", shown(url)), remedy);
         }
         for (name, header) in &self.headers {
             header.check(name, &format!("{key}.headers.{name}"), faults);

@@ -39,7 +39,7 @@ impl StreamableHttpClient for Answering {
         auth: Option<String>,
         headers: Headers,
     ) -> Result<StreamableHttpPostResponse, Failure> {
-        self.0.post_message(uri, message, session, auth, headers).await
+        self.0.post_message(uri, message, session, auth, headers).await.map_err(bare)
     }
 
     async fn post_message_with_response_limits(
@@ -59,7 +59,8 @@ impl StreamableHttpClient for Answering {
         let response = self
             .0
             .post_message_with_response_limits(uri, message, session, auth, headers, limits)
-            .await?;
+            .await
+            .map_err(bare)?;
         let refusal = match (&response, id) {
             (StreamableHttpPostResponse::Json(JsonRpcMessage::Error(error), _), Some(id))
                 if error.id.as_ref() != Some(&id) =>
@@ -80,7 +81,7 @@ impl StreamableHttpClient for Answering {
         auth: Option<String>,
         headers: Headers,
     ) -> Result<(), Failure> {
-        self.0.delete_session(uri, session, auth, headers).await
+        self.0.delete_session(uri, session, auth, headers).await.map_err(bare)
     }
 
     async fn get_stream(
@@ -91,7 +92,7 @@ impl StreamableHttpClient for Answering {
         auth: Option<String>,
         headers: Headers,
     ) -> Result<EventStream, Failure> {
-        self.0.get_stream(uri, session, last_event, auth, headers).await
+        self.0.get_stream(uri, session, last_event, auth, headers).await.map_err(bare)
     }
 
     async fn get_stream_with_max_sse_event_size(
@@ -106,6 +107,15 @@ impl StreamableHttpClient for Answering {
         self.0
             .get_stream_with_max_sse_event_size(uri, session, last_event, auth, headers, most)
             .await
+            .map_err(bare)
+    }
+}
+
+/// Without the URL, in which there may be a secret: rmcp and we log such failures.
+fn bare(fault: Failure) -> Failure {
+    match fault {
+        StreamableHttpError::Client(fault) => StreamableHttpError::Client(fault.without_url()),
+        other => other,
     }
 }
 
@@ -125,6 +135,45 @@ impl Answering {
         match request.send().await {
             Ok(response) => format!("HTTP {}", response.status().as_u16()),
             Err(fault) => fault.without_url().to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_does_not_tell_the_secret_in_the_address_of_a_server() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let uri: Arc<str> = format!("http://{closed}/mcp?api_key=s3cret").into();
+        let client = Answering(crate::http::plain_client().unwrap().build().unwrap());
+        let ping = || serde_json::from_value(json!({"jsonrpc": "2.0", "id": 1, "method": "ping"}));
+        let none = Headers::new;
+        let limits = StreamableHttpResponseLimits::default();
+        let faults = [
+            client.post_message(uri.clone(), ping().unwrap(), None, None, none()).await.err(),
+            client
+                .post_message_with_response_limits(
+                    uri.clone(),
+                    ping().unwrap(),
+                    None,
+                    None,
+                    none(),
+                    limits,
+                )
+                .await
+                .err(),
+            client.delete_session(uri.clone(), "1".into(), None, none()).await.err(),
+            client.get_stream(uri.clone(), None, None, None, none()).await.err(),
+            client
+                .get_stream_with_max_sse_event_size(uri, None, None, None, none(), 100)
+                .await
+                .err(),
+        ];
+        for fault in faults {
+            let fault = fault.expect("nobody is there");
+            assert!(!format!("{fault} {fault:?}").contains("s3cret"), "{fault:?}");
         }
     }
 }

@@ -76,6 +76,73 @@ async fn a_tool_is_offered_called_and_withdrawn() {
     assert!(desk.names().is_empty());
 }
 
+#[test]
+fn a_tool_that_is_away_is_not_offered_however_it_is_defined() {
+    let desk = desk(RemoteConfig::default());
+    let define = |name: &str| desk.switchboard.define(name, TORCH.as_bytes());
+    define("torch").unwrap();
+    desk.available("offline");
+    define("torch").unwrap();
+    assert!(desk.names().is_empty(), "defined again");
+    define("lamp").unwrap();
+    assert!(desk.names().is_empty(), "shares the topic");
+    // What is retained comes again with the next connection, in any order.
+    desk.switchboard.lose();
+    define("torch").unwrap();
+    define("lamp").unwrap();
+    assert!(desk.names().is_empty(), "after a reconnect");
+    desk.available("Offline ");
+    desk.available("online");
+    assert_eq!(desk.names(), ["lamp", "torch"]);
+    define("torch").unwrap();
+    define("fan").unwrap();
+    assert_eq!(desk.names(), ["lamp", "torch", "fan"]);
+    desk.available("offline");
+    assert!(desk.names().is_empty());
+    // Under another topic, it is there.
+    desk.switchboard.define("fan", TORCH.replace("shed/", "hall/").as_bytes()).unwrap();
+    assert_eq!(desk.names(), ["fan"]);
+    define("fan").unwrap();
+    assert!(desk.names().is_empty(), "it moved to a topic that is offline");
+}
+
+#[test]
+fn a_tool_that_is_away_leaves_one_that_took_its_name_alone() {
+    let desk = desk(RemoteConfig::default());
+    desk.switchboard.define("set_lock", TORCH.as_bytes()).unwrap();
+    desk.available("offline");
+    desk.registry.add(Own).unwrap();
+    for payload in ["online", "offline", "online"] {
+        desk.available(payload);
+        assert_eq!(desk.registry.specs()[0].description, "Our own.");
+    }
+    let taken = desk.switchboard.define("set_lock", TORCH.as_bytes());
+    assert!(taken.is_err(), "{taken:?}");
+    desk.available("offline");
+    assert!(desk.switchboard.define("set_lock", TORCH.as_bytes()).is_err());
+    desk.switchboard.define("set_lock", b"").unwrap();
+    desk.switchboard.lose();
+    assert_eq!(desk.names(), ["set_lock"]);
+}
+
+#[test]
+fn a_tool_that_is_defined_again_is_known_all_the_time() {
+    let desk = desk(RemoteConfig::default());
+    desk.switchboard.define("torch", TORCH.as_bytes()).unwrap();
+    let registry = desk.registry.clone();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let looking = std::thread::spawn(move || {
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            assert!(registry.knows("torch"));
+        }
+    });
+    for _ in 0..2000 {
+        desk.switchboard.define("torch", TORCH.as_bytes()).unwrap();
+    }
+    drop(stop);
+    looking.join().unwrap();
+}
+
 #[tokio::test]
 async fn results_that_are_late_of_others_or_retained_are_ignored() {
     let desk = desk(RemoteConfig::default());
@@ -206,4 +273,26 @@ fn subscriptions_are_bounded_however_often_a_tool_is_defined() {
         desk.switchboard.define("x", offer.to_string().as_bytes()).ok();
     }
     assert_eq!(desk.bus.listened.lock().unwrap().len(), 8);
+}
+
+#[tokio::test]
+async fn a_call_that_was_not_delivered_fails_as_its_delivery_did() {
+    let desk = desk(RemoteConfig::default());
+    let definition = json!({"description": "Switch the torch.", "idempotent": true}).to_string();
+    desk.switchboard.define("torch", definition.as_bytes()).unwrap();
+    for (id, kind) in [("1", ErrorKind::Unavailable), ("2", ErrorKind::Unacknowledged)] {
+        *desk.bus.fate.lock().unwrap() = Some(kind);
+        let error = call(&desk.registry, id, "torch", json!({})).await.unwrap_err();
+        assert_eq!((error.kind, desk.switchboard.state().waiting.len()), (kind, 0));
+    }
+    // With the connection goes a call whose fate is open.
+    *desk.bus.fate.lock().unwrap() = None;
+    let lose = async {
+        while desk.bus.calls.lock().unwrap().len() < 3 {
+            tokio::task::yield_now().await;
+        }
+        desk.switchboard.lose();
+    };
+    let (lost, ()) = tokio::join!(call(&desk.registry, "3", "torch", json!({})), lose);
+    assert_eq!(lost.unwrap_err().kind, ErrorKind::Unacknowledged);
 }

@@ -17,6 +17,7 @@ pub(super) struct CallRecord {
     sink: Arc<dyn Sink>,
     audit: Audit,
     intent: Intent,
+    asked: bool,
     begun: Option<Instant>,
     closed: bool,
 }
@@ -38,7 +39,7 @@ impl CallRecord {
             arguments,
             idempotent: false,
         };
-        Self { sink, audit, intent, begun: None, closed: false }
+        Self { sink, audit, intent, asked: false, begun: None, closed: false }
     }
 
     /// Names the call.
@@ -57,8 +58,14 @@ impl CallRecord {
     }
 
     /// Records a person's answer.
-    pub(super) fn answered(&self, decision: Decision) {
+    pub(super) fn answered(&mut self, decision: Decision) {
+        self.asked = true;
         self.audit.answer(&self.intent, decision.as_str());
+    }
+
+    /// Whether a person was asked.
+    pub(super) fn was_asked(&self) -> bool {
+        self.asked
     }
 
     /// Records that the tool is about to be called: a crash leaves a trace from here on.

@@ -54,6 +54,8 @@ pub struct CallResult {
     pub for_model: Value,
     /// If it brings in untrusted text: the origin of what follows.
     pub taints: Option<Origin>,
+    /// Whether it was refused with nothing done and nobody asked: the same call may be allowed later.
+    pub undone: bool,
 }
 
 /// Executes and reports tool calls.
@@ -212,21 +214,24 @@ impl Dispatcher {
                 record.judged(error.kind.as_str(), Some(&error.for_operator));
                 Err(error)
             }
-            None => self.permit(name, caller, cause, &record).await,
+            None => self.permit(name, caller, cause, &mut record).await,
         };
         let result = match permit {
             Ok(permit) => self.carry_out(permit, &mut record, alert).await,
             Err(error) => Err(error),
         };
+        let was_asked = record.was_asked();
         record.close(&result);
         let of = if name == READ_CAMERA { Origin::Camera } else { Origin::Tool };
         match result {
             Ok(done) => {
-                CallResult { for_model: done.for_model(), taints: done.brings_in().then_some(of) }
+                let taints = done.brings_in().then_some(of);
+                CallResult { for_model: done.for_model(), taints, undone: false }
             }
             Err(error) => {
                 let taints = error.kind.is_of_the_tool().then_some(of);
-                CallResult { for_model: error.for_model(), taints }
+                let undone = error.kind.is_undone() && !was_asked;
+                CallResult { for_model: error.for_model(), taints, undone }
             }
         }
     }
@@ -237,7 +242,7 @@ impl Dispatcher {
         name: &str,
         caller: Caller,
         cause: Cause,
-        record: &CallRecord,
+        record: &mut CallRecord,
     ) -> Result<Permit, ToolError> {
         let id = record.call();
         let arguments = record.arguments().clone();

@@ -8,10 +8,10 @@
 pub mod desired;
 pub mod layers;
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::{Config, LiveSettings};
@@ -45,15 +45,15 @@ impl Documents {
     }
 }
 
-/// Applies desired documents as they arrive and reports the result, until `stop`. `keep` is given those that are in force.
+/// Applies desired documents as they arrive and reports the result. `keep` is given those that are in force.
 pub async fn follow(
-    file: Config,
-    (mut desired, keep): (watch::Receiver<Documents>, impl Fn(&Documents)),
-    live: watch::Sender<LiveSettings>,
-    sink: Arc<dyn Sink>,
-    stop: CancellationToken,
+    file: &Config,
+    desired: &mut watch::Receiver<Documents>,
+    keep: &(dyn Fn(&Documents) + Send + Sync),
+    live: &watch::Sender<LiveSettings>,
+    sink: &dyn Sink,
 ) {
-    let mut layers = Layers::new(file);
+    let mut layers = Layers::new(file.clone());
     let mut told: Option<ConfigReport> = None;
     loop {
         let wanted = desired.borrow_and_update().clone();
@@ -64,7 +64,11 @@ pub async fn follow(
         };
         let (kept, is_known, report) = match tokio::task::spawn_blocking(take).await {
             Ok(taken) => taken,
-            Err(error) => return warn!(%error, "stopped following the desired configuration"),
+            // A panic belongs to whoever supervises this task; shutdown cancels what is blocking.
+            Err(fault) => match fault.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(_) => return,
+            },
         };
         layers = kept;
         keep(&layers.accepted());
@@ -86,9 +90,8 @@ pub async fn follow(
             sink.send(Report::now(Body::Config(Box::new(report.clone()))));
             told = Some(report);
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = desired.changed() => if changed.is_err() { return },
+        if desired.changed().await.is_err() {
+            return;
         }
     }
 }

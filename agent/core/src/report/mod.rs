@@ -439,4 +439,6 @@ pub struct MetricsReport {
     pub camera: CameraMetrics,
     /// Each part of the daemon, and how it is.
     pub parts: Vec<(&'static str, Health)>,
+    /// How often tasks were started again after a panic.
+    pub restarts: Vec<(&'static str, u64)>,
 }

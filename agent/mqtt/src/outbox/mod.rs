@@ -34,6 +34,8 @@ use outpost_agent_core::report::Intent;
 
 /// Time before a failed file is reopened.
 const REOPEN: Duration = Duration::from_secs(10);
+/// Changes that wait for the disk at most. Beyond that it counts as failed.
+const PENDING: usize = 8192;
 
 /// The outbox file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -390,6 +392,9 @@ impl Inner {
 
     /// Queues a change for the file; returns its number.
     fn change(&mut self, change: Change) -> u64 {
+        if self.pending.len() >= PENDING {
+            self.give_up("the disk does not keep up".into());
+        }
         match self.store {
             Store::File | Store::Rewriting { .. } => {
                 self.made += 1;
@@ -420,11 +425,15 @@ impl Inner {
 
     /// Continues without the file.
     fn fail(&mut self, fault: &OutboxError) {
+        self.give_up(fault.to_string());
+    }
+
+    fn give_up(&mut self, reason: String) {
         if matches!(self.store, Store::Memory | Store::File) {
-            error!(%fault, "the outbox file failed: reports are in memory only and would not survive a restart");
+            error!(reason, "the outbox file failed: reports are in memory only and would not survive a restart");
         }
         self.pending.clear();
-        self.store = Store::Failed { at: Instant::now(), reason: fault.to_string() };
+        self.store = Store::Failed { at: Instant::now(), reason };
     }
 }
 

@@ -11,6 +11,8 @@ use super::contract::{bodies, camera_reports};
 use super::mosquitto::{Mosquitto, free_port, reaches, works};
 use super::*;
 use crate::client::LinkStatus;
+use crate::probe::probe;
+use crate::session::FaultKind;
 
 /// Certificates of an authority, a broker at 127.0.0.1 and a client, as PEM files in a folder.
 fn certificates(folder: &Path) {
@@ -107,11 +109,30 @@ async fn a_password_is_read_from_its_file_and_a_wrong_one_is_said() {
     for version in [Version::V311, Version::V5] {
         let mut device = Device::with(&MqttConfig { version, ..config.clone() }, None);
         let status = reaches(&mut device, |status| *status != LinkStatus::Connecting).await;
-        assert!(matches!(status, LinkStatus::Refused(_)), "{status:?}");
+        let expected = "the broker does not accept user desk with this password (mqtt.username, mqtt.password_file)";
+        assert_eq!(status, LinkStatus::Refused(expected.into()));
+        let fault = probe(&MqttConfig { version, ..config.clone() }).await.unwrap_err();
+        assert_eq!((fault.kind, fault.reason.as_str()), (FaultKind::Refused, expected));
+        let nobody = MqttConfig { version, username: None, ..config.clone() };
+        let fault = probe(&nobody).await.unwrap_err();
+        assert!(fault.reason.contains("lets nobody in without a user name"), "{fault}");
         device.stop().await;
     }
     std::fs::write(&secret, "right\n").unwrap();
     works(&config).await;
+    // The doctor does not throw off an agent that is connected.
+    let mut device = Device::with(&config, None);
+    reaches(&mut device, |status| *status == LinkStatus::Up).await;
+    let mut status = device.publisher.status();
+    status.mark_unchanged();
+    for version in [Version::V311, Version::V5] {
+        probe(&MqttConfig { version, ..config.clone() }).await.unwrap();
+    }
+    // What the broker said of it would have come by now.
+    device.publish(0..1);
+    assert!(device.publisher.flushed(SOON).await);
+    assert!(!status.has_changed().unwrap(), "{:?}", *status.borrow());
+    device.stop().await;
 }
 
 #[tokio::test]

@@ -136,6 +136,7 @@ fn metrics() -> Body {
             ("model", Health::Waiting),
             ("mqtt", Health::Working),
         ],
+        restarts: vec![("settings", 1)],
     }))
 }
 

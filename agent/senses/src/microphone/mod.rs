@@ -99,9 +99,13 @@ pub fn listen(
     };
     start("microphone", receiver, move || {
         let mut chunk = Vec::new();
-        while thread.round(&mut chunk) {
+        loop {
+            // Also before the first round, which opens the device and may hang.
             if thread.source.is_live() {
                 pulse.promise(Instant::now() + STUCK);
+            }
+            if !thread.round(&mut chunk) {
+                return;
             }
         }
     })

@@ -45,6 +45,46 @@ impl AudioSource for Talker {
     }
 }
 
+/// A sound card whose driver hangs while it is opened, which is what the first read does.
+struct Hanging {
+    began: mpsc::SyncSender<()>,
+    let_go: mpsc::Receiver<()>,
+}
+
+impl AudioSource for Hanging {
+    fn read(&mut self, _chunk: &mut Vec<f32>) -> Result<bool, SenseError> {
+        self.began.send(()).expect("the test waits");
+        self.let_go.recv().ok();
+        Ok(false)
+    }
+
+    fn skip(&mut self) {}
+
+    fn name(&self) -> String {
+        "hanging".into()
+    }
+
+    fn is_live(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_device_that_hangs_when_it_is_first_opened_is_noticed() {
+    let ((began, has_begun), (let_go, gone)) = (mpsc::sync_channel(1), mpsc::sync_channel(0));
+    let source = Hanging { began, let_go: gone };
+    let config = MicrophoneConfig { vad: Vad::Energy, ..MicrophoneConfig::default() };
+    let parts = Heartbeats::default();
+    let pulse = parts.part("microphone");
+    let sense = listen(Box::new(source), config, MicGate::always_open(), pulse).expect("a thread");
+    has_begun.recv().expect("it is opened");
+    let now = Instant::now();
+    assert!(parts.stuck(now).is_empty(), "it still has time");
+    assert_eq!(parts.stuck(now + STUCK), ["microphone"]);
+    drop(let_go);
+    sense.thread.join().expect("it ends");
+}
+
 struct Bench {
     sense: Sense<Heard>,
     beat: mpsc::SyncSender<()>,

@@ -1,0 +1,58 @@
+//! One connection that is made to see whether the broker lets the agent in, for the doctor.
+
+use std::time::Duration;
+
+use outpost_agent_core::config::MqttConfig;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::session::{ConnectOptions, Fault, FaultKind, Session, Signal};
+use crate::subscriber::spawn;
+use crate::transport::Target;
+
+/// How long a broker has for its answer. rumqttc gives up a second later.
+const ANSWER: Duration = Duration::from_secs(4);
+/// How long it may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Connects as the agent would, but under another client id, so that an agent that is connected
+/// stays so. Publishes and subscribes to nothing.
+///
+/// # Errors
+/// If the broker is out of reach, does not answer, or refuses; or a file of the configuration cannot
+/// be used.
+pub async fn probe(config: &MqttConfig) -> Result<(), Fault> {
+    let refused = |reason: String| Fault { kind: FaultKind::Refused, reason };
+    let target = Target::new(config, None).map_err(|fault| refused(fault.to_string()))?;
+    // Its last digits are random. Not every broker of MQTT 3.1.1 takes more than 23 characters.
+    let random = Uuid::now_v7().simple().to_string();
+    let client = format!("outpost-doctor-{}", &random[24..]);
+    let options = ConnectOptions {
+        client,
+        version: config.version,
+        keep_alive: config.keep_alive,
+        last_will: None,
+        capacity: 1,
+    };
+    let mut session = Session::open(&target, &options, |poll| spawn(poll).abort_handle());
+    let answer = async {
+        loop {
+            match session.next().await {
+                Signal::Up { .. } => return Ok(()),
+                Signal::Ended(fault) => {
+                    return Err(fault.unwrap_or_else(|| Fault::network("it ended")));
+                }
+                _ => {}
+            }
+        }
+    };
+    let silent = || {
+        let seconds = ANSWER.as_secs();
+        Fault::network(format!("nobody there answered as an MQTT broker within {seconds} s"))
+    };
+    timeout(ANSWER, answer).await.map_err(|_| silent())??;
+    session.disconnect();
+    let ended = async { while !matches!(session.next().await, Signal::Ended(_)) {} };
+    timeout(GOODBYE, ended).await.ok();
+    Ok(())
+}
