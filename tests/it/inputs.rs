@@ -84,7 +84,8 @@ fn the_extension_says_nothing() {
 #[test]
 fn every_picture_format_shows_the_same_sign() {
     let png = read_image(&sample("sign.png")).unwrap();
-    for (name, scale) in [("sign.jpg", 1), ("sign.cmyk.jpg", 1), ("sign.webp", 2), ("sign.gif", 4)] {
+    for (name, scale) in [("sign.jpg", 1), ("sign.cmyk.jpg", 1), ("sign.webp", 2), ("sign.gif", 4)]
+    {
         let picture = read_image(&fixture(name)).unwrap();
         assert_eq!(
             (picture.width * scale, picture.height * scale),

@@ -430,7 +430,10 @@ impl Inner {
 
     fn give_up(&mut self, reason: String) {
         if matches!(self.store, Store::Memory | Store::File) {
-            error!(reason, "the outbox file failed: reports are in memory only and would not survive a restart");
+            error!(
+                reason,
+                "the outbox file failed: reports are in memory only and would not survive a restart"
+            );
         }
         self.pending.clear();
         self.store = Store::Failed { at: Instant::now(), reason };
