@@ -1,6 +1,11 @@
 //! systemd: readiness, status, and a watchdog that is fed while all parts make progress. Does
 //! nothing without a service manager.
 
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use outpost_agent_core::heartbeat::Heartbeats;
@@ -10,9 +15,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 use tracing::{debug, error, info};
 
-/// While the model loads: how often to extend the timeout, and by how much.
-const LOADING: Duration = Duration::from_secs(5);
+/// While the model loads and at the end: how often to extend the timeout.
+const EXTEND: Duration = Duration::from_secs(5);
+/// By how much while the model loads.
 const EXTENSION: Duration = Duration::from_secs(30);
+/// At the end: the grace may be exceeded by a layer of the model.
+const MARGIN: Duration = Duration::from_secs(1);
 /// No more extensions after this long.
 const LOADING_LIMIT: Duration = Duration::from_mins(15);
 /// Interval of the status without a watchdog.
@@ -30,24 +38,40 @@ pub struct Systemd;
 
 impl Manager for Systemd {
     fn tell(&self, states: &[NotifyState<'_>]) {
-        if let Err(fault) = sd_notify::notify(states) {
+        let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
+        if let Err(fault) = notify(&socket, states) {
             debug!(%fault, "cannot notify the service manager");
         }
     }
 }
 
+/// Sends to a socket, by its path or its abstract name (`@…`), which `sd_notify::notify` does not know.
+fn notify(socket: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
+    let address = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+    UnixDatagram::unbound()?.send_to_addr(lines.join("\n").as_bytes(), &address)?;
+    Ok(())
+}
+
+/// Asks for more time, from now on.
+fn extend(time: Duration) -> NotifyState<'static> {
+    NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))
+}
+
 /// Runs `work`, extending the startup timeout meanwhile.
 pub async fn loading<T>(manager: &impl Manager, work: impl Future<Output = T>) -> T {
     let started = Instant::now();
-    let mut due = interval(LOADING);
+    let mut due = interval(EXTEND);
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {
             done = &mut work => return done,
             now = due.tick() => if now - started < LOADING_LIMIT {
-                let micros = u32::try_from(EXTENSION.as_micros()).unwrap_or(u32::MAX);
                 let status = format!("loading the model for {} s", (now - started).as_secs());
-                manager.tell(&[NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(micros)]);
+                manager.tell(&[NotifyState::Status(&status), extend(EXTENSION)]);
             }
         }
     }
@@ -58,9 +82,24 @@ pub fn ready(manager: &impl Manager) {
     manager.tell(&[NotifyState::Ready, NotifyState::Status("ready")]);
 }
 
-/// The daemon ends.
-pub fn stopping(manager: &impl Manager) {
+/// The daemon ends: runs `work`, extending the timeout meanwhile by what is left of `grace`.
+pub async fn stopping<T>(
+    manager: &impl Manager,
+    grace: Duration,
+    work: impl Future<Output = T>,
+) -> T {
+    let end = Instant::now() + grace + MARGIN;
     manager.tell(&[NotifyState::Stopping, NotifyState::Status("sending what is left")]);
+    let mut due = interval(EXTEND);
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            now = due.tick() => if now < end {
+                manager.tell(&[extend(end - now)]);
+            }
+        }
+    }
 }
 
 /// Reports status, and feeds the watchdog while all parts make progress.
@@ -198,6 +237,23 @@ mod tests {
         let lines: Vec<String> = log.try_iter().collect();
         assert!(lines[1].contains("STATUS=loading the model for 5 s"), "{lines:?}");
         assert!(lines.iter().all(|line| line.contains("EXTEND_TIMEOUT_USEC=30000000")));
-        assert_eq!(lines.len() as u64, LOADING_LIMIT.as_secs() / LOADING.as_secs());
+        assert_eq!(lines.len() as u64, LOADING_LIMIT.as_secs() / EXTEND.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_asks_for_what_is_left_of_the_grace_and_no_more() {
+        let (told, log) = mpsc::sync_channel(1000);
+        let work = tokio::time::sleep(Duration::from_secs(100));
+        stopping(&Log(told), Duration::from_secs(12), work).await;
+        let lines: Vec<String> = log.try_iter().collect();
+        assert_eq!(
+            lines,
+            [
+                "STOPPING=1 STATUS=sending what is left",
+                "EXTEND_TIMEOUT_USEC=13000000",
+                "EXTEND_TIMEOUT_USEC=8000000",
+                "EXTEND_TIMEOUT_USEC=3000000",
+            ]
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! `outpost run` as a service manager sees it: over a notification socket that the test made.
 
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,14 +24,28 @@ fn expect(socket: &UnixDatagram, part: &str) -> String {
 #[test]
 fn a_service_manager_is_told_of_readiness_life_and_the_end() {
     let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("outpost.toml");
-    std::fs::write(&config, "[mqtt]\noutbox = 'outbox.redb'\n").unwrap();
-    let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    is_told(dir.path(), socket, &path.display().to_string());
+}
+
+#[test]
+fn a_service_manager_with_an_abstract_socket_is_told_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = format!("outpost-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    is_told(dir.path(), UnixDatagram::bind_addr(&address).unwrap(), &format!("@{name}"));
+}
+
+fn is_told(dir: &Path, socket: UnixDatagram, name: &str) {
+    let config = dir.join("outpost.toml");
+    std::fs::write(&config, "[mqtt]\noutbox = 'outbox.redb'\n[agent]\ngrace_seconds = 30\n")
+        .unwrap();
     socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     let agent = outpost()
         .args(["run", "--config"])
         .arg(&config)
-        .env("NOTIFY_SOCKET", dir.path().join("notify"))
+        .env("NOTIFY_SOCKET", name)
         .env("WATCHDOG_USEC", "600000")
         .env_remove("WATCHDOG_PID")
         .env("JOURNAL_STREAM", "1:1")
@@ -47,6 +62,7 @@ fn a_service_manager_is_told_of_readiness_life_and_the_end() {
     let pid = agent.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     expect(&socket, "STOPPING=1");
+    expect(&socket, "EXTEND_TIMEOUT_USEC=3");
     let output = agent.wait_with_output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{log}");
@@ -133,5 +149,48 @@ fn the_password_for_the_broker_is_a_credential_of_systemd() {
     match heard {
         Ok(heard) => assert_eq!(String::from_utf8_lossy(&heard.stdout), "online\n"),
         Err(_) => outpost_tests::skip("mosquitto-clients is not installed"),
+    }
+}
+
+#[test]
+fn an_agent_whose_log_nobody_reads_runs_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("outpost.toml");
+    // Nobody is there, which is logged.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    std::fs::write(&config, format!("[mqtt]\nhost = '127.0.0.1'\nport = {port}\n")).unwrap();
+    let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let agent = outpost()
+        .args(["run", "--config"])
+        .arg(&config)
+        .env("NOTIFY_SOCKET", dir.path().join("notify"))
+        .env("WATCHDOG_USEC", "600000")
+        .env_remove("WATCHDOG_PID")
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    let mut agent = Running(agent);
+    expect(&socket, "READY=1");
+    for _ in 0..5 {
+        expect(&socket, "WATCHDOG=1");
+    }
+    assert!(agent.0.try_wait().unwrap().is_none(), "it runs");
+}
+
+#[test]
+fn the_unit_is_as_closed_as_the_documentation_says() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/outpost.service");
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["security", "--offline=true", "--no-pager", "--threshold=18"]).arg(unit);
+    match analyze.output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+            assert!(said.contains("Overall exposure level"), "{said}");
+        }
+        Err(_) => outpost_tests::skip("systemd-analyze is not installed"),
     }
 }

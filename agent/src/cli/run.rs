@@ -53,11 +53,11 @@ async fn serve(config: Config, dir: PathBuf) -> anyhow::Result<ExitCode> {
     let watchdog = sd_notify::watchdog_enabled();
     let parts = running.parts().clone();
     let counts = running.counts();
-    tokio::select! {
-        () = service::attend(Systemd, watchdog, parts, counts) => {}
-        () = told_to_end => {}
-    }
-    service::stopping(&Systemd);
-    let is_safe = running.drain(grace).await;
-    Ok(if is_safe { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_broken = tokio::select! {
+        () = service::attend(Systemd, watchdog, parts, counts) => false,
+        () = told_to_end => false,
+        () = running.broken() => true,
+    };
+    let is_safe = service::stopping(&Systemd, grace, running.drain(grace)).await;
+    Ok(if is_safe && !is_broken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
