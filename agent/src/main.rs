@@ -18,7 +18,11 @@ fn main() -> ExitCode {
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(wants_colour());
+    // A log that nobody reads any more, such as one piped into `head`, is no reason to panic.
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(wants_colour())
+        .log_internal_errors(false);
     // Lines reach the journal as plain text: structured fields would not show in `journalctl`.
     match std::env::var_os(JOURNAL) {
         Some(_) => registry.with(lines.without_time()).init(),

@@ -10,6 +10,8 @@ use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::write_png;
 use serde_json::json;
 
+use crate::demo::outpost;
+
 /// A camera that shows one picture all the time, read twice or three times.
 fn watching(folder: &Path, rule: WatchRule) -> Config {
     let mut config = Config::default();
@@ -123,4 +125,29 @@ async fn a_camera_that_is_not_there_is_told_and_does_not_stop_the_rest() {
     daemon.tell("ask", "anything").await;
     assert_eq!(daemon.expect("answer").await["text"], "Done.");
     assert!(daemon.end().await);
+}
+
+#[test]
+fn a_picture_file_is_looked_at_as_a_camera_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = write_png(&dir.path().join("sign.png"), 64, 48).unwrap();
+    std::fs::write(dir.path().join("broken.png"), "nonsense").unwrap();
+    let config = dir.path().join("outpost.toml");
+    let text = format!("[camera]\npath = {picture:?}\nregion = [0.0, 0.0, 0.5, 1.0]\n");
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let (folder, picture) = (dir.path().to_str().unwrap(), picture.to_str().unwrap());
+    for (arguments, width, damaged) in [
+        (vec!["--file", picture], 64, 0),
+        (vec!["--file", folder], 64, 1),
+        (vec!["--config", config], 32, 0),
+        (vec!["--config", config, "--file", folder], 32, 1),
+    ] {
+        let output = outpost().args(["look", "--json"]).args(&arguments).output().unwrap();
+        let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let expected = (json!("sign.png"), json!("png"), json!(width), json!(48), json!(damaged));
+        let seen = |key: &str| seen[key].clone();
+        let seen = (seen("device"), seen("format"), seen("width"), seen("height"), seen("damaged"));
+        assert_eq!(seen, expected, "{arguments:?} {}", String::from_utf8_lossy(&output.stderr));
+    }
 }

@@ -70,3 +70,17 @@ fn the_doctor_names_what_is_wrong_and_how_to_mend_it() {
     assert!(of("mqtt")["remedy"].as_str().unwrap().contains("mqtt.host"));
     assert!(findings.iter().any(|finding| finding["area"] == "sound"), "{findings:#?}");
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_ends_a_command_quietly() {
+    let model = root().join("models/nano/checkpoint");
+    let model = model.to_str().unwrap();
+    for arguments in [vec!["tasks"], vec!["plan", "--model", model], vec!["doctor"], vec!["--help"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = outpost().args(&arguments).stdout(writer).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{arguments:?}: {said}");
+    }
+}

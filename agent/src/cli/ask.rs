@@ -16,6 +16,8 @@ use outpost_runtime::media::{Channel, read_audio, read_image};
 use outpost_runtime::{Generation, Image, Request, Stop, Usage};
 use serde_json::{Value, json};
 
+use crate::cli::out::out;
+
 /// Ask the model something: text, sound, pictures, or several of them.
 ///
 /// Without --task, a command without a picture is answered with tool calls, which are printed and not carried out; a picture
@@ -125,7 +127,6 @@ impl Args {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the answer")]
 fn print(generation: &Generation, args: &Args) {
     let parts = split_transcript(&generation.text).filter(|_| args.transcript);
     if args.json {
@@ -134,18 +135,18 @@ fn print(generation: &Generation, args: &Args) {
             answer["transcript"] = transcript.into();
             answer["text"] = translation.into();
         }
-        println!("{answer}");
+        out!("{answer}");
         return;
     }
     if let Some((transcript, translation)) = parts {
-        println!("{transcript}\n{translation}");
+        out!("{transcript}\n{translation}");
         return;
     }
     for call in &generation.calls {
-        println!("{} {}", call.name, Value::Object(call.arguments.clone()));
+        out!("{} {}", call.name, Value::Object(call.arguments.clone()));
     }
     if !generation.text.is_empty() {
-        println!("{}", generation.text);
+        out!("{}", generation.text);
     }
 }
 

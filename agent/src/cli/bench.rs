@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use outpost_agent_core::config::ModelConfig;
 use outpost_agent_core::memory::engine_options;
 
+use crate::cli::out::out;
+
 /// Measure prefill, decode, load and first token of a model on this device, or its perplexity on a text.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -293,9 +295,8 @@ fn windows(ids: &[u32], window: usize) -> impl Iterator<Item = &[u32]> {
         .map(move |start| &ids[start..ids.len().min(start + 2 * half)])
 }
 
-#[expect(clippy::print_stdout, reason = "the result")]
 fn print(text: &str) {
-    println!("{text}");
+    out!("{text}");
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
 //! `outpost chat`: a conversation in the terminal, answers as they are written.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use outpost_agent_core::config::{Kv, ModelConfig};
 use outpost_agent_core::memory::engine_options;
 use outpost_runtime::{Engine, PrefixCache, Request, Role, Sampling, Stop, Turn};
+
+use crate::cli::out::piece;
 
 /// Talk with a model: one line, one answer. An empty line or the end of input ends the conversation.
 #[derive(Debug, clap::Args)]
@@ -53,21 +55,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut lines = stdin.lock().lines();
     loop {
         if by_hand {
-            write("> ")?;
+            piece("> ");
         }
         let line = match lines.next().transpose()? {
             Some(line) if !line.trim().is_empty() => line,
             _ => return Ok(ExitCode::SUCCESS),
         };
         request.turns.push(Turn::text(Role::User, line));
-        let mut broken = None;
-        let generation = engine.generate(&mut cache, &request, &Stop::never(), &mut |text| {
-            broken = broken.take().or_else(|| write(text).err());
-        })?;
-        if let Some(fault) = broken {
-            return Err(fault.into());
-        }
-        write("\n")?;
+        let generation = engine.generate(&mut cache, &request, &Stop::never(), &mut piece)?;
+        piece("\n");
         request.turns.push(Turn::text(Role::Assistant, generation.text));
     }
 }
@@ -80,11 +76,4 @@ impl Args {
             Sampling::Greedy
         }
     }
-}
-
-/// Writes at once: an answer is read as it comes.
-fn write(text: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
 }

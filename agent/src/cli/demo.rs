@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use super::demo_firmware;
 use super::demo_report::{DEVICE, Expected, GAP, describe, sound_length};
+
 use crate::app::App;
+use crate::cli::out::out;
 use crate::model_dir;
 
 /// See it work: a spoken command and a picture become tool calls on MQTT.
@@ -184,7 +186,6 @@ fn conclude(missing: &[&Expected]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-#[expect(clippy::print_stdout, reason = "the messages")]
 fn print(at: Duration, topic: &str, received: &Received) {
-    println!("{:7.2} s  {topic:<22} {}", at.as_secs_f64(), describe(topic, &received.payload));
+    out!("{:7.2} s  {topic:<22} {}", at.as_secs_f64(), describe(topic, &received.payload));
 }

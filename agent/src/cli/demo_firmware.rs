@@ -17,7 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use super::demo_report::{DEVICE, Expected, describe, sound_length};
 use super::firmware_sim;
+
 use crate::app::App;
+use crate::cli::out::out;
 
 /// The button is pressed this long after the board is there.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -146,9 +148,8 @@ impl Stage {
         Ok(())
     }
 
-    #[expect(clippy::print_stdout, reason = "what happens")]
     fn print(&self, who: &str, what: &str) {
-        println!("{:7.2} s  {who:<22} {what}", self.start.elapsed().as_secs_f64());
+        out!("{:7.2} s  {who:<22} {what}", self.start.elapsed().as_secs_f64());
     }
 
     fn conclude(&self) -> ExitCode {

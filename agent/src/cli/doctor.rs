@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use outpost_agent_core::config::Config;
 
+use crate::cli::out::out;
 use crate::doctor::{Finding, Verdict, examine};
 
 /// Look at the devices, the model and the broker: what is wrong, and how to mend it.
@@ -24,16 +25,15 @@ pub(crate) struct Args {
     json: bool,
 }
 
-#[expect(clippy::print_stdout, reason = "the result")]
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
     let runtime = tokio::runtime::Runtime::new().context("starting tokio")?;
     let findings = runtime.block_on(examine(&config, args.model.as_deref()));
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        out!("{}", serde_json::to_string_pretty(&findings)?);
     } else {
         for finding in &findings {
-            println!("{}", line(finding));
+            out!("{}", line(finding));
         }
     }
     let is_well = findings.iter().all(|finding| finding.verdict < Verdict::Wrong);

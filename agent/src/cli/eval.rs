@@ -15,6 +15,7 @@ use outpost_runtime::{Generation, Request, Stop, ToolCall, ToolSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::cli::out::out;
 use crate::score::{ErrorRate, plain_words};
 
 /// Measure a model on a manifest: exact tool calls, word and character error rates.
@@ -230,7 +231,6 @@ impl Tallies {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the result")]
 fn print(tallies: &Tallies, as_json: bool) {
     let Tallies { call, transcribe, ocr, seconds } = tallies;
     let mut object = Map::new();
@@ -250,7 +250,7 @@ fn print(tallies: &Tallies, as_json: bool) {
     }
     object.insert("seconds".into(), json!(seconds));
     if as_json {
-        println!("{}", Value::Object(object));
+        out!("{}", Value::Object(object));
         return;
     }
     for (task, numbers) in
@@ -260,9 +260,9 @@ fn print(tallies: &Tallies, as_json: bool) {
             Some(n) => format!("{name} {n}"),
             None => format!("{name} {:.1} %", 100.0 * value.as_f64().unwrap_or_default()),
         });
-        println!("{task:<12}{}", numbers.collect::<Vec<_>>().join("   "));
+        out!("{task:<12}{}", numbers.collect::<Vec<_>>().join("   "));
     }
-    println!("{seconds:.1} s");
+    out!("{seconds:.1} s");
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::out::out;
+
 /// Simulate a board with a microcontroller, on a serial port of its own.
 ///
 /// Says the port for `firmware.port`, shows what the board does, and takes what you do to it from standard input, a line
@@ -109,9 +111,8 @@ pub(super) fn describe(seen: Seen) -> String {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "what the board shows")]
 fn print(line: &str) {
-    println!("{line}");
+    out!("{line}");
 }
 
 #[cfg(test)]

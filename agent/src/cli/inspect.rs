@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use outpost_runtime::import::manifest::Manifest;
 
+use crate::cli::out::out;
+
 /// Show what a packed model is and check its parts against their sums.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -12,18 +14,17 @@ pub(crate) struct Args {
     model: Option<PathBuf>,
 }
 
-#[expect(clippy::print_stdout, reason = "the result")]
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let dir = super::model_dir(args.model.as_deref(), None)?;
     let manifest = Manifest::read(&dir)?;
-    println!("model    {}", dir.display());
-    println!("source   {}", manifest.source.name);
-    println!("licence  {}", manifest.licence.as_deref().unwrap_or("not stated"));
-    println!("decoder  {}", manifest.quant);
+    out!("model    {}", dir.display());
+    out!("source   {}", manifest.source.name);
+    out!("licence  {}", manifest.licence.as_deref().unwrap_or("not stated"));
+    out!("decoder  {}", manifest.quant);
     for (name, part) in &manifest.parts {
-        println!("{:>12}  {name}", part.bytes);
+        out!("{:>12}  {name}", part.bytes);
     }
     manifest.verify(&dir)?;
-    println!("all sums are right");
+    out!("all sums are right");
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,8 @@ use outpost_senses::microphone::open;
 use outpost_senses::microphone::pipeline::SpeechPipeline;
 use serde_json::{Value, json};
 
+use crate::cli::out::out;
+
 /// A device that is not there after this many reads without sound is given up.
 const MOST_SILENT_READS: usize = 20;
 
@@ -97,7 +99,6 @@ fn state(source: &dyn AudioSource, meter: &Meter) -> MicrophoneState {
     MicrophoneState { level: meter.level(), ..source.state() }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's output")]
 fn show(as_json: bool, heard: &Heard) {
     let (what, start, duration) = match heard {
         Heard::Utterance(utterance) => ("utterance", utterance.start, utterance.duration()),
@@ -106,22 +107,18 @@ fn show(as_json: bool, heard: &Heard) {
     };
     if as_json {
         let seconds = |duration: Duration| duration.as_secs_f64();
-        println!(
-            "{}",
-            json!({"heard": what, "start": seconds(start), "seconds": seconds(duration)})
-        );
+        out!("{}", json!({"heard": what, "start": seconds(start), "seconds": seconds(duration)}));
     } else {
-        println!("{:7.2} s  {what}, {:.2} s long", start.as_secs_f64(), duration.as_secs_f64());
+        out!("{:7.2} s  {what}, {:.2} s long", start.as_secs_f64(), duration.as_secs_f64());
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command's output")]
 fn show_level(as_json: bool, samples: usize, state: &MicrophoneState) {
     let at = samples as f64 / f64::from(RATE);
     let level = state.level;
     if as_json {
         let format = state.format.as_ref().map_or(Value::Null, |format| format.as_str().into());
-        println!(
+        out!(
             "{}",
             json!({"at": at, "format": format, "rms_dbfs": level.rms_dbfs, "peak_dbfs": level.peak_dbfs,
                 "clipping": level.clipping, "dead": level.dead, "overruns": state.overruns,
@@ -133,7 +130,7 @@ fn show_level(as_json: bool, samples: usize, state: &MicrophoneState) {
     for (is_so, note) in [(level.clipping, ", clipping"), (level.dead, ", only zeros")] {
         notes += if is_so { note } else { "" };
     }
-    println!(
+    out!(
         "{at:7.2} s  level {:.1} dBFS, peak {:.1} dBFS{notes}; {}",
         level.rms_dbfs,
         level.peak_dbfs,

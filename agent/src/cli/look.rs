@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use image::RgbImage;
@@ -12,7 +13,11 @@ use outpost_senses::camera::negotiate::ModeRequest;
 use outpost_senses::camera::pixels::{FrameError, to_image};
 use outpost_senses::camera::raw::{RawCamera as _, RawStream};
 use outpost_senses::camera::v4l2::V4l2Camera;
+use outpost_senses::files::FileCamera;
+use outpost_senses::{FrameSource as _, SenseError};
 use serde_json::json;
+
+use crate::cli::out::out;
 
 /// A camera that sends nothing but damaged pictures is given up after so many.
 const MOST_DAMAGED: u32 = 10;
@@ -24,8 +29,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A capture device instead, such as /dev/video0.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "file")]
     device: Option<String>,
+    /// A picture file or a folder of them instead, of which the first is taken.
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
     /// The pixel format to ask for.
     #[arg(long, value_enum)]
     format: Option<PixelFormat>,
@@ -49,11 +57,16 @@ fn size(text: &str) -> Result<[u32; 2], String> {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = camera(args)?;
-    let Some(device) = config.device.clone() else {
-        bail!("no camera: give --device, or a configuration with camera.device")
+    let Taken { from, format, image, damaged } = match (&config.device, &config.path) {
+        (Some(device), _) => {
+            let mut stream = V4l2Camera::new(device.clone(), ModeRequest::from(&config)).open()?;
+            take(device, stream.as_mut(), config.warm_up)?
+        }
+        (None, Some(path)) => read(path)?,
+        (None, None) => bail!(
+            "no camera: give --device, --file, or a configuration with camera.device or camera.path"
+        ),
     };
-    let mut stream = V4l2Camera::new(device.clone(), ModeRequest::from(&config)).open()?;
-    let (format, image, damaged) = take(stream.as_mut(), config.warm_up)?;
     let image = blacken(image, &config.privacy);
     let image = match config.region {
         Some(region) => crop(&image, region),
@@ -62,21 +75,55 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.save {
         save(&image, path)?;
     }
-    show(args.json, &device, format, &image, damaged);
+    show(args.json, &from, &format, &image, damaged);
     Ok(ExitCode::SUCCESS)
 }
 
 fn camera(args: &Args) -> anyhow::Result<CameraConfig> {
     let configured = args.config.as_deref().map(Config::read).transpose()?;
     let mut config = configured.map(|config| config.camera).unwrap_or_default();
-    config.device = args.device.clone().or(config.device);
+    if args.device.is_some() || args.file.is_some() {
+        config.device.clone_from(&args.device);
+        config.path.clone_from(&args.file);
+    }
     config.format = args.format.or(config.format);
     config.size = args.size.unwrap_or(config.size);
     Ok(config)
 }
 
-/// The first whole picture after the warm-up, and how many were damaged before it.
-fn take(stream: &mut dyn RawStream, warm_up: u32) -> anyhow::Result<(PixelFormat, Image, u32)> {
+/// A picture, and how it was come by.
+struct Taken {
+    from: String,
+    format: String,
+    image: Image,
+    /// Pictures before it that could not be used.
+    damaged: u32,
+}
+
+/// The first picture of a file or folder.
+fn read(path: &Path) -> Result<Taken, SenseError> {
+    let mut camera = FileCamera::open(path, false, Duration::ZERO)?;
+    let mut damaged = 0;
+    loop {
+        match camera.read() {
+            Ok(Some(frame)) => {
+                let format = Path::new(&frame.source).extension().unwrap_or_default();
+                let format = format.to_string_lossy().to_lowercase();
+                return Ok(Taken { from: frame.source, format, image: frame.image, damaged });
+            }
+            Err(_) => damaged += 1,
+            Ok(None) => {
+                return Err(SenseError::Path {
+                    path: path.to_owned(),
+                    reason: "there is no picture".into(),
+                });
+            }
+        }
+    }
+}
+
+/// The first whole picture after the warm-up.
+fn take(device: &str, stream: &mut dyn RawStream, warm_up: u32) -> anyhow::Result<Taken> {
     for _ in 0..warm_up {
         stream.next()?;
     }
@@ -86,7 +133,10 @@ fn take(stream: &mut dyn RawStream, warm_up: u32) -> anyhow::Result<(PixelFormat
         let image =
             if raw.damaged { Err(FrameError::Marked) } else { to_image(raw.bytes, raw.layout) };
         match image {
-            Ok(image) => return Ok((raw.layout.format, image, damaged)),
+            Ok(image) => {
+                let (from, format) = (device.to_owned(), raw.layout.format.to_string());
+                return Ok(Taken { from, format, image, damaged });
+            }
             Err(last) => {
                 damaged += 1;
                 if damaged == MOST_DAMAGED {
@@ -113,20 +163,19 @@ fn mean(image: &Image) -> [f64; 3] {
     sums.map(|sum| (sum as f64 / pixels * 10.0).round() / 10.0)
 }
 
-#[expect(clippy::print_stdout, reason = "the command's output")]
-fn show(as_json: bool, device: &str, format: PixelFormat, image: &Image, damaged: u32) {
+fn show(as_json: bool, device: &str, format: &str, image: &Image, damaged: u32) {
     let Image { width, height, .. } = *image;
     let mean = mean(image);
     if as_json {
-        println!(
+        out!(
             "{}",
-            json!({"device": device, "format": format.to_string(), "width": width, "height": height,
+            json!({"device": device, "format": format, "width": width, "height": height,
                 "mean": mean, "damaged": damaged})
         );
         return;
     }
     let [red, green, blue] = mean;
-    println!(
+    out!(
         "{device}  {format}, {width}x{height}, mean colour {red:.0} {green:.0} {blue:.0}, {damaged} damaged before it"
     );
 }

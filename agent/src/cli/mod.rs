@@ -14,6 +14,7 @@ mod inspect;
 mod listen;
 mod look;
 mod mcp;
+mod out;
 mod plan;
 mod progress;
 mod run;
@@ -106,9 +107,8 @@ impl Cli {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the command line's own messages")]
 fn say_error(error: &anyhow::Error) {
-    eprintln!("outpost: {}", whole(error));
+    out::tell(&format!("outpost: {}", whole(error)));
 }
 
 /// An error and what led to it, less the causes that it names already.
@@ -123,9 +123,8 @@ fn whole(error: &anyhow::Error) -> String {
 }
 
 /// What is going on, for a person; standard output stays clean for results.
-#[expect(clippy::print_stderr, reason = "the command line's own messages")]
 fn say(message: &str) {
-    eprintln!("{message}");
+    out::tell(message);
 }
 
 /// The packed model to use; the bundled one is imported first where that was not done yet.

@@ -13,6 +13,8 @@ use outpost_runtime::import::{self, ImportOptions, Quant};
 use outpost_runtime::plan::{PRESETS, Plan, preset};
 use outpost_runtime::{EncoderWeights, KvFormat};
 
+use crate::cli::out::out;
+
 /// Show what a model needs of memory in each number format, by part and by context, and which devices have it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -103,17 +105,16 @@ fn devices(name: Option<&str>) -> anyhow::Result<Vec<(String, f64)>> {
     Ok(all)
 }
 
-#[expect(clippy::print_stdout, reason = "the result")]
 fn print(name: &str, plans: &[Plan; 3], longest: usize, wanted: Wanted, devices: &[(String, f64)]) {
     let small = plans.iter().all(|plan| gib(wanted.total(plan, Resident)) < 1.0);
     let (unit, scale) = if small { ("MiB", 1024.0) } else { ("GiB", 1.0) };
     let row = |label: &str, size: &dyn Fn(&Plan) -> u64| {
         let sizes: Vec<String> =
             plans.iter().map(|plan| format!("{:9.2}", scale * gib(size(plan)))).collect();
-        println!("{label:<30}{}", sizes.join(" "));
+        out!("{label:<30}{}", sizes.join(" "));
     };
     let formats: Vec<String> = FORMATS.iter().map(|quant| format!("{quant:>9}")).collect();
-    println!("{name}, {unit}\n{:<30}{}", "", formats.join(" "));
+    out!("{name}, {unit}\n{:<30}{}", "", formats.join(" "));
     // In int4 a tied head is stored a second time: no other format has more parts.
     for (part, _) in &plans[2].parts {
         row(part, &|plan| {
@@ -128,10 +129,10 @@ fn print(name: &str, plans: &[Plan; 3], longest: usize, wanted: Wanted, devices:
     row(&format!("embedded prompt at {context}"), &|plan| plan.prompt(context));
     row(&format!("all, at {context}"), &|plan| wanted.total(plan, Resident));
     row("  with encoders on demand", &|plan| wanted.total(plan, OnDemand));
-    println!();
+    out!("");
     for (device, memory) in devices {
         let fits: Vec<String> =
             plans.iter().map(|plan| format!("{:>9}", wanted.fit(plan, *memory))).collect();
-        println!("{:<30}{}", format!("{device} ({memory:.1} GiB free)"), fits.join(" "));
+        out!("{:<30}{}", format!("{device} ({memory:.1} GiB free)"), fits.join(" "));
     }
 }

@@ -10,6 +10,7 @@ use outpost_agent_core::memory::resident;
 use outpost_runtime::audio::at_16_khz;
 use outpost_runtime::media::read_wav;
 
+use crate::cli::out::out;
 use crate::soak::{Day, Tally};
 
 /// Run hours of simulated sound through the endpointing: commands missed, false alarms, memory.
@@ -68,9 +69,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if total.missed * 100 <= total.spoken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-#[expect(clippy::print_stdout, reason = "the command's output")]
 fn say(line: &str) {
-    println!("{line}");
+    out!("{line}");
 }
 
 /// How much the values grow from one to the next, by least squares; the first quarter is warming up.

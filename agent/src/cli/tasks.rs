@@ -6,18 +6,19 @@ use clap::ValueEnum as _;
 use outpost_agent_core::event::Task;
 use outpost_agent_core::tasks::Pair;
 
+use crate::cli::out::out;
+
 /// List the tasks of `outpost ask --task`, and the language pairs of its translations.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
-#[expect(clippy::print_stdout, reason = "the result")]
 pub(crate) fn run(_: &Args) -> ExitCode {
     for task in Task::value_variants() {
-        println!("{:<12}{:<34}{}", task.name(), task.media(), task.summary());
+        out!("{:<12}{:<34}{}", task.name(), task.media(), task.summary());
     }
-    println!("\ntranslate --pair PAIR, with --transcript to have what was said as well:");
+    out!("\ntranslate --pair PAIR, with --transcript to have what was said as well:");
     for pair in Pair::all() {
-        println!("  {:<10}{}", pair.name(), pair.summary());
+        out!("  {:<10}{}", pair.name(), pair.summary());
     }
     ExitCode::SUCCESS
 }
