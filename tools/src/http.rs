@@ -250,7 +250,7 @@ fn failure(fault: reqwest::Error) -> ToolError {
         (ErrorKind::Timeout, "the host did not answer in time")
     } else if fault.is_redirect() {
         (ErrorKind::Refused, "the host redirects elsewhere, which is not followed")
-    } else if causes().any(|cause| cause.is::<Barred>()) {
+    } else if causes().any(<dyn std::error::Error>::is::<Barred>) {
         (ErrorKind::Refused, "the host has no address that may be spoken to")
     } else if fault.is_connect() {
         (ErrorKind::Unavailable, "the host cannot be reached")

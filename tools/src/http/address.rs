@@ -46,17 +46,26 @@ fn of_v4(address: Ipv4Addr) -> Reach {
 }
 
 fn of_v6(address: Ipv6Addr) -> Reach {
-    match address.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] | [0xfe80..=0xfebf | 0xff00..=0xffff, ..] => Reach::Link,
-        // What carries a public IPv4 address: mapped, or through a NAT64, without which a network of IPv6 alone reaches no host
-        // of IPv4.
-        [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => Reach::Public,
-        // Protocol assignments with Teredo, documentation, 6to4.
-        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..] => Reach::Private,
-        // All else that is public.
-        [0x2000..=0x3fff, ..] => Reach::Public,
-        // Unique and site-local addresses, local NAT64, and what nobody was given.
-        _ => Reach::Private,
+    let segments = address.segments();
+    let is_link = matches!(
+        segments,
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] | [0xfe80..=0xfebf | 0xff00..=0xffff, ..]
+    );
+    // Protocol assignments with Teredo, documentation, 6to4.
+    let is_special = matches!(
+        segments,
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x2002, ..] | [0x3fff, 0..=0xfff, ..]
+    );
+    // What carries an IPv4 address is public if that is: mapped, or through a NAT64, without which a network of IPv6 alone
+    // reaches no host of IPv4. What is left out: unique and site-local addresses, local NAT64, and what nobody was given.
+    let may_be_public = matches!(
+        segments,
+        [0x2000..=0x3fff, ..] | [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..]
+    );
+    match (is_link, may_be_public && !is_special) {
+        (true, _) => Reach::Link,
+        (false, true) => Reach::Public,
+        (false, false) => Reach::Private,
     }
 }
 
