@@ -51,8 +51,8 @@ fn notify(socket: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(socket)?,
     };
-    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
-    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address)?;
+    let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+    UnixDatagram::unbound()?.send_to_addr(lines.join("\n").as_bytes(), &address)?;
     Ok(())
 }
 

@@ -472,7 +472,7 @@ mod tests {
             names.iter().map(tool).collect()
         };
         offered.set(tools(&["a", "b", "c"]).into_iter());
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(0);
         std::thread::scope(|scope| {
             let registry = &registry;
             scope.spawn(move || {

@@ -130,7 +130,7 @@ fn a_tool_that_is_defined_again_is_known_all_the_time() {
     let desk = desk(RemoteConfig::default());
     desk.switchboard.define("torch", TORCH.as_bytes()).unwrap();
     let registry = desk.registry.clone();
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(0);
     let looking = std::thread::spawn(move || {
         while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
             assert!(registry.knows("torch"));
