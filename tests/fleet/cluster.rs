@@ -1,7 +1,7 @@
 //! A cluster of three NATS servers in place of one broker: devices spread over its nodes, a node that is killed and comes back,
 //! and a rolling restart.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -22,6 +22,8 @@ use crate::{Options, TIMEOUT, all_up};
 const NODES: usize = 3;
 /// How long a node is away.
 const AWAY: Duration = Duration::from_secs(5);
+/// Messages that wait for the fleet's own look; what finds no room waits at the nodes.
+const SEEN: usize = 4096;
 /// Between two questions to a device that doesn't answer.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -114,12 +116,12 @@ impl Drop for Node {
 
 /// Somebody who sees what the devices publish, on whichever nodes there are. What several nodes bring comes several times.
 struct Watchers {
-    received: mpsc::UnboundedReceiver<Received>,
+    received: mpsc::Receiver<Received>,
 }
 
 impl Watchers {
     fn on(nodes: &[Node], filter: &'static str, tasks: &TaskGroup) -> Self {
-        let (sender, received) = mpsc::unbounded_channel();
+        let (sender, received) = mpsc::channel(SEEN);
         for node in nodes {
             let (address, sender) = (node.mqtt, sender.clone());
             let name = format!("fleet-watcher-{}-{}", node.number, &filter[filter.len() - 1..]);
@@ -127,7 +129,7 @@ impl Watchers {
                 while !sender.is_closed() {
                     if let Ok(mut watcher) = Subscriber::connect(address, &name, filter).await {
                         while let Some(message) = watcher.received().await {
-                            drop(sender.send(message));
+                            drop(sender.send(message).await);
                         }
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -239,7 +241,7 @@ impl Fleet {
     /// Asks every device by name, and those that don't answer again; how long until the last has.
     async fn ask_all(&mut self) -> Result<Duration> {
         let began = Instant::now();
-        let mut open: HashSet<usize> = (0..self.devices.len()).collect();
+        let mut open: BTreeSet<usize> = (0..self.devices.len()).collect();
         while !open.is_empty() {
             ensure!(began.elapsed() < TIMEOUT, "{} devices do not answer", open.len());
             // Asked where there is a node: the last is never the one that was killed.

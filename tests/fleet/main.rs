@@ -59,7 +59,7 @@ struct Options {
 /// A clustered broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Cluster {
-    /// `nats-server` of Debian, with JetStream.
+    /// `nats-server` of Debian, with `JetStream`.
     Nats,
 }
 
