@@ -26,7 +26,7 @@ fn a_service_manager_is_told_of_readiness_life_and_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    is_told(dir.path(), socket, &path.display().to_string());
+    is_told(dir.path(), &socket, &path.display().to_string());
 }
 
 #[test]
@@ -34,10 +34,10 @@ fn a_service_manager_with_an_abstract_socket_is_told_too() {
     let dir = tempfile::tempdir().unwrap();
     let name = format!("outpost-test-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
-    is_told(dir.path(), UnixDatagram::bind_addr(&address).unwrap(), &format!("@{name}"));
+    is_told(dir.path(), &UnixDatagram::bind_addr(&address).unwrap(), &format!("@{name}"));
 }
 
-fn is_told(dir: &Path, socket: UnixDatagram, name: &str) {
+fn is_told(dir: &Path, socket: &UnixDatagram, name: &str) {
     let config = dir.join("outpost.toml");
     std::fs::write(&config, "[mqtt]\noutbox = 'outbox.redb'\n[agent]\ngrace_seconds = 30\n")
         .unwrap();
@@ -52,17 +52,17 @@ fn is_told(dir: &Path, socket: UnixDatagram, name: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let loading = expect(&socket, "EXTEND_TIMEOUT_USEC=");
+    let loading = expect(socket, "EXTEND_TIMEOUT_USEC=");
     assert!(loading.contains("STATUS=loading the model"), "{loading}");
-    expect(&socket, "READY=1");
-    let alive = expect(&socket, "WATCHDOG=1");
+    expect(socket, "READY=1");
+    let alive = expect(socket, "WATCHDOG=1");
     assert!(alive.contains("STATUS=idle; heard 0"), "{alive}");
-    expect(&socket, "WATCHDOG=1");
+    expect(socket, "WATCHDOG=1");
 
     let pid = agent.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    expect(&socket, "STOPPING=1");
-    expect(&socket, "EXTEND_TIMEOUT_USEC=3");
+    expect(socket, "STOPPING=1");
+    expect(socket, "EXTEND_TIMEOUT_USEC=3");
     let output = agent.wait_with_output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{log}");
