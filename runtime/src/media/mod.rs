@@ -31,7 +31,7 @@ pub const SOUNDS: [&str; 17] = [
 /// Reads a sound file of any known format, as its first bytes tell.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) when the file cannot be opened, [`Error::Audio`](crate::Error::Audio) naming it when it is no
+/// [`Error::Io`] when the file cannot be opened, [`Error::Audio`] naming it when it is no
 /// sound, is damaged, or cannot be taken.
 pub fn read_audio(path: &Path, channel: Channel) -> Result<Audio> {
     Input::open(path)?.audio(channel, Some(path))
@@ -40,7 +40,7 @@ pub fn read_audio(path: &Path, channel: Channel) -> Result<Audio> {
 /// As [`read_audio`], from memory.
 ///
 /// # Errors
-/// [`Error::Audio`](crate::Error::Audio) when the bytes are no sound, are damaged, or cannot be taken.
+/// [`Error::Audio`] when the bytes are no sound, are damaged, or cannot be taken.
 pub fn audio_from_bytes(bytes: &[u8], channel: Channel) -> Result<Audio> {
     Input::Bytes(bytes.into()).audio(channel, None)
 }
@@ -49,7 +49,7 @@ pub fn audio_from_bytes(bytes: &[u8], channel: Channel) -> Result<Audio> {
 /// transparent on a ground that contrasts with it; of several pictures in a file the first is taken.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) when the file cannot be opened, [`Error::Image`](crate::Error::Image) naming it when it is no
+/// [`Error::Io`] when the file cannot be opened, [`Error::Image`] naming it when it is no
 /// picture, is damaged, or too large.
 pub fn read_image(path: &Path) -> Result<Image> {
     Input::open(path)?.image(Some(path))
@@ -58,7 +58,7 @@ pub fn read_image(path: &Path) -> Result<Image> {
 /// As [`read_image`], from memory.
 ///
 /// # Errors
-/// [`Error::Image`](crate::Error::Image) when the bytes are no picture, are damaged, or of a picture too large.
+/// [`Error::Image`] when the bytes are no picture, are damaged, or of a picture too large.
 pub fn image_from_bytes(bytes: &[u8]) -> Result<Image> {
     Input::Bytes(bytes.into()).image(None)
 }
