@@ -59,8 +59,8 @@ impl Node {
         (0..NODES).map(node).collect()
     }
 
-    /// Starts it on what it has kept. Streams, of messages and of retained ones, are on all nodes; what a subscription has
-    /// still to get is on one, since a thousand Raft groups are too much for two cores.
+    /// Starts it on what it has kept. All is on all nodes: what a subscription has still to get as well, since a session whose
+    /// state is on a node that is away can neither go on nor be ended.
     fn start(&mut self) -> Result<()> {
         let Self { number, clients, routes, mqtt, folder, .. } = self;
         let place = folder.path();
@@ -69,7 +69,7 @@ impl Node {
             "server_name: node{number}\nlisten: \"127.0.0.1:{clients}\"\n\
              jetstream {{ store_dir: \"{}\" }}\n\
              cluster {{ name: outpost, listen: \"127.0.0.1:{}\", routes: [{}] }}\n\
-             mqtt {{ listen: \"{mqtt}\", stream_replicas: {NODES}, consumer_replicas: 1 }}\n",
+             mqtt {{ listen: \"{mqtt}\", stream_replicas: {NODES}, consumer_replicas: {NODES}, consumer_memory_storage: true }}\n",
             place.display(),
             routes[*number],
             others.join(", ")
