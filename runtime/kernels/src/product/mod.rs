@@ -58,9 +58,6 @@ struct Out {
     epilogue: Epilogue,
 }
 
-/// Tasks per thread: with fewer, threads wait longer for the last; with more, each reads shorter runs of memory.
-const TASKS: usize = 16;
-
 /// Bytes of activations that are multiplied with all panels before the next: they should stay in a core's own cache.
 const ACTIVATIONS: usize = 768 << 10;
 
@@ -179,7 +176,7 @@ impl Kernels {
             input.quantized(self);
         }
         let input = &*input;
-        let step = runs.len().div_ceil(TASKS * self.pool.threads()).max(1);
+        let step = runs.len().div_ceil(4 * self.pool.threads()).max(1);
         self.pool.run(runs.len().div_ceil(step), |task| {
             for index in task * step..runs.len().min((task + 1) * step) {
                 let panel = runs[index][0] as usize / PANEL;
@@ -213,7 +210,7 @@ impl Kernels {
     ) {
         let panels = matrix.panels();
         let block = (ACTIVATIONS / matrix.width().max(1)).next_multiple_of(8).min(positions.max(1));
-        let step = panels.div_ceil(TASKS * self.pool.threads()).max(1);
+        let step = panels.div_ceil(4 * self.pool.threads()).max(1);
         for first in (0..positions).step_by(block) {
             let count = block.min(positions - first);
             self.pool.run(panels.div_ceil(step), |task| {
