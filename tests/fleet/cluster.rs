@@ -2,16 +2,14 @@
 //! and a rolling restart.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use outpost_agent_core::task_group::TaskGroup;
 use outpost_mqtt::subscriber::{Received, Subscriber};
-use outpost_tests::broker::Proxy;
+use outpost_tests::broker::{Proxy, Server};
 use tokio::sync::mpsc;
 
 use crate::device::{self, Device};
@@ -34,7 +32,7 @@ struct Node {
     routes: Vec<u16>,
     mqtt: SocketAddr,
     folder: tempfile::TempDir,
-    child: Option<Child>,
+    server: Option<Server>,
 }
 
 impl Node {
@@ -53,7 +51,7 @@ impl Node {
                 routes: ports[NODES..2 * NODES].to_vec(),
                 mqtt: SocketAddr::from((Ipv4Addr::LOCALHOST, ports[2 * NODES + number])),
                 folder: tempfile::tempdir()?,
-                child: None,
+                server: None,
             })
         };
         (0..NODES).map(node).collect()
@@ -74,26 +72,13 @@ impl Node {
             routes[*number],
             others.join(", ")
         );
-        let config = place.join("nats.conf");
-        std::fs::write(&config, text)?;
-        let log = File::options().create(true).append(true).open(place.join("log"))?;
-        let start = |program: &str| {
-            Command::new(program).arg("-c").arg(&config).stderr(log.try_clone()?).spawn()
-        };
-        let child = start("nats-server").or_else(|_| start("/usr/sbin/nats-server"));
-        self.child = Some(child.context("nats-server, of the Debian package of that name")?);
+        std::fs::write(place.join("nats.conf"), text)?;
+        self.server = Some(Server::start("nats-server", place, "nats.conf")?);
         Ok(())
     }
 
     fn stop(&mut self, politely: bool) -> Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
-        if politely {
-            Command::new("kill").arg(child.id().to_string()).status()?;
-        } else {
-            child.kill()?;
-        }
-        child.wait()?;
-        Ok(())
+        self.server.take().map_or(Ok(()), |server| server.end(politely))
     }
 
     /// Waits until it takes MQTT clients, which needs a leader of the cluster.
@@ -105,12 +90,6 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Ok(())
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.stop(false).ok();
     }
 }
 
@@ -182,7 +161,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     fleet.restart_in_turn(options.reports).await?;
 
     for node in &fleet.nodes {
-        let memory = node.child.as_ref().and_then(|child| resident_kib(child.id())).unwrap_or(0);
+        let memory = node.server.as_ref().and_then(|server| resident_kib(server.pid()));
+        let memory = memory.unwrap_or(0);
         say!("node {}: {} MiB", node.number, memory / 1024);
     }
     tasks.disconnect.cancel();

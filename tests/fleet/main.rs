@@ -86,7 +86,7 @@ impl Server {
         }
     }
 
-    /// Kills it and starts it anew, knowing nothing; the embedded one cannot be killed, and only its wires are cut.
+    /// Kills it and starts it again with nothing stored; the embedded one cannot be killed, and only its wires are cut.
     fn restart(self) -> Result<Self> {
         let Self::Mosquitto(broker, folder) = self else { return Ok(self) };
         let (path, port) = broker.end(false)?;

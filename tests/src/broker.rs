@@ -11,10 +11,60 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, tcp};
 use tokio::sync::watch;
 
-/// A running broker; killed on drop.
+/// A server of the system's packages with a configuration file; killed on drop.
+#[derive(Debug)]
+pub struct Server(Child);
+
+impl Server {
+    /// Starts `program -c FOLDER/CONFIG`; what it says on standard error goes to `log` in the folder.
+    ///
+    /// # Errors
+    /// When it is not installed.
+    pub fn start(program: &str, folder: &Path, config: &str) -> Result<Self> {
+        let log = OpenOptions::new().create(true).append(true).open(folder.join("log"))?;
+        let start = |program: &str| {
+            Command::new(program)
+                .arg("-c")
+                .arg(folder.join(config))
+                .stderr(log.try_clone()?)
+                .spawn()
+        };
+        // Debian has servers where only root looks.
+        let child = start(program).or_else(|_| start(&format!("/usr/sbin/{program}")));
+        Ok(Self(child.with_context(|| format!("{program}, of the Debian package of that name"))?))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Ends it: politely, so that it saves what it has, or with SIGKILL.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn end(mut self, politely: bool) -> Result<()> {
+        if politely {
+            Command::new("kill").arg(self.pid().to_string()).status().context("kill")?;
+        } else {
+            self.0.kill()?;
+        }
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// A running mosquitto; killed on drop.
 #[derive(Debug)]
 pub struct Broker {
-    child: Child,
+    server: Server,
     folder: PathBuf,
     address: SocketAddr,
 }
@@ -25,20 +75,16 @@ impl Broker {
     /// # Errors
     /// When it is not installed, or does not listen within 20 s.
     pub fn start(folder: &Path, port: u16, persistent: bool) -> Result<Self> {
-        let config = folder.join("mosquitto.conf");
+        let config = "mosquitto.conf";
         let place = folder.display();
         let text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\n\
              max_queued_messages 0\n             persistence {persistent}\npersistence_location {place}/\nuser root\n"
         );
-        std::fs::write(&config, text)?;
-        let log = OpenOptions::new().create(true).append(true).open(folder.join("broker.log"))?;
-        let start = |program: &str| {
-            Command::new(program).arg("-c").arg(&config).stderr(log.try_clone()?).spawn()
-        };
-        let child = start("mosquitto").or_else(|_| start("/usr/sbin/mosquitto"))?;
+        std::fs::write(folder.join(config), text)?;
+        let server = Server::start("mosquitto", folder, config)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let broker = Self { child, folder: folder.to_owned(), address };
+        let broker = Self { server, folder: folder.to_owned(), address };
         let started = Instant::now();
         while TcpStream::connect(address).is_err() {
             ensure!(started.elapsed() < Duration::from_secs(20), "mosquitto does not listen");
@@ -49,7 +95,7 @@ impl Broker {
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.server.pid()
     }
 
     /// Where it listens.
@@ -57,26 +103,14 @@ impl Broker {
         self.address
     }
 
-    /// Ends it: politely, so that it saves what it has, or with SIGKILL. Gives its folder and port.
+    /// As [`Server::end`]. Gives its folder and port.
     ///
     /// # Errors
-    /// When the system refuses.
-    pub fn end(mut self, politely: bool) -> Result<(PathBuf, u16)> {
-        if politely {
-            let pid = self.child.id().to_string();
-            Command::new("kill").arg(&pid).status().context("kill")?;
-        } else {
-            self.child.kill()?;
-        }
-        self.child.wait()?;
-        Ok((self.folder.clone(), self.address.port()))
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+    /// As there.
+    pub fn end(self, politely: bool) -> Result<(PathBuf, u16)> {
+        let Self { server, folder, address } = self;
+        server.end(politely)?;
+        Ok((folder, address.port()))
     }
 }
 
