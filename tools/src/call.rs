@@ -114,7 +114,8 @@ mod tests {
     use super::*;
     use crate::policy::{Origin, PolicyRules, ToolRule};
     use crate::registry::Registry;
-    use crate::tool::{BoxFuture, Class, Source, Spec, ToolHost};
+    use crate::testing::context;
+    use crate::tool::{BoxFuture, Class, Source, Spec};
 
     /// Fails in these ways, one after the other; none: it never ends. Then it works.
     #[derive(Debug, Clone, Default)]
@@ -135,29 +136,6 @@ mod tests {
                 }
             })
         }
-    }
-
-    #[derive(Debug)]
-    struct Nowhere;
-
-    impl ToolHost for Nowhere {
-        fn command(
-            &self,
-            _path: &str,
-            _payload: Value,
-            _deadline: Instant,
-        ) -> BoxFuture<'_, Result<(), ToolError>> {
-            Box::pin(std::future::ready(Ok(())))
-        }
-        fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
-            Box::pin(std::future::ready(Ok(None)))
-        }
-        fn timer_rang(&self, _call: &str, _length: Duration) {}
-        fn alert(&self, _message: &str) {}
-    }
-
-    fn context() -> Context {
-        Context::new("1", Arc::new(Nowhere))
     }
 
     fn registry(tool: Fickle, idempotent: bool, rule: ToolRule) -> Registry {
@@ -188,7 +166,7 @@ mod tests {
             registry.judge("fickle", Map::new(), Origin::Voice, ("1", crate::Moment::now()));
         let Ok(Judged::Allowed(permit)) = judged else { panic!("{judged:?}") };
         let retry = RetryPolicy { limit: Duration::from_secs(1), retries };
-        let outcome = permit.carry_out(&context(), retry).await.map_err(|error| error.kind);
+        let outcome = permit.carry_out(&context("1"), retry).await.map_err(|error| error.kind);
         let tried = failures.len() - tool.0.lock().unwrap().len();
         (outcome, tried)
     }
@@ -213,7 +191,7 @@ mod tests {
         let registry = registry(tool.clone(), true, rule);
         let limit = Duration::from_secs(1);
         let refused = registry
-            .call("fickle", Map::new(), Origin::Voice, &context(), limit)
+            .call("fickle", Map::new(), Origin::Voice, &context("1"), limit)
             .await
             .unwrap_err();
         assert_eq!(refused.kind, ErrorKind::Refused);

@@ -99,23 +99,15 @@ impl Registry {
         definition: Definition,
         tool: impl Callable + 'static,
     ) -> Result<(), AddError> {
-        self.put(definition, tool, false)
+        self.put_defined(definition, tool, false)
     }
 
-    /// As [`add_defined`](Self::add_defined), but in the place of the tool of that name, if there is one: at no moment there is
-    /// none.
+    /// As [`add_defined`](Self::add_defined). Where it `replaces`, it takes the place of the tool of that name, if there is one:
+    /// at no moment there is none.
     ///
     /// # Errors
-    /// When name or schema cannot be used; then the earlier one is still there.
-    pub fn replace_defined(
-        &self,
-        definition: Definition,
-        tool: impl Callable + 'static,
-    ) -> Result<(), AddError> {
-        self.put(definition, tool, true)
-    }
-
-    fn put(
+    /// As there; then an earlier one is still there.
+    pub fn put_defined(
         &self,
         definition: Definition,
         tool: impl Callable + 'static,

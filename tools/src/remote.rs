@@ -267,11 +267,7 @@ impl Switchboard {
             bus: Arc::clone(&self.bus),
             state: Arc::clone(&self.state),
         };
-        if replaces {
-            self.registry.replace_defined(definition.clone(), tool)
-        } else {
-            self.registry.add_defined(definition.clone(), tool)
-        }
+        self.registry.put_defined(definition.clone(), tool, replaces)
     }
 
     /// A result arrived. One that nobody waits for is ignored, as a late or second one is.

@@ -25,6 +25,11 @@ impl ToolHost for Empty {
     fn alert(&self, _: &str) {}
 }
 
+/// The context of a call in a house without anything.
+pub(crate) fn context(id: &str) -> Context {
+    Context::new(id, Arc::new(Empty))
+}
+
 pub(crate) fn registry() -> Arc<Registry> {
     Arc::new(Registry::new(PolicyRules::default()))
 }
@@ -35,7 +40,7 @@ pub(crate) async fn call(
     name: &str,
     arguments: Value,
 ) -> Result<ToolOutcome, ToolError> {
-    let context = Context::new(id, Arc::new(Empty));
+    let context = context(id);
     let arguments = arguments.as_object().unwrap().clone();
     registry.call(name, arguments, Origin::Voice, &context, Duration::from_secs(20)).await
 }

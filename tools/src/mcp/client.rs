@@ -85,12 +85,7 @@ impl Offered<'_> {
         let mut names = Vec::new();
         for (definition, tool) in tools {
             let name = definition.spec.name.clone();
-            let put = if self.names.contains(&name) {
-                self.registry.replace_defined(definition, tool)
-            } else {
-                self.registry.add_defined(definition, tool)
-            };
-            match put {
+            match self.registry.put_defined(definition, tool, self.names.contains(&name)) {
                 Ok(()) => names.push(name),
                 Err(fault) => warn!(%fault, "left out a tool"),
             }
