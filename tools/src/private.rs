@@ -13,10 +13,17 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Creates or truncates a file, with mode 0600. One that is there keeps its mode.
+/// How to open files: one that is created gets mode 0600, and one that is there keeps its mode.
+pub fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Creates or truncates a file.
 ///
 /// # Errors
 /// If it cannot be created.
 pub fn create_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    options().write(true).create(true).truncate(true).open(path)
 }

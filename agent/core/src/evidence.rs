@@ -88,7 +88,7 @@ impl Evidence {
             warn!(%error, "old evidence cannot be deleted");
         }
         let mut stored = Vec::new();
-        for (name, picture) in names.drain(..).zip(pictures) {
+        for (name, picture) in names.into_iter().zip(pictures) {
             match self.write(&name, &picture) {
                 Ok(()) => stored.push(name),
                 // The picture of the alert comes first; those from before it are extra.

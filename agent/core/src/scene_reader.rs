@@ -204,9 +204,7 @@ impl SceneReader {
                     continue;
                 }
             };
-            let now = Moment::now();
-            self.watch().asked(question, now);
-            let found = self.watch().answer(question, Answer::read(&said), now);
+            let found = self.watch().answer(question, Answer::read(&said), Moment::now());
             self.end_alerts();
             if let Some(found) = found {
                 self.alert(report.event, found, &said, frame, dispatcher).await;

@@ -115,8 +115,7 @@ fn print(name: &str, plans: &[Plan; 3], longest: usize, wanted: Wanted, devices:
     };
     let formats: Vec<String> = FORMATS.iter().map(|quant| format!("{quant:>9}")).collect();
     out!("{name}, {unit}\n{:<30}{}", "", formats.join(" "));
-    // In int4 a tied head is stored a second time: no other format has more parts.
-    for (part, _) in &plans[2].parts {
+    for (part, _) in &plans[0].parts {
         row(part, &|plan| {
             plan.parts.iter().find(|(name, _)| name == part).map_or(0, |part| part.1)
         });

@@ -1,10 +1,10 @@
 //! An append-only log of complete lines, rotated by size.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use outpost_tools::private;
 use tracing::{error, info};
 
 /// The log. Lines are written completely or not at all.
@@ -55,7 +55,7 @@ impl Log {
             && self.length + text.len() as u64 > self.limit
             && let Err(fault) = self.rotate()
         {
-            // The file grows until it works: no line is worth less than a tidy folder.
+            // Until it works the file grows: lines matter more than its size.
             if !self.stuck {
                 error!(path = %self.path.display(), %fault, "the audit log cannot be rotated");
             }
@@ -122,8 +122,7 @@ impl Log {
 
 /// Opens a file with mode 0600 and returns its length. Terminates an incomplete last line.
 fn open(path: &Path) -> io::Result<(File, u64)> {
-    let mut options = OpenOptions::new();
-    let mut file = options.create(true).append(true).read(true).mode(0o600).open(path)?;
+    let mut file = private::options().create(true).append(true).read(true).open(path)?;
     let length = file.metadata()?.len();
     if length == 0 {
         return Ok((file, 0));

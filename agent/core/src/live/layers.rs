@@ -49,9 +49,7 @@ impl Layers {
             device: self.device.standing(),
         }
     }
-}
 
-impl Layers {
     /// The documents in force.
     pub fn accepted(&self) -> Documents {
         let (group, device) = (self.group.accepted.clone(), self.device.accepted.clone());
@@ -181,8 +179,8 @@ mod tests {
         let accepted = layers.accepted();
         assert_eq!(accepted.device.as_deref(), Some(good.to_string().as_bytes()));
         // Once fixed it is applied.
-        let mended = layers.take(&latest(None, Some(json!({"agent": {"max_steps": 3}}))));
-        assert_eq!((mended.live.max_steps, mended.device.unwrap().refused), (3, None));
+        let fixed = layers.take(&latest(None, Some(json!({"agent": {"max_steps": 3}}))));
+        assert_eq!((fixed.live.max_steps, fixed.device.unwrap().refused), (3, None));
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl WatchList {
             .collect()
     }
 
-    /// The due questions. They stay due until [`WatchList::asked`].
+    /// The due questions. Each stays due until it is answered.
     pub fn questions(&self, now: Moment) -> Vec<Question> {
         let due = |(rule, entry): (usize, &Entry)| {
             let Condition::Ask { question, .. } = &entry.condition else { return None };
@@ -123,13 +123,6 @@ impl WatchList {
         self.entries.iter().enumerate().filter_map(due).collect()
     }
 
-    /// A question was asked, and the model answered in some way.
-    pub fn asked(&mut self, question: &Question, now: Moment) {
-        if let Some(entry) = self.of(question) {
-            entry.asked = Some(now.instant);
-        }
-    }
-
     /// The rule of a question; `None` if the list changed meanwhile.
     fn of(&mut self, question: &Question) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(question.rule)?;
@@ -137,7 +130,8 @@ impl WatchList {
         (*asks == question.question && entry.rule.name == question.name).then_some(entry)
     }
 
-    /// Matches an answer to a question. One that is neither yes nor no changes nothing.
+    /// Matches the model's answer to a question, which is not due again for a while. One that is neither yes nor no changes nothing
+    /// else.
     pub fn answer(
         &mut self,
         question: &Question,
@@ -146,6 +140,7 @@ impl WatchList {
     ) -> Option<Match> {
         self.expire(now);
         let entry = self.of(question)?;
+        entry.asked = Some(now.instant);
         let Condition::Ask { expect, .. } = entry.condition else { return None };
         entry.see(answer? == expect, now.instant)
     }
@@ -249,7 +244,7 @@ mod tests {
         let first = read(Some("FIRE"), 0).unwrap();
         let again = read(Some("FIRE DOOR"), 59).unwrap();
         assert_eq!((again.alert, again.count), (first.alert, 2));
-        // It stands there all the time: nobody is told anew.
+        // It stands there all the time: nobody is told again.
         assert_eq!(read(Some("FIRE"), 600).map(|found| found.alert), Some(first.alert));
         // A hand before the lens does not end it.
         assert_eq!(read(None, 610), None);
@@ -343,7 +338,7 @@ mod tests {
         assert_eq!(question.question, "Is the gate open?");
         // Nobody asked it yet.
         assert_eq!(list.questions(clock.at(0)).len(), 1);
-        list.asked(&question, clock.at(0));
+        assert_eq!(list.answer(&question, None, clock.at(0)), None);
         assert!(list.questions(clock.at(29)).is_empty());
         assert_eq!(list.questions(clock.at(30)).len(), 1);
         assert_eq!(list.answer(&question, Answer::read("No, it is closed."), clock.at(31)), None);

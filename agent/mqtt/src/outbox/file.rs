@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use outpost_agent_core::report::Intent;
+use outpost_tools::private;
 use redb::{
     Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageError,
     Table, TableDefinition, TableError,
@@ -175,17 +175,14 @@ impl File {
 
     /// Opens or creates the file and loads it.
     fn open(path: &Path) -> Result<(Self, Held), OutboxError> {
-        let io = |source| OutboxError::Io { path: path.to_owned(), source };
         // Reports say what was heard and seen.
-        let mut options = fs::OpenOptions::new();
-        options
+        private::options()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o600)
             .open(path)
-            .map_err(io)?;
+            .map_err(|source| OutboxError::Io { path: path.to_owned(), source })?;
         let database = Database::create(path).map_err(|fault| opening(path, fault))?;
         let file = Self { path: path.to_owned(), database };
         let held = file.read().map_err(|fault| file.fault(fault))?;

@@ -16,6 +16,7 @@ mod tests;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -393,7 +394,7 @@ impl Inner {
     /// Queues a change for the file; returns its number.
     fn change(&mut self, change: Change) -> u64 {
         if self.pending.len() >= PENDING {
-            self.give_up("the disk does not keep up".into());
+            self.fail(&"the disk does not keep up");
         }
         match self.store {
             Store::File | Store::Rewriting { .. } => {
@@ -424,11 +425,8 @@ impl Inner {
     }
 
     /// Continues without the file.
-    fn fail(&mut self, fault: &OutboxError) {
-        self.give_up(fault.to_string());
-    }
-
-    fn give_up(&mut self, reason: String) {
+    fn fail(&mut self, reason: &impl Display) {
+        let reason = reason.to_string();
         if matches!(self.store, Store::Memory | Store::File) {
             error!(
                 reason,

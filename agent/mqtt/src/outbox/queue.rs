@@ -149,9 +149,13 @@ impl Queue {
 
     /// Holds a message back until the change of this number is in the file.
     pub(super) fn await_change(&mut self, number: u64, change: u64) {
-        if let Some(entry) = self.lanes.iter_mut().find_map(|lane| lane.get_mut(&number)) {
+        if let Some(entry) = self.waiting(number) {
             entry.change = change;
         }
+    }
+
+    fn waiting(&mut self, number: u64) -> Option<&mut Entry> {
+        self.lanes.iter_mut().find_map(|lane| lane.get_mut(&number))
     }
 
     /// Drops expired messages; returns the stored ones.
@@ -190,18 +194,14 @@ impl Queue {
     /// The broker ended the connection at a message: after a few times it is set aside, at once where one of its topic is there
     /// already. Returns the stored ones that are dropped for it.
     pub(super) fn fail(&mut self, number: u64) -> Vec<u64> {
-        let Some(mut entry) = self.take(number) else { return Vec::new() };
+        let Some(entry) = self.waiting(number) else { return Vec::new() };
         entry.attempts += 1;
-        let topic = &entry.message.topic;
-        let is_known = self.quarantine.values().any(|other| other.message.topic == *topic);
-        if entry.attempts < MAX_ATTEMPTS && !is_known {
-            let (since, attempts, change) = (entry.since, entry.attempts, entry.change);
-            self.restore(number, entry.message, since);
-            if let Some(again) = self.lanes.iter_mut().find_map(|lane| lane.get_mut(&number)) {
-                (again.attempts, again.change) = (attempts, change);
-            }
+        let (attempts, topic) = (entry.attempts, entry.message.topic.clone());
+        let is_known = self.quarantine.values().any(|other| other.message.topic == topic);
+        if attempts < MAX_ATTEMPTS && !is_known {
             return Vec::new();
         }
+        let Some(entry) = self.take(number) else { return Vec::new() };
         let bytes = entry.message.payload.len();
         error!(topic, bytes, "set aside a message: the broker ends the connection at it");
         self.quarantine.insert(number, entry);

@@ -23,7 +23,7 @@ fn fail(outbox: &Outbox, path: &Path) {
 }
 
 /// Waits until a file that failed works again.
-async fn mend(outbox: &Outbox) {
+async fn until_reopened(outbox: &Outbox) {
     let mut changes = outbox.changes();
     tokio::time::advance(REOPEN).await;
     outbox.tend();
@@ -138,7 +138,7 @@ async fn a_file_that_fails_costs_durability_only_and_is_mended() {
     assert_eq!(texts(&outbox), ["b", "c"]);
     let health = outbox.condition();
     assert!(!health.durable && health.fault.is_some_and(|fault| fault.contains("outbox.redb")));
-    mend(&outbox).await;
+    until_reopened(&outbox).await;
     drop(outbox);
     assert_eq!(texts(&Outbox::open(Some(&path), LIMITS).unwrap()), ["b", "c"]);
 }
@@ -248,7 +248,7 @@ async fn calls_are_known_in_memory_while_the_file_fails_and_are_in_it_when_it_is
     fail(&outbox, &path);
     outbox.intend(&meanwhile).await;
     outbox.push(&report_of(&before));
-    mend(&outbox).await;
+    until_reopened(&outbox).await;
     drop(outbox);
     let outbox = Outbox::open(Some(&path), LIMITS).unwrap();
     assert_eq!((outbox.left(), texts(&outbox)), (vec![meanwhile], vec!["done".to_owned()]));
