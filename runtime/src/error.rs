@@ -1,4 +1,4 @@
-//! The errors of the runtime: one variant per thing a user can mend.
+//! The errors of the runtime: one variant per thing a user can fix.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub enum Error {
     Config {
         /// The file.
         path: PathBuf,
-        /// Which key, what is wrong and how to mend it.
+        /// Which key, what is wrong and how to fix it.
         reason: String,
     },
     /// The weights do not fit the config: every fault found, by tensor name.

@@ -236,7 +236,7 @@ impl Trial {
                 self.disk.as_ref().map(Disk::fill).transpose()?;
                 self.watch(time, None).await;
                 self.disk.as_ref().map(Disk::empty).transpose()?;
-                // Until the file is mended, reports are in memory; a kill in that time would rightly lose them.
+                // Until the file works again, reports are in memory; a kill in that time would rightly lose them.
                 self.watch(Duration::from_secs(12), None).await;
             }
         }

@@ -1,4 +1,4 @@
-//! Text beside a command that nobody vouches for: definitions of foreign tools, and marks of prompts. Whatever the model makes of
+//! Untrusted text beside a command: definitions of foreign tools, and marks of prompts. Whatever the model makes of
 //! it, a guarded call waits for a person.
 
 use std::time::Duration;

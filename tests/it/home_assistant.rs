@@ -349,7 +349,7 @@ async fn what_the_device_no_longer_has_goes_away_in_home_assistant() {
 
     let daemon = house.daemon(house.config(true), &Script::default()).await;
     home.has(&ENTITIES, true);
-    // Home Assistant comes up anew: the device describes itself once more.
+    // Home Assistant restarts: the device describes itself once more.
     home.end();
     while subscriber.next(Duration::from_secs(1)).await.is_some() {}
     let mut home = house.home_assistant();

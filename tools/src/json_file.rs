@@ -10,7 +10,7 @@ use crate::durable;
 
 /// A file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {reason}; mend it, or move it away to begin anew", path.display())]
+#[error("{}: {reason}; fix it, or move it away to start again", path.display())]
 pub struct JsonFileError {
     path: PathBuf,
     reason: String,

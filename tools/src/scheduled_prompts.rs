@@ -102,7 +102,7 @@ impl Plan {
     }
 
     /// Sets when each is due that comes again: after a start, and when the clock was set.
-    fn anew(&mut self, now: &Zoned) {
+    fn reschedule(&mut self, now: &Zoned) {
         for entry in &mut self.entries {
             if let When::Cron(pattern) = &entry.when
                 && let Some(next) = next(pattern, now)
@@ -160,7 +160,7 @@ impl ScheduledPrompts {
     /// When the file is there and cannot be read.
     pub fn open(path: PathBuf, limit: usize, now: &Zoned) -> Result<Arc<Self>, JsonFileError> {
         let mut plan: Plan = json_file::read(&path)?;
-        plan.anew(now);
+        plan.reschedule(now);
         Ok(Arc::new(Self { path, limit, plan: Mutex::new(plan), changed: Notify::new() }))
     }
 
@@ -218,8 +218,8 @@ impl ScheduledPrompts {
         Ok(found)
     }
 
-    /// Takes out what is due. What is gone from the file before it is given is never given twice. While the file cannot be
-    /// written, what is planned once waits; what comes again is given, since a start sets anew when it is due.
+    /// Takes out what is due. An entry is removed from the file before it is given, so that none is given twice. While the file
+    /// cannot be written, entries that are due once wait. Recurring ones are given: their next time is computed at startup.
     fn take_due(&self, now: &Zoned) -> Vec<Entry> {
         let mut plan = self.plan();
         let mut changed = plan.clone();
@@ -228,7 +228,7 @@ impl ScheduledPrompts {
             return due;
         }
         if let Err(fault) = json_file::write(&self.path, &changed) {
-            warn!(%fault, "what is planned cannot be kept: what is planned once waits until it can");
+            warn!(%fault, "the planned prompts cannot be written: those that are due once wait until they can");
             let is_once = |entry: &Entry| matches!(entry.when, When::Once(_));
             due.retain(|entry| !is_once(entry));
             let moment = now.timestamp();
@@ -246,7 +246,7 @@ impl ScheduledPrompts {
         while !out.is_closed() {
             let now = Zoned::now();
             if now.timestamp() < seen - SET_BACK {
-                self.plan().anew(&now);
+                self.plan().reschedule(&now);
             }
             seen = now.timestamp();
             for entry in self.take_due(&now) {
@@ -254,7 +254,7 @@ impl ScheduledPrompts {
                     warn!(%fault, "what is planned is dropped");
                 }
             }
-            // What is due already waits for the file.
+            // An entry that is already due waits for the file.
             let next = self
                 .plan()
                 .entries

@@ -46,7 +46,7 @@ const BACK_OFF: BackOff = BackOff::new(Duration::from_millis(250), Duration::fro
 const TEND: Duration = Duration::from_secs(1);
 /// Time to deliver what is in flight at shutdown.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A task that has not been round its loop for this long is stuck: it tends the outbox every second.
+/// The task is stuck if it takes longer than this for a round of its loop; it looks at the outbox every second.
 const STUCK: Duration = Duration::from_mins(1);
 
 /// The client cannot be started.

@@ -147,7 +147,7 @@ async fn the_broker_says_offline_for_a_device_that_vanished() {
     status(&mut watcher, "online").await;
     wire.cut();
     status(&mut watcher, "offline").await;
-    wire.mend(broker.address());
+    wire.restore(broker.address());
     status(&mut watcher, "online").await;
     let mut late =
         Subscriber::connect(broker.address(), "late", "outpost/desk/status").await.unwrap();
@@ -189,7 +189,7 @@ async fn what_is_published_while_the_broker_is_away_arrives_later_in_order() {
     // A broker that knows neither the session nor the subscriptions of the first.
     let second = broker();
     let mut watcher = listen(&second, "outpost/desk/event/timer").await;
-    wire.mend(second.address());
+    wire.restore(second.address());
     let arrived = numbers(&mut watcher, 79).await;
     assert_eq!(arrived[arrived.len() - 60..], (20..80).collect::<Vec<_>>());
     assert!(device.publisher.flushed(SOON).await);
@@ -215,7 +215,7 @@ async fn what_was_not_acknowledged_is_sent_again_under_the_same_id() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         wire.cut();
         wire.deafen(false);
-        wire.mend(broker.address());
+        wire.restore(broker.address());
     }
     assert_eq!(numbers(&mut reports, 29).await, (0..30).collect::<Vec<_>>());
     assert!(device.publisher.flushed(SOON).await);
@@ -233,7 +233,7 @@ async fn a_file_carries_reports_over_a_restart_of_the_device() {
     device.publish(0..30);
     device.stop().await;
     let mut watcher = listen(&broker, "outpost/desk/event/timer").await;
-    wire.mend(broker.address());
+    wire.restore(broker.address());
     let device = Device::start(&wire, Some(file));
     device.publish(30..40);
     assert_eq!(numbers(&mut watcher, 39).await, (0..40).collect::<Vec<_>>());
@@ -353,7 +353,7 @@ async fn a_retained_setting_that_opens_a_sense_is_refused_once_and_one_that_clos
     assert!(refused[0].starts_with("outpost/desk/set/listen: "), "{refused:?}");
     assert!(refused[1].starts_with("outpost/desk/set/mute: "), "{refused:?}");
     wire.cut();
-    wire.mend(broker.address());
+    wire.restore(broker.address());
     assert_eq!(device.inbound.recv().await, off, "on the next connection too");
     // A withdrawal is no error; the next thing that is said is the marker's.
     retain("mute", "").await;

@@ -9,7 +9,7 @@ use outpost_agent_core::config::Config;
 use crate::cli::out::out;
 use crate::doctor::{Finding, Verdict, examine};
 
-/// Look at the devices, the model and the broker: what is wrong, and how to mend it.
+/// Look at the devices, the model and the broker: what is wrong, and how to fix it.
 ///
 /// Ends with 1 if something is wrong.
 #[derive(Debug, clap::Args)]

@@ -66,7 +66,7 @@ enum Room {
     LivingRoom,
 }
 
-/// Tells a device of the house what to be, and remembers it unless it was not told.
+/// Sends a device its new state, and remembers that state unless it was not sent.
 async fn command(
     devices: &Devices,
     context: &Context,

@@ -58,7 +58,7 @@ impl Origin {
 pub struct Caller {
     /// Who caused it.
     pub origin: Origin,
-    /// Whether the model read text beside it that nobody vouches for, such as the definition of a foreign tool: the call may be
+    /// Whether the model read untrusted text beside it, such as the definition of a foreign tool: the call may be
     /// what that text wants, so a person has to agree to a guarded one.
     pub doubtful: bool,
 }

@@ -129,7 +129,7 @@ fn no_alert_is_refused_for_rate() {
 }
 
 #[test]
-fn text_beside_the_command_that_nobody_vouches_for_leaves_guarded_calls_to_a_person() {
+fn untrusted_text_beside_the_command_leaves_guarded_calls_to_a_person() {
     for origin in Origin::ALL {
         for class in CLASSES {
             let rules = PolicyRules::default();

@@ -43,7 +43,7 @@ pub struct Cause {
     pub event: EventId,
     /// Who caused it; text that was read is never a person.
     pub origin: Origin,
-    /// Whether the model read text beside the command that nobody vouches for: a guarded call then waits for a person.
+    /// Whether the model read untrusted text beside the command: a guarded call then waits for a person.
     pub doubtful: bool,
 }
 
@@ -258,7 +258,7 @@ impl Dispatcher {
                 return Err(error);
             }
         };
-        let doubt = "the model read text that nobody vouches for beside the command";
+        let doubt = "the model read untrusted text beside the command";
         record.judged("confirm", cause.doubtful.then_some(doubt));
         let question = Question {
             call: id,

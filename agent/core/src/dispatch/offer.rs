@@ -15,7 +15,7 @@ pub(super) type Candidate = (ToolSpec, Source);
 pub struct Offer {
     /// Those offered, and those that found no room.
     pub report: OfferReport,
-    /// Whether one has a definition that nobody vouches for: guarded calls then wait for a person.
+    /// Whether one has an untrusted definition: guarded calls then wait for a person.
     pub foreign: bool,
 }
 

@@ -289,7 +289,7 @@ pub struct CameraStatusReport {
     pub state: CameraState,
     /// The device or file.
     pub source: String,
-    /// Why there are none, and how to mend it.
+    /// Why there are none, and how to fix it.
     pub reason: Option<String>,
 }
 

@@ -93,7 +93,7 @@ async fn without_a_connection_it_fails_at_once_and_never_comes() {
     // The broker is restarted.
     let second = broker();
     let mut watcher = listen(&second, "outpost/desk/#").await;
-    wire.mend(second.address());
+    wire.restore(second.address());
     is_up(&device).await;
     act(&device, volume(9), SOON).await.unwrap();
     assert_eq!(levels(&mut watcher, 9).await, [9]);
@@ -124,7 +124,7 @@ async fn on_a_half_open_link_the_outcome_is_unknown_and_it_is_not_sent_again() {
     assert_eq!(outcome.unwrap_err().kind, ErrorKind::Unacknowledged);
     wire.deafen(false);
     is_down(&device).await;
-    wire.mend(broker.address());
+    wire.restore(broker.address());
     is_up(&device).await;
     act(&device, volume(8), SOON).await.unwrap();
     assert_eq!(levels(&mut watcher, 8).await, [8]);

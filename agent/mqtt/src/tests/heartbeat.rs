@@ -30,7 +30,7 @@ async fn nobody_is_stuck_after_a_reconnect_and_a_wedged_link_is_noticed() {
     status.wait_for(|status| *status == LinkStatus::Up).await.unwrap();
     wire.cut();
     status.wait_for(|status| matches!(status, LinkStatus::Down(_))).await.unwrap();
-    wire.mend(broker.address());
+    wire.restore(broker.address());
     status.wait_for(|status| *status == LinkStatus::Up).await.unwrap();
     tokio::time::pause();
     is_well_for_two_minutes(&device.parts).await;

@@ -330,7 +330,7 @@ async fn what_is_desired_is_known_after_a_lost_connection_and_forgotten_when_it_
         wire.cut();
         retain(of_device, "b").await;
         retain(of_group, "").await;
-        wire.mend(address);
+        wire.restore(address);
         is(Some("{}"), Some("b")).await;
         // Nothing says that the group's is gone but that it does not come.
         is(None, Some("b")).await;

@@ -1,4 +1,4 @@
-//! A wire between a client and a broker that a test can cut, mend towards another broker, or deafen.
+//! A wire between a client and a broker that a test can cut, restore to the same or another broker, or make drop what the broker says.
 
 use std::net::SocketAddr;
 
@@ -59,7 +59,7 @@ impl Wire {
     }
 
     /// Takes connections again.
-    pub(super) fn mend(&self, broker: SocketAddr) {
+    pub(super) fn restore(&self, broker: SocketAddr) {
         self.condition.send_modify(|condition| condition.broker = Some(broker));
     }
 
