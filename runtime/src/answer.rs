@@ -123,7 +123,7 @@ impl<'a> Answer<'a> {
         Ok(ids)
     }
 
-    /// The next token of free text; none where the model ends its turn.
+    /// The next token of free text; `None` at the end of the turn.
     fn choose_text(&mut self, logits: &[f32], sink: &mut dyn FnMut(&str)) -> Result<Option<u32>> {
         let call = self.grammar.and(self.tokenizer.specials().tools).map(|marks| marks.call.id);
         let allowed =

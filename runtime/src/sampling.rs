@@ -21,7 +21,7 @@ impl Sampler {
         Self { sampling, rng: StdRng::seed_from_u64(seed) }
     }
 
-    /// The chosen id among those that are `allowed`; none where nothing is allowed or no logit is a number.
+    /// The chosen id among those that are `allowed`; `None` if nothing is allowed or no logit is a number.
     pub(crate) fn choose(&mut self, logits: &[f32], allowed: impl Fn(u32) -> bool) -> Option<u32> {
         let candidates = logits
             .iter()

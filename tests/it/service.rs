@@ -100,7 +100,7 @@ impl Drop for Running {
     }
 }
 
-/// A broker that lets only `desk` in, with this password; none where mosquitto is not installed.
+/// A broker that lets only `desk` in, with this password, if mosquitto is installed.
 fn guarded_broker(folder: &Path, password: &str) -> Option<(Running, u16)> {
     let (passwords, config) = (folder.join("passwords"), folder.join("mosquitto.conf"));
     let mut make = Command::new("mosquitto_passwd");

@@ -52,7 +52,7 @@ fn expected() -> Expected {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The engine; none where the weights could not be fetched.
+/// The engine, if the weights could be fetched.
 fn engine(expected: &Expected, quant: Quant) -> Option<Engine> {
     let file: PathBuf = root().join(".outpost/models").join(&expected.file);
     if !file.exists() {

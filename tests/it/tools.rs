@@ -47,7 +47,7 @@ fn wait_for_port(port: u16) {
     }
 }
 
-/// mosquitto on a port of its own; none where it is not installed.
+/// mosquitto on a port of its own, if it is installed.
 fn mosquitto(folder: &Path) -> Option<(Running, u16)> {
     let port = free_port();
     let config = folder.join("mosquitto.conf");

@@ -42,7 +42,7 @@ pub struct HostRule {
 }
 
 impl HostRule {
-    /// Reads a rule; none where it is none.
+    /// Reads a rule.
     pub fn new(text: &str) -> Option<Self> {
         let (below, rest) = match text.strip_prefix("*.") {
             Some(rest) => (true, rest),

@@ -197,7 +197,7 @@ impl JsonTemplate {
         }
     }
 
-    /// The value with the arguments put in; none where it is an argument that is not given.
+    /// The value with the arguments put in; `None` for an argument that was not given.
     pub fn fill(&self, arguments: &Map<String, Value>) -> Option<Value> {
         match self {
             Self::Value(value) => Some(value.clone()),

@@ -6,7 +6,7 @@
 //! - [`mod@bench`]: its speed beside other programs, and what fewer bits cost
 //! - [`demo`]: the product on sample inputs, and other programs of the workspace
 //! - [`tidy`]: house rules that no compiler checks
-//! - [`vm`]: the agent as a service on an emulated machine
+//! - [`vm`]: the agent as a service on a virtual machine
 //! - [`home_assistant`]: the device in Home Assistant itself
 //! - [`process`]: child processes, and their end when a signal comes
 
@@ -37,7 +37,9 @@ Tasks:
   test             run every check that a change must pass
   test --long kernels
                    the kernels' tests under the address sanitizer, with many more cases
-  test --vm        run the agent as a service on an emulated machine with a sound card and a camera
+  test --vm [MINUTES]
+                   run the agent as a service on a virtual machine with a sound card and a camera;
+                   its broker is restarted every two minutes for that long (4)
   test --home-assistant
                    run the agent beside Home Assistant, which has to find, show and command it
   demo [ARGS]      build outpost and run `outpost demo ARGS`
@@ -77,7 +79,8 @@ fn run(args: &[String]) -> Result<()> {
         ["setup", "--cuda"] => setup::run(&root, setup::Flavour::Cuda),
         ["test"] => test::run(&root),
         ["test", "--long", "kernels"] => test::kernels(&root),
-        ["test", "--vm"] => vm::run(&root),
+        ["test", "--vm"] => vm::run(&root, None),
+        ["test", "--vm", minutes] => vm::run(&root, Some(minutes)),
         ["test", "--home-assistant"] => home_assistant::run(&root),
         ["bench", rest @ ..] => bench::run(&root, rest),
         ["demo", rest @ ..] => demo::demo(&root, rest),

@@ -75,7 +75,7 @@ pub(crate) fn cargo(root: &Path) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).env_remove("LIBTORCH").env_remove("LIBTORCH_USE_PYTORCH");
     // What the outer cargo says of xtask. There are build scripts that would run again for it, and all that depends on them be
-    // compiled anew each time that somebody changes between `cargo xtask` and `cargo build`.
+    // recompiled on each change between `cargo xtask` and `cargo build`.
     for (name, _) in env::vars_os() {
         let of_xtask = |prefix: &str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
         if of_xtask("CARGO_PKG_") || of_xtask("CARGO_MANIFEST_") {

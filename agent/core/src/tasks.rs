@@ -76,7 +76,7 @@ impl FromStr for Pair {
 /// Stands between a transcript and its translation.
 const SEPARATOR: &str = "<sep>";
 
-/// Takes an answer apart into transcript and translation; none where the model gave but one of them.
+/// Takes an answer apart into transcript and translation; `None` if the model gave only one of them.
 pub fn split_transcript(answer: &str) -> Option<(&str, &str)> {
     let (transcript, translation) = answer.split_once(SEPARATOR)?;
     Some((transcript.trim(), translation.trim()))
@@ -132,7 +132,7 @@ impl Task {
         }
     }
 
-    /// The question that goes with the media; none where the sound itself, or the user's words, ask.
+    /// The question that goes with the media; `None` if the sound itself or the user's words ask.
     fn question(self, given: &Given) -> Option<String> {
         let fixed = match self {
             Self::Chat | Self::Call | Self::SpeechQa => return given.prompt.clone(),

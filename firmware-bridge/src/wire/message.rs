@@ -93,7 +93,7 @@ pub enum Role {
 /// Names one end in one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
-    /// Drawn anew at each boot: a changed value tells that this end forgot everything.
+    /// Random at each boot. A changed value means that this end has restarted and forgotten everything.
     pub boot: u32,
     /// Counts the sessions since then, wrapping.
     pub epoch: u16,

@@ -21,7 +21,7 @@
 //!
 //! # Order of checks
 //! Length and COBS, then the checksum, then mark and kind, then the payload, which must use every byte left. No field
-//! is acted upon before the checksum has vouched for it, so an error about the version can be believed. Every version
+//! is acted upon before its checksum is verified, so an error about the version can be believed. Every version
 //! keeps COBS, the mark, the place of the checksum and the key of a hello: any two can tell each other which they are.
 //!
 //! # Versions

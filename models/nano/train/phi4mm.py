@@ -371,7 +371,7 @@ def logits(model, hidden):
 def generate(model, embeds, max_new=64, stop=()):
     """Greedy continuation of embeddings [s, hidden]; the stop token is the last one returned if it came.
 
-    At the token that passes `original_max_position_embeddings` everything is computed anew with the long factors.
+    At the token that passes `original_max_position_embeddings` everything is recomputed with the long factors.
     """
     limit = model.config.original_max_position_embeddings
     out, cache, step = [], DynamicCache(config=model.config), embeds[None]

@@ -190,7 +190,7 @@ def main():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--peak", type=float, default=1.5e-3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--start", help="go on from the tower of this model.safetensors; only the head starts anew")
+    parser.add_argument("--start", help="go on from the tower of this model.safetensors; only the head starts from scratch")
     args = parser.parse_args()
     torch.manual_seed(1)
     torch.set_num_threads(args.threads)

@@ -17,13 +17,13 @@ pub trait TensorSource: Sync {
     /// Names of the tensors, sorted.
     fn names(&self) -> Vec<&str>;
 
-    /// The shape of a tensor, rows first; none where there is no such tensor.
+    /// The shape of a tensor, rows first.
     fn shape(&self, name: &str) -> Option<&[usize]>;
 
     /// Why a tensor's numbers cannot be read, if they cannot.
     fn unreadable(&self, name: &str) -> Option<String>;
 
-    /// Some rows of a tensor; none where the tensor, or a part of it, is not there.
+    /// Some rows of a tensor; `None` if any of them is missing.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read.

@@ -238,7 +238,7 @@ pub struct CameraReport {
     pub event: EventId,
     /// Where the picture came from.
     pub source: String,
-    /// The text read, none where the picture has none.
+    /// The text read, if the picture has any.
     pub text: Option<String>,
     /// How many pictures of the scene were read.
     pub readings: usize,
@@ -433,7 +433,7 @@ pub struct MetricsReport {
     pub model: ModelStats,
     /// Reports that wait for the broker.
     pub outbox: u64,
-    /// Memory of the process, bytes; none where the system does not say.
+    /// Memory of the process, bytes, if the system reports it.
     pub resident: Option<u64>,
     /// Of the camera.
     pub camera: CameraMetrics,

@@ -177,7 +177,7 @@ fn a_device_that_sends_only_rubbish_is_opened_anew() {
     let device = Scripted::new(rubbish.chain([grey(0), grey(5)]));
     let (shared, _) = shared();
     let mut camera = live(device, &shared, 1);
-    // After it was opened anew, it warms up anew.
+    // A camera that was opened again warms up again.
     let reads = read(&mut camera, 3);
     assert!(reads[0].as_ref().unwrap_err().contains("cable"), "{reads:?}");
     assert_eq!(reads[1], Ok(5));

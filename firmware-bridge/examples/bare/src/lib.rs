@@ -153,7 +153,7 @@ pub extern "C" fn firmware() -> ! {
         now += u64::from(counter.wrapping_sub(last));
         last = counter;
         device.hardware.now = now;
-        // No message of the table is too large; if one were, the next hello begins anew.
+        // No message of the table is too large; if one were, the next hello starts over.
         let _ = device.turn(now);
     }
 }

@@ -10,7 +10,7 @@
 //!     ▲  │ says hello every `greet_ms`                                                │
 //!     │  └─ a hello of another version or checksum: refused, for as long as they come │
 //!     └───────────────────────────────────────────────────────────────────────────────┘
-//!        silence for `silence_ms`, a message sent `tries` times in vain, or a hello of an end that began anew
+//!        silence for `silence_ms`, a message sent `tries` times in vain, or a hello from an end that restarted
 //! ```
 //! A session has its own key in every checksum, so that no frame of an earlier one is ever taken for one of this.
 //! Within it, messages are numbered; the receiver takes only the next one and tells which that is; the sender keeps up
@@ -98,7 +98,7 @@ pub enum Why {
     Silent,
     /// A message was sent too often without an acknowledgement.
     Unanswered,
-    /// The other end began anew.
+    /// The other end restarted.
     Restarted,
 }
 
@@ -398,7 +398,7 @@ impl fmt::Display for Why {
         f.write_str(match self {
             Self::Silent => "nothing was heard for too long",
             Self::Unanswered => "a message was not acknowledged",
-            Self::Restarted => "the other end began anew",
+            Self::Restarted => "the other end restarted",
         })
     }
 }

@@ -208,7 +208,7 @@ impl<R: Read> Cursor<R> {
     }
 }
 
-/// Bytes of a tensor: none where rows are not whole blocks, or the number does not fit.
+/// Bytes of a tensor; `None` if rows are not whole blocks or the number overflows.
 fn length(shape: &[usize], format: BlockType) -> Option<usize> {
     let (values, bytes) = format.block();
     let width = shape.last().copied().unwrap_or(1);
