@@ -37,6 +37,8 @@ Tasks:
   test             run every check that a change must pass
   test --long kernels
                    the kernels' tests under the address sanitizer, with many more cases
+  test --long load [--minutes N]
+                   two hours of the agent under load, in which it must not grow
   test --vm        run the agent as a service on an emulated machine with a sound card and a camera
   test --home-assistant
                    run the agent beside Home Assistant, which has to find, show and command it
@@ -77,6 +79,9 @@ fn run(args: &[String]) -> Result<()> {
         ["setup", "--cuda"] => setup::run(&root, setup::Flavour::Cuda),
         ["test"] => test::run(&root),
         ["test", "--long", "kernels"] => test::kernels(&root),
+        ["test", "--long", "load", rest @ ..] => {
+            demo::run(&root, "outpost-chaos", &[&["load"], rest].concat())
+        }
         ["test", "--vm"] => vm::run(&root),
         ["test", "--home-assistant"] => home_assistant::run(&root),
         ["bench", rest @ ..] => bench::run(&root, rest),
