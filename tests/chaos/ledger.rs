@@ -259,3 +259,75 @@ impl Acts {
         faults
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A ledger after a run in which all went well: a command and a message, each done and seen to arrive.
+    fn good() -> Ledger {
+        let mut ledger = Ledger::default();
+        see(&mut ledger, "command/volume", json!({ "id": "c1", "level": 10 }));
+        report(&mut ledger, "1", json!({ "level": 10 }), json!({ "status": "done" }));
+        see(&mut ledger, "house/lamp", json!({ "step": 3, "mark": "m1" }));
+        report(&mut ledger, "2", sent("m1"), json!({ "status": "done" }));
+        ledger
+    }
+
+    fn see(ledger: &mut Ledger, topic: &str, payload: Value) {
+        let topic = format!("outpost/outpost/{topic}");
+        ledger.take(&Received { topic, payload, retained: false, correlation: None });
+    }
+
+    fn report(ledger: &mut Ledger, id: &str, arguments: Value, outcome: Value) {
+        let payload = json!({ "id": id, "cause": id, "arguments": arguments, "outcome": outcome });
+        see(ledger, "tool/publish", payload);
+    }
+
+    fn sent(mark: &str) -> Value {
+        json!({ "payload": json!({ "step": 3, "mark": mark }).to_string() })
+    }
+
+    #[track_caller]
+    fn finds(ledger: &Ledger, fault: &str) {
+        let faults = ledger.acts.verdict();
+        assert!(matches!(faults.as_slice(), [only] if only.contains(fault)), "{faults:?}");
+    }
+
+    #[test]
+    fn what_is_done_late_or_twice_or_not_at_all_is_found() {
+        assert_eq!(good().acts.verdict(), [""; 0]);
+        assert!(!Ledger::default().acts.verdict().is_empty(), "nothing arrived");
+
+        let unavailable = json!({ "status": "failed", "kind": "unavailable" });
+        let mut stale = good();
+        report(&mut stale, "3", sent("m2"), unavailable.clone());
+        assert_eq!(stale.acts.verdict(), [""; 0]);
+        see(&mut stale, "house/lamp", json!({ "step": 3, "mark": "m2" }));
+        finds(&stale, "reported as not sent");
+
+        let mut stale = good();
+        report(&mut stale, "3", json!({ "level": 20 }), unavailable);
+        see(&mut stale, "command/volume", json!({ "id": "c2", "level": 20 }));
+        finds(&stale, "2 commands arrived");
+
+        let mut twice = good();
+        see(&mut twice, "house/lamp", json!({ "step": 3, "mark": "m1" }));
+        finds(&twice, "came 2 times");
+
+        let mut lost = good();
+        report(&mut lost, "3", sent("m2"), json!({ "status": "done" }));
+        finds(&lost, "never came");
+
+        let mut perhaps = good();
+        report(&mut perhaps, "3", sent("m2"), json!({ "status": "unknown" }));
+        assert_eq!(perhaps.acts.verdict(), [""; 0]);
+
+        let mut invalid = good();
+        let outcome = json!({ "status": "failed", "kind": "invalid" });
+        report(&mut invalid, "3", json!({ "level": 20 }), outcome);
+        finds(&invalid, "a call failed");
+    }
+}

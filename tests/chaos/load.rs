@@ -29,6 +29,8 @@ pub(crate) struct Options {
 const TOLERANCE: f64 = 0.02;
 /// How long the daemon may take to start, to answer, and to end.
 const TIMEOUT: Duration = Duration::from_mins(1);
+/// How long it may take to find the broker again.
+const SLOW: Duration = Duration::from_secs(10);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Between two lines of the table.
@@ -36,8 +38,9 @@ const SAMPLE: Duration = Duration::from_secs(30);
 /// At rest: until all is quiet (idle threads of the runtime end after ten seconds), then samples once a second.
 const QUIET: Duration = Duration::from_secs(15);
 const SAMPLES: usize = 11;
-/// The broker is restarted so often.
+/// The broker is restarted so often, if that is not too close together.
 const RESTARTS: u32 = 12;
+const APART: Duration = Duration::from_mins(1);
 /// The tool is withdrawn and offered again after so many questions.
 const OFFER_EVERY: u64 = 20;
 
@@ -46,7 +49,7 @@ const TOOL: &str = "outpost/outpost/tools/count_parcels";
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let time = Duration::from_mins(options.minutes);
-    let mut load = Load::start().await?;
+    let mut load = Load::start((time / RESTARTS).max(APART)).await?;
     say!("minute  memory MiB  descriptors  threads  questions");
     load.go_on(time / 4).await?;
     let quarter = load.rest("after a quarter").await?;
@@ -117,12 +120,13 @@ struct Load {
     seen: Seen,
     began: Instant,
     sampled: Instant,
-    /// When the broker was last restarted.
+    /// When the broker was last restarted, and the time from one restart to the next.
     restarted: Instant,
+    restart_every: Duration,
 }
 
 impl Load {
-    async fn start() -> Result<Self> {
+    async fn start(restart_every: Duration) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let broker = Broker::start(folder.path(), port, true)?;
@@ -133,24 +137,25 @@ impl Load {
         let broker = Some(broker);
         let (seen, now) = (Seen::default(), Instant::now());
         let (began, sampled, restarted) = (now, now, now);
-        let mut load = Self { folder, broker, daemon, peer, seen, began, sampled, restarted };
-        let is_up = |received: &Received| {
-            received.topic.ends_with("/status") && received.payload == json!("online")
-        };
-        ensure!(
-            load.watch(5 * TIMEOUT, is_up).await?,
-            "the daemon does not start: {}",
-            load.tail()
-        );
+        let mut load =
+            Self { folder, broker, daemon, peer, seen, began, sampled, restarted, restart_every };
+        ensure!(load.comes_up(5 * TIMEOUT).await?, "the daemon does not start: {}", load.tail());
         load.offer().await?;
         load.began = Instant::now();
         Ok(load)
     }
 
+    /// Waits for the daemon to say that it is there.
+    async fn comes_up(&mut self, limit: Duration) -> Result<bool> {
+        let is_online = |received: &Received| {
+            received.topic.ends_with("/status") && received.payload == json!("online")
+        };
+        self.watch(limit, |received| is_online(received) && !received.retained).await
+    }
+
     /// Goes on with the load until so much time has passed since the start.
     async fn go_on(&mut self, time: Duration) -> Result<()> {
         let kinds = questions()?;
-        let every = time.max(Duration::from_mins(2)) / RESTARTS;
         let mut turn = kinds.iter().cycle();
         while self.began.elapsed() < time {
             ensure!(self.daemon.try_wait()?.is_none(), "the daemon ended: {}", self.tail());
@@ -161,7 +166,7 @@ impl Load {
                 self.peer.send(Message { retain: true, ..Message::new(TOOL, "") }).await?;
                 self.offer().await?;
             }
-            if self.restarted.elapsed() > every {
+            if self.restarted.elapsed() > self.restart_every {
                 self.restart_broker().await?;
             }
             if self.sampled.elapsed() > SAMPLE {
@@ -230,7 +235,10 @@ impl Load {
         let broker = Broker::start(&folder, port, true)?;
         self.peer = judge(&broker).await?;
         self.broker = Some(broker);
-        self.offer().await
+        self.offer().await?;
+        // It may have been quicker than the subscription.
+        self.comes_up(SLOW).await?;
+        Ok(())
     }
 
     /// What the daemon uses when it has nothing to do.
