@@ -10,10 +10,11 @@ use anyhow::{Result, ensure};
 use outpost_agent_core::task_group::TaskGroup;
 use outpost_mqtt::subscriber::{Received, Subscriber};
 use outpost_tests::broker::{Proxy, Server};
+use outpost_tests::process::resident_kib;
 use tokio::sync::mpsc;
 
 use crate::device::{self, Device};
-use crate::tally::{Reports, resident_kib};
+use crate::tally::Reports;
 use crate::{Options, TIMEOUT, all_up};
 
 /// Nodes: the fewest of which one may be missing.

@@ -14,9 +14,10 @@ use outpost_broker::Broker as Embedded;
 use outpost_mqtt::session::MAX_PACKET;
 use outpost_mqtt::subscriber::Subscriber;
 use outpost_tests::broker::{Broker, Proxy, Wire};
+use outpost_tests::process::resident_kib;
 
 use crate::device::Device;
-use crate::tally::{Latencies, Reports, resident_kib};
+use crate::tally::{Latencies, Reports};
 
 /// Tells whoever runs it; where nobody listens any more, it goes on.
 macro_rules! say {

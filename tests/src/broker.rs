@@ -4,6 +4,8 @@ use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -75,11 +77,19 @@ impl Broker {
     /// # Errors
     /// When it is not installed, or does not listen within 20 s.
     pub fn start(folder: &Path, port: u16, persistent: bool) -> Result<Self> {
+        Self::ruled(folder, port, persistent, "")
+    }
+
+    /// As [`Broker::start`], with further lines of configuration.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ruled(folder: &Path, port: u16, persistent: bool, lines: &str) -> Result<Self> {
         let config = "mosquitto.conf";
         let place = folder.display();
         let text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\n\
-             max_queued_messages 0\n             persistence {persistent}\npersistence_location {place}/\nuser root\n"
+             max_queued_messages 0\npersistence {persistent}\npersistence_location {place}/\nuser root\n{lines}\n"
         );
         std::fs::write(folder.join(config), text)?;
         let server = Server::start("mosquitto", folder, config)?;
@@ -123,6 +133,8 @@ pub enum Wire {
     Cut,
     /// Nothing comes through, though connections stand: as of a peer that vanished.
     Stalled,
+    /// Half open: what is sent to the broker comes through, and nothing comes back.
+    HalfOpen,
     /// A few bytes at a time come through.
     Slow,
 }
@@ -133,6 +145,10 @@ pub struct Proxy {
     /// Where the daemon connects.
     pub address: SocketAddr,
     wire: watch::Sender<Wire>,
+    /// Connections that ended.
+    ended: Arc<AtomicU64>,
+    /// Connections so far.
+    begun: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -152,14 +168,32 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let (wire, watched) = watch::channel(Wire::Whole);
+        let (begun, ended) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let counts = (Arc::clone(&begun), Arc::clone(&ended));
         spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *watched.borrow() != Wire::Cut {
-                    spawn(carry(client, brokers.clone(), watched.clone()));
+                    counts.0.fetch_add(1, Ordering::Relaxed);
+                    let (ended, carried) =
+                        (Arc::clone(&counts.1), carry(client, brokers.clone(), watched.clone()));
+                    spawn(async move {
+                        carried.await;
+                        ended.fetch_add(1, Ordering::Relaxed);
+                    });
                 }
             }
         });
-        Ok(Self { address, wire })
+        Ok(Self { address, wire, ended, begun })
+    }
+
+    /// Connections that ended so far.
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is a connection.
+    pub fn is_used(&self) -> bool {
+        self.ended() < self.begun.load(Ordering::Relaxed)
     }
 
     /// Makes the wire like that.
@@ -182,8 +216,8 @@ async fn carry(
     let ((from_client, to_client), (from_server, to_server)) =
         (client.into_split(), server.into_split());
     tokio::select! {
-        () = pass(from_client, to_server, wire.clone()) => {}
-        () = pass(from_server, to_client, wire.clone()) => {}
+        () = pass(from_client, to_server, wire.clone(), &[Wire::Stalled]) => {}
+        () = pass(from_server, to_client, wire.clone(), &[Wire::Stalled, Wire::HalfOpen]) => {}
         _ = wire.wait_for(|wire| *wire == Wire::Cut) => {}
     }
 }
@@ -192,10 +226,11 @@ async fn pass(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,
     mut wire: watch::Receiver<Wire>,
+    blocked: &[Wire],
 ) {
     let mut buffer = vec![0; 1 << 14];
     loop {
-        if wire.wait_for(|wire| *wire != Wire::Stalled).await.is_err() {
+        if wire.wait_for(|wire| !blocked.contains(wire)).await.is_err() {
             return;
         }
         let slow = *wire.borrow() == Wire::Slow;
@@ -205,7 +240,7 @@ async fn pass(
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         // What was read before the wire stalled waits too.
-        if wire.wait_for(|wire| *wire != Wire::Stalled).await.is_err()
+        if wire.wait_for(|wire| !blocked.contains(wire)).await.is_err()
             || to.write_all(&buffer[..length]).await.is_err()
         {
             return;

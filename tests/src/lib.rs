@@ -4,6 +4,7 @@ pub mod broker;
 pub mod contract;
 pub mod daemon;
 pub mod media;
+pub mod process;
 pub mod tool;
 
 use std::io::Write as _;

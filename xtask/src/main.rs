@@ -37,6 +37,8 @@ Tasks:
   test             run every check that a change must pass
   test --long kernels
                    the kernels' tests under the address sanitizer, with many more cases
+  test --long load [--minutes N]
+                   two hours of the agent under load, in which it must not grow
   test --vm [MINUTES]
                    run the agent as a service on a virtual machine with a sound card and a camera;
                    its broker is restarted every two minutes for that long (4)
@@ -79,6 +81,9 @@ fn run(args: &[String]) -> Result<()> {
         ["setup", "--cuda"] => setup::run(&root, setup::Flavour::Cuda),
         ["test"] => test::run(&root),
         ["test", "--long", "kernels"] => test::kernels(&root),
+        ["test", "--long", "load", rest @ ..] => {
+            demo::run(&root, "outpost-chaos", &[&["load"], rest].concat())
+        }
         ["test", "--vm"] => vm::run(&root, None),
         ["test", "--vm", minutes] => vm::run(&root, Some(minutes)),
         ["test", "--home-assistant"] => home_assistant::run(&root),
