@@ -109,6 +109,6 @@ impl ToolHost for There {
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
         Box::pin(std::future::ready(Ok(None)))
     }
-    fn timer_rang(&self, _: &str, _: Duration) {}
+    fn start_timer(&self, _: &str, _: Duration) {}
     fn alert(&self, _: &str) {}
 }

@@ -35,9 +35,9 @@ use outpost_senses::microphone::start_microphone;
 use outpost_senses::{SenseError, camera};
 use outpost_tools::{AddError, Registry};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::firmware::Firmware;
 use crate::toolbox::{Site, ToolboxError};
@@ -46,6 +46,9 @@ use crate::toolbox::{Site, ToolboxError};
 const MODEL_QUEUE: usize = 16;
 /// Queue from MQTT; when full, new messages are rejected. Each may hold media.
 const INBOUND_CAPACITY: usize = 16;
+
+/// How often the embedded broker is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Minimum time to wait for the model at shutdown: a cancelled request stops after a layer.
 const LAST_LAYER: Duration = Duration::from_millis(500);
@@ -155,7 +158,7 @@ impl App {
         let firmware = Firmware::new(&config.firmware, switch.clone());
         let microphone = start_microphone(&config.microphone, gate, parts.part("microphone"))?;
         let (inbound_out, inbound) = mpsc::channel::<Inbound>(INBOUND_CAPACITY);
-        let address = broker.as_ref().map(Broker::address);
+        let address = broker.as_ref().map(|broker| attend(broker, &task_group));
         let told = inbound_out.clone();
         let pulse = parts.part("mqtt");
         let publisher = client::connect(&config.mqtt, address, told.clone(), &task_group, pulse)?;
@@ -189,6 +192,7 @@ impl App {
             camera: latest.clone(),
             model: model.handle.clone(),
             board,
+            task_group: task_group.clone(),
         };
         let dispatcher = dispatcher(&settings, tools, reach, publisher.left())?;
         add_tools(&settings, &dispatcher, &publisher, inbound_out, &task_group)?;
@@ -222,6 +226,22 @@ impl App {
 fn embedded_broker(config: &MqttConfig) -> Result<Broker, AppError> {
     let login = transport::login(config).map_err(MqttError::from)?;
     Ok(Broker::guarded(config.listen.unwrap_or(Broker::ANY), MAX_PACKET, login)?)
+}
+
+/// Has the daemon end when the embedded broker has: without it nobody hears it. Returns where the broker listens.
+fn attend(broker: &Broker, task_group: &TaskGroup) -> SocketAddr {
+    let attended = (broker.clone(), task_group.broken.clone());
+    task_group.supervise("broker", &task_group.disconnect, attended, |(broker, broken)| {
+        Box::pin(async move {
+            let mut look = interval(LOOK);
+            while broker.is_running() {
+                look.tick().await;
+            }
+            error!("the embedded broker ended, and cannot be started again");
+            broken.cancel();
+        })
+    });
+    broker.address()
 }
 
 /// Starts to follow the desired configuration.

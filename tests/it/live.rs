@@ -150,3 +150,46 @@ async fn the_settings_are_reported_also_where_nothing_is_desired() {
     assert_eq!((report.get("group"), report.get("device")), (None, None));
     assert!(daemon.end().await);
 }
+
+/// A daemon without an outbox, of a broker on this port. It hears a command once.
+fn far_from(port: u16, folder: &std::path::Path) -> Config {
+    let mut config = Config::default();
+    config.mqtt.host = Some("127.0.0.1".into());
+    config.mqtt.port = port;
+    config.mqtt.desired = Some(folder.join("desired.json"));
+    config.microphone.path =
+        Some(outpost_tests::root().join("models/nano/samples/lock_the_front_door.wav"));
+    config
+}
+
+#[tokio::test]
+async fn a_start_without_the_broker_goes_by_what_was_desired_last_also_without_an_outbox() {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = outpost_broker::Broker::start(outpost_broker::Broker::ANY, 1 << 20).unwrap();
+    let start = async |config: Config, script: &Script| {
+        let script = script.clone();
+        App::with_model(config, move || Ok(Box::new(script) as Box<dyn Model>)).await.unwrap()
+    };
+    let config = far_from(broker.address().port(), folder.path());
+    let app = start(config, &Script::default()).await;
+    let mut daemon = Daemon::on(app, broker.address()).await.unwrap();
+    daemon.retain("config/desired", r#"{"id": "1", "agent": {"tools": ["set_volume"]}}"#).await;
+    reported(&mut daemon, |report| report["device"]["applied"] == true).await;
+    assert!(daemon.end().await);
+
+    // Nobody listens there.
+    let port = {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let script = Script::new([Line::Say("Done.")]);
+    let running = start(far_from(port, folder.path()), &script).await.spawn().unwrap();
+    let heard = async {
+        while script.requests().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, heard).await.expect("it hears the command");
+    assert_eq!(offered(&script), ["set_volume"]);
+    running.drain(Duration::from_secs(1)).await;
+}

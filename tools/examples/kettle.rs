@@ -54,7 +54,7 @@ impl ToolHost for Doll {
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
         Box::pin(std::future::ready(Ok(None)))
     }
-    fn timer_rang(&self, _call: &str, _length: Duration) {}
+    fn start_timer(&self, _call: &str, _length: Duration) {}
     fn alert(&self, _message: &str) {}
 }
 

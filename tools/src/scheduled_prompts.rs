@@ -1,5 +1,6 @@
-//! What is to be asked of the agent later: once, or again and again. The plan outlives the program; time is an argument.
+//! What is to be asked of the agent later: once, or again and again. The plan outlives the program; the time of day is an argument.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,7 @@ use jiff::civil::{DateTime, Time};
 use jiff::{SignedDuration, Timestamp, Zoned};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::json_file::{self, JsonFileError};
@@ -20,6 +22,8 @@ const LATE: SignedDuration = SignedDuration::from_hours(1);
 const LATE_AGAIN: SignedDuration = SignedDuration::from_mins(2);
 /// A clock that went back by more was set.
 const SET_BACK: SignedDuration = SignedDuration::from_mins(1);
+/// A clock that went by more beside the steady one was set.
+const PUT: SignedDuration = SignedDuration::from_secs(1);
 /// The clock is looked at this often, since it can be set.
 const LOOK: Duration = Duration::from_secs(20);
 /// A longer prompt is refused, characters.
@@ -75,30 +79,78 @@ pub enum PlanError {
 struct Plan {
     entries: Vec<Entry>,
     last: u64,
+    /// When entries are due that were planned for so long from now: no clock that is set changes that. They end with the program;
+    /// after that [`Entry::next`] holds.
+    #[serde(skip)]
+    timers: BTreeMap<u64, Instant>,
 }
 
 impl Plan {
-    /// Takes out what is due at `now`, and sets when the rest is.
-    fn due(&mut self, now: &Zoned) -> Vec<Entry> {
-        let moment = now.timestamp();
-        let (due, mut rest): (Vec<_>, Vec<_>) =
-            self.entries.drain(..).partition(|entry| entry.next <= moment);
-        let again = due.iter().filter_map(|entry| match &entry.when {
-            When::Once(_) => None,
-            When::Cron(pattern) => Some(Entry { next: next(pattern, now)?, ..entry.clone() }),
-        });
-        rest.extend(again);
-        rest.sort_by_key(|entry| entry.id);
-        self.entries = rest;
-        let in_time = |entry: &Entry| {
-            let late = if matches!(entry.when, When::Once(_)) { LATE } else { LATE_AGAIN };
-            let is_in_time = moment.duration_since(entry.next) <= late;
-            if !is_in_time {
-                warn!(id = entry.id, due = %entry.next, "it is too late for what was planned");
-            }
-            is_in_time
+    fn is_due(&self, entry: &Entry, now: &Zoned) -> bool {
+        match self.timers.get(&entry.id) {
+            Some(at) => *at <= Instant::now(),
+            None => entry.next <= now.timestamp(),
+        }
+    }
+
+    fn due(&self, now: &Zoned) -> Vec<Entry> {
+        self.entries.iter().filter(|entry| self.is_due(entry, now)).cloned().collect()
+    }
+
+    /// Whether there is a point in asking it still.
+    fn is_in_time(&self, entry: &Entry, now: &Zoned) -> bool {
+        let late = match &entry.when {
+            When::Once(_) if self.timers.contains_key(&entry.id) => return true,
+            When::Once(_) => LATE,
+            When::Cron(_) => LATE_AGAIN,
         };
-        due.into_iter().filter(in_time).collect()
+        now.timestamp().duration_since(entry.next) <= late
+    }
+
+    /// An entry had its turn: it goes, or waits for its next time.
+    fn pass(&mut self, id: u64, now: &Zoned) {
+        self.timers.remove(&id);
+        self.entries.retain_mut(|entry| match &entry.when {
+            _ if entry.id != id => true,
+            When::Once(_) => false,
+            When::Cron(pattern) => match next(pattern, now) {
+                Some(next) => {
+                    entry.next = next;
+                    true
+                }
+                None => false,
+            },
+        });
+    }
+
+    /// How long it takes until the next entry is due that is not due yet.
+    fn wait(&self, now: &Zoned) -> Option<Duration> {
+        let waiting = self.entries.iter().filter(|entry| !self.is_due(entry, now));
+        let wait = |entry: &Entry| match self.timers.get(&entry.id) {
+            Some(at) => at.saturating_duration_since(Instant::now()),
+            None => {
+                Duration::try_from(entry.next.duration_since(now.timestamp())).unwrap_or_default()
+            }
+        };
+        waiting.map(wait).min()
+    }
+
+    /// Says by the clock as it is now when the timers end, for a start after this. True if that changed.
+    fn restate(&mut self, now: &Zoned) -> bool {
+        let mut changed = false;
+        for entry in &mut self.entries {
+            let Some(at) = self.timers.get(&entry.id).filter(|at| **at > Instant::now()) else {
+                continue;
+            };
+            let left = SignedDuration::try_from(at.saturating_duration_since(Instant::now()));
+            let Ok(next) = now.timestamp().checked_add(left.unwrap_or_default()) else { continue };
+            if next.duration_since(entry.next).abs() > PUT {
+                entry.next = next;
+                entry.when = When::Once(next);
+                changed = true;
+            }
+        }
+        changed
     }
 
     /// Sets when each is due that comes again: after a start, and when the clock was set.
@@ -178,9 +230,6 @@ impl ScheduledPrompts {
     /// # Errors
     /// When it cannot be planned, or not be kept.
     pub fn add(&self, when: When, prompt: &str, now: &Zoned) -> Result<Entry, PlanError> {
-        if prompt.trim().is_empty() || prompt.chars().count() > MAX_PROMPT {
-            return Err(PlanError::Prompt);
-        }
         let next = match &when {
             When::Once(at) if *at <= now.timestamp() => return Err(PlanError::Over),
             When::Once(at) => *at,
@@ -188,6 +237,30 @@ impl ScheduledPrompts {
                 next(pattern, now).ok_or_else(|| PlanError::Pattern(pattern.clone()))?
             }
         };
+        self.put(when, next, prompt, None)
+    }
+
+    /// Plans something for so long from now, whatever becomes of the clock meanwhile. When this returns, it outlives the program.
+    ///
+    /// # Errors
+    /// As [`ScheduledPrompts::add`].
+    pub fn add_in(&self, time: Duration, prompt: &str, now: &Zoned) -> Result<Entry, PlanError> {
+        let later = SignedDuration::try_from(time).ok();
+        let next = later.and_then(|later| now.timestamp().checked_add(later).ok());
+        let next = next.ok_or(PlanError::Over)?;
+        self.put(When::Once(next), next, prompt, Some(Instant::now() + time))
+    }
+
+    fn put(
+        &self,
+        when: When,
+        next: Timestamp,
+        prompt: &str,
+        timer: Option<Instant>,
+    ) -> Result<Entry, PlanError> {
+        if prompt.trim().is_empty() || prompt.chars().count() > MAX_PROMPT {
+            return Err(PlanError::Prompt);
+        }
         let mut plan = self.plan();
         if plan.entries.len() >= self.limit {
             return Err(PlanError::Full(plan.entries.len()));
@@ -196,6 +269,7 @@ impl ScheduledPrompts {
         changed.last += 1;
         let entry = Entry { id: changed.last, when, prompt: prompt.trim().to_owned(), next };
         changed.entries.push(entry.clone());
+        changed.timers.extend(timer.map(|timer| (entry.id, timer)));
         json_file::write(&self.path, &changed)?;
         *plan = changed;
         self.changed.notify_one();
@@ -210,6 +284,7 @@ impl ScheduledPrompts {
         let mut plan = self.plan();
         let mut changed = plan.clone();
         changed.entries.retain(|entry| entry.id != id);
+        changed.timers.remove(&id);
         let found = changed.entries.len() < plan.entries.len();
         if found {
             json_file::write(&self.path, &changed)?;
@@ -218,57 +293,70 @@ impl ScheduledPrompts {
         Ok(found)
     }
 
-    /// Takes out what is due. An entry is removed from the file before it is given, so that none is given twice. While the file
-    /// cannot be written, entries that are due once wait. Recurring ones are given: their next time is computed at startup.
-    fn take_due(&self, now: &Zoned) -> Vec<Entry> {
+    /// Takes out the first entry that is due. It is removed from the file before it is given, so that it is not given twice. While
+    /// the file cannot be written, entries that are due once wait. Recurring ones are given: their next time is computed at startup.
+    fn take_due(&self, now: &Zoned) -> Option<Entry> {
         let mut plan = self.plan();
-        let mut changed = plan.clone();
-        let mut due = changed.due(now);
-        if changed.entries == plan.entries {
-            return due;
-        }
-        if let Err(fault) = json_file::write(&self.path, &changed) {
-            warn!(%fault, "the planned prompts cannot be written: those that are due once wait until they can");
-            let is_once = |entry: &Entry| matches!(entry.when, When::Once(_));
-            due.retain(|entry| !is_once(entry));
-            let moment = now.timestamp();
-            let held = plan.entries.iter().filter(|entry| is_once(entry) && entry.next <= moment);
-            changed.entries.extend(held.cloned());
-            changed.entries.sort_by_key(|entry| entry.id);
-        }
-        *plan = changed;
-        due
-    }
-
-    /// Gives what is due to `out`, for as long as somebody listens there. One for which there is no room is dropped.
-    pub async fn run(&self, out: mpsc::Sender<Entry>) {
-        let mut seen = Zoned::now().timestamp();
-        while !out.is_closed() {
-            let now = Zoned::now();
-            if now.timestamp() < seen - SET_BACK {
-                self.plan().reschedule(&now);
-            }
-            seen = now.timestamp();
-            for entry in self.take_due(&now) {
-                if let Err(fault) = out.try_send(entry) {
-                    warn!(%fault, "what is planned is dropped");
+        for entry in plan.due(now) {
+            let mut changed = plan.clone();
+            changed.pass(entry.id, now);
+            if let Err(fault) = json_file::write(&self.path, &changed) {
+                warn!(%fault, id = entry.id, "the planned prompts cannot be written: those that are due once wait until they can");
+                if matches!(entry.when, When::Once(_)) {
+                    continue;
                 }
             }
-            // An entry that is already due waits for the file.
-            let next = self
-                .plan()
-                .entries
-                .iter()
-                .map(|entry| entry.next)
-                .filter(|next| *next > seen)
-                .min();
-            let wait = next.map_or(LOOK, |next| {
-                Duration::try_from(next.duration_since(seen)).unwrap_or_default().min(LOOK)
-            });
+            let is_in_time = plan.is_in_time(&entry, now);
+            *plan = changed;
+            if is_in_time {
+                return Some(entry);
+            }
+            warn!(id = entry.id, due = %entry.next, "it is too late for what was planned");
+        }
+        None
+    }
+
+    /// Adapts to a clock that was set.
+    fn mind_clock(&self, seen: Timestamp, now: &Zoned) {
+        let mut plan = self.plan();
+        if now.timestamp() < seen - SET_BACK {
+            plan.reschedule(now);
+        }
+        if plan.restate(now)
+            && let Err(fault) = json_file::write(&self.path, &*plan)
+        {
+            warn!(%fault, "the planned prompts cannot be written: a restart goes by the clock as it was");
+        }
+    }
+
+    /// Sends what `ask` makes of entries that are due, for as long as somebody listens. What nobody took stays in the plan, also when
+    /// this is dropped.
+    pub async fn run<T>(
+        &self,
+        out: &mpsc::Sender<T>,
+        ask: impl Fn(Entry) -> T,
+        clock: impl Fn() -> Zoned,
+    ) {
+        let mut seen = clock().timestamp();
+        loop {
+            let now = clock();
+            self.mind_clock(seen, &now);
+            seen = now.timestamp();
+            let is_due = !self.plan().due(&now).is_empty();
+            if is_due {
+                // Room first: between taking an entry out and handing it over nothing can end this task.
+                let Ok(room) = out.reserve().await else { return };
+                if let Some(entry) = self.take_due(&clock()) {
+                    room.send(ask(entry));
+                    continue;
+                }
+            }
+            // An entry that is still due waits for the file.
+            let wait = self.plan().wait(&now).map_or(LOOK, |wait| wait.min(LOOK));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.changed.notified() => {}
-                () = out.closed() => {}
+                () = out.closed() => return,
             }
         }
     }
@@ -277,6 +365,7 @@ impl ScheduledPrompts {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::atomic::{AtomicI64, Ordering};
 
     use super::*;
 
@@ -288,8 +377,35 @@ mod tests {
         ScheduledPrompts::open(path.to_owned(), 3, now).unwrap()
     }
 
-    fn prompts(entries: Vec<Entry>) -> Vec<String> {
-        entries.into_iter().map(|entry| entry.prompt).collect()
+    /// The prompts of all that is due.
+    fn due(plan: &ScheduledPrompts, now: &str) -> Vec<String> {
+        let now = at(now);
+        std::iter::from_fn(|| plan.take_due(&now)).map(|entry| entry.prompt).collect()
+    }
+
+    const NONE: [&str; 0] = [];
+
+    /// A clock on the wall that can be put.
+    #[derive(Clone)]
+    struct Wall {
+        began: Instant,
+        put: Arc<AtomicI64>,
+    }
+
+    impl Wall {
+        fn new() -> Self {
+            Self { began: Instant::now(), put: Arc::default() }
+        }
+
+        fn put(&self, seconds: i64) {
+            self.put.fetch_add(seconds, Ordering::Relaxed);
+        }
+
+        fn now(&self) -> Zoned {
+            let passed = SignedDuration::try_from(self.began.elapsed()).unwrap();
+            let put = SignedDuration::from_secs(self.put.load(Ordering::Relaxed));
+            at("2026-11-25T12:00").checked_add(passed + put).unwrap()
+        }
     }
 
     #[test]
@@ -318,11 +434,11 @@ mod tests {
         let once = |text| When::Once(at(text).timestamp());
         scheduled_prompts.add(once("2026-11-25T23:00"), "late", &now).unwrap();
         scheduled_prompts.add(once("2026-11-26T00:30"), "missed", &now).unwrap();
-        assert!(scheduled_prompts.take_due(&at("2026-11-25T22:59")).is_empty());
+        assert_eq!(due(&scheduled_prompts, "2026-11-25T22:59"), NONE);
         // The machine was off over both; one is too old.
         let now = at("2026-11-26T01:29");
         let scheduled_prompts = open(&path, &now);
-        assert_eq!(prompts(scheduled_prompts.take_due(&now)), ["missed"]);
+        assert_eq!(due(&scheduled_prompts, "2026-11-26T01:29"), ["missed"]);
         assert!(open(&path, &now).entries().is_empty());
     }
 
@@ -337,16 +453,15 @@ mod tests {
         // No file can be written where a folder has the name of the temporary one.
         let part = folder.path().join("plan.json.part");
         std::fs::create_dir(&part).unwrap();
-        let now = at("2026-11-25T23:00");
-        assert_eq!(prompts(plan.take_due(&now)), ["lights out"]);
-        assert_eq!(prompts(plan.take_due(&now)), [""; 0]);
+        assert_eq!(due(&plan, "2026-11-25T23:00"), ["lights out"]);
+        assert_eq!(due(&plan, "2026-11-25T23:00"), NONE);
         // A start in between finds it, and gives it once the file can be written.
         let plan = open(&path, &at("2026-11-25T23:01"));
-        assert_eq!(prompts(plan.take_due(&at("2026-11-25T23:01"))), [""; 0]);
+        assert_eq!(due(&plan, "2026-11-25T23:01"), NONE);
         std::fs::remove_dir(&part).unwrap();
-        assert_eq!(prompts(plan.take_due(&at("2026-11-25T23:02"))), ["unlock"]);
+        assert_eq!(due(&plan, "2026-11-25T23:02"), ["unlock"]);
         let plan = open(&path, &at("2026-11-25T23:03"));
-        assert!(plan.take_due(&at("2026-11-25T23:03")).is_empty());
+        assert_eq!(due(&plan, "2026-11-25T23:03"), NONE);
     }
 
     #[test]
@@ -356,11 +471,10 @@ mod tests {
         let now = at("2026-11-25T22:30");
         let scheduled_prompts = open(&path, &now);
         scheduled_prompts.add(When::Cron("0 7 * * MON-FRI".into()), "up", &now).unwrap();
-        assert_eq!(prompts(scheduled_prompts.take_due(&at("2026-11-26T07:00"))), ["up"]);
-        assert!(scheduled_prompts.take_due(&at("2026-11-26T07:00")).is_empty());
-        let now = at("2026-11-27T07:30");
-        let scheduled_prompts = open(&path, &now);
-        assert!(scheduled_prompts.take_due(&now).is_empty());
+        assert_eq!(due(&scheduled_prompts, "2026-11-26T07:00"), ["up"]);
+        assert_eq!(due(&scheduled_prompts, "2026-11-26T07:00"), NONE);
+        let scheduled_prompts = open(&path, &at("2026-11-27T07:30"));
+        assert_eq!(due(&scheduled_prompts, "2026-11-27T07:30"), NONE);
         // Saturday and Sunday are left out.
         assert_eq!(scheduled_prompts.entries()[0].next, at("2026-11-30T07:00").timestamp());
     }
@@ -384,19 +498,79 @@ mod tests {
         assert_eq!(cron("@daily").unwrap().id, 4, "an id is not used again");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn it_is_given_when_it_is_due() {
         let folder = tempfile::tempdir().unwrap();
-        let now = Zoned::now();
-        let scheduled_prompts = open(&folder.path().join("plan.json"), &now);
-        let (out, mut due) = mpsc::channel::<Entry>(4);
-        let soon = now.timestamp() + SignedDuration::from_millis(300);
+        let wall = Wall::new();
+        let plan = open(&folder.path().join("plan.json"), &wall.now());
+        let (out, mut due) = mpsc::channel(4);
         let test = async {
-            scheduled_prompts.add(When::Once(soon), "now", &now).unwrap();
-            let entry = tokio::time::timeout(Duration::from_secs(20), due.recv()).await;
-            assert_eq!(entry.unwrap().unwrap().prompt, "now");
+            let soon = wall.now().timestamp() + SignedDuration::from_mins(10);
+            plan.add(When::Once(soon), "now", &wall.now()).unwrap();
+            assert_eq!(due.recv().await.unwrap(), "now");
+            assert_eq!(wall.began.elapsed().as_secs(), 600);
             drop(due);
         };
-        tokio::join!(scheduled_prompts.run(out), test);
+        tokio::join!(plan.run(&out, |entry| entry.prompt, || wall.now()), test);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_from_now_stays_as_long_when_the_clock_is_put_and_a_restart_goes_by_the_clock_as_it_is()
+     {
+        for put in [-86_400, -90, 90, 86_400] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("plan.json");
+            let wall = Wall::new();
+            let plan = open(&path, &wall.now());
+            let (out, mut due) = mpsc::channel(4);
+            let test = async {
+                plan.add_in(Duration::from_mins(10), "now", &wall.now()).unwrap();
+                tokio::time::sleep(Duration::from_mins(5)).await;
+                wall.put(put);
+                tokio::time::sleep(Duration::from_mins(1)).await;
+                let left = open(&path, &wall.now()).entries()[0]
+                    .next
+                    .duration_since(wall.now().timestamp());
+                assert!((left.as_millis() - 240_000).abs() < 1000, "{put}: {left}");
+                assert_eq!(due.recv().await.unwrap(), "now");
+                assert_eq!(wall.began.elapsed().as_secs(), 600, "{put}");
+                drop(due);
+            };
+            tokio::join!(plan.run(&out, |entry| entry.prompt, || wall.now()), test);
+            assert!(open(&path, &wall.now()).entries().is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_due_as_the_agent_ends_stays_due() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plan.json");
+        let wall = Wall::new();
+        // The agent takes nothing more, or it ends while there is no room, or this task ends first.
+        for end in ["closed", "full", "dropped"] {
+            let plan = open(&path, &wall.now());
+            let (out, mut due) = mpsc::channel(1);
+            out.send("before".to_owned()).await.unwrap();
+            plan.add_in(Duration::from_mins(10), end, &wall.now()).unwrap();
+            let test = async {
+                if end == "closed" {
+                    due.close();
+                }
+                tokio::time::sleep(Duration::from_mins(11)).await;
+                if end == "full" {
+                    due.close();
+                    tokio::time::sleep(Duration::from_mins(1)).await;
+                }
+            };
+            tokio::select! {
+                () = async { tokio::join!(plan.run(&out, |entry| entry.prompt, || wall.now()), std::future::pending::<()>()); } => {}
+                () = test => {}
+            }
+            assert_eq!(due.recv().await.unwrap(), "before");
+            assert_eq!(due.try_recv().ok(), None);
+            let now = wall.now();
+            let plan = open(&path, &now);
+            assert_eq!(plan.take_due(&now).map(|entry| entry.prompt).as_deref(), Some(end));
+        }
     }
 }

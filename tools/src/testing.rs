@@ -21,7 +21,7 @@ impl ToolHost for Empty {
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>> {
         Box::pin(std::future::ready(Ok(None)))
     }
-    fn timer_rang(&self, _: &str, _: Duration) {}
+    fn start_timer(&self, _: &str, _: Duration) {}
     fn alert(&self, _: &str) {}
 }
 

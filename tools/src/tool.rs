@@ -157,8 +157,8 @@ pub trait ToolHost: Send + Sync + fmt::Debug {
     /// Reads the text that the camera sees now; none where there is none.
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>>;
 
-    /// A timer rang that the call of this id had started.
-    fn timer_rang(&self, call: &str, length: Duration);
+    /// Starts a timer for the call of this id: that it rang is reported after `length`.
+    fn start_timer(&self, call: &str, length: Duration);
 
     /// Something needs a person's attention.
     fn alert(&self, message: &str);

@@ -2,10 +2,16 @@
 //! process.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rumqttd::meters::MetersLink;
 use rumqttd::{Config, ConnectionSettings, RouterConfig, ServerSettings};
 
 /// The broker cannot be started.
@@ -26,10 +32,34 @@ pub enum BrokerError {
     Silent(SocketAddr),
 }
 
-/// A running broker. It cannot be stopped: its threads end with the process.
-#[derive(Debug)]
+/// A running broker. It cannot be stopped: its threads end with the process. Clones are the same broker.
+#[derive(Clone)]
 pub struct Broker {
     address: SocketAddr,
+    threads: Arc<Threads>,
+}
+
+/// What shows that the broker's threads are alive.
+struct Threads {
+    /// Takes connections.
+    server: JoinHandle<()>,
+    /// An end of a channel whose other end the routing thread has.
+    router: MetersLink,
+}
+
+impl Threads {
+    fn are_alive(&self) -> bool {
+        let gone = pin!(self.router.next());
+        // It resolves when the router is gone; nothing is ever sent.
+        let waits = gone.poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        waits && !self.server.is_finished()
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl Broker {
@@ -62,7 +92,8 @@ impl Broker {
         let address = probe.local_addr().map_err(refused)?;
         drop(probe);
         let mut broker = rumqttd::Broker::new(config(address, max_packet, login));
-        std::thread::Builder::new()
+        let router = broker.meters().map_err(|_| BrokerError::Silent(address))?;
+        let server = std::thread::Builder::new()
             .name("broker".into())
             .spawn(move || {
                 if let Err(fault) = broker.start() {
@@ -70,10 +101,11 @@ impl Broker {
                 }
             })
             .map_err(refused)?;
+        let threads = Arc::new(Threads { server, router });
         let started = Instant::now();
         while started.elapsed() < Self::UP_WITHIN {
             if TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_ok() {
-                return Ok(Self { address });
+                return Ok(Self { address, threads });
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -83,6 +115,11 @@ impl Broker {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether all its threads are alive: one that panicked is not.
+    pub fn is_running(&self) -> bool {
+        self.threads.are_alive()
     }
 }
 
@@ -112,5 +149,23 @@ fn config(listen: SocketAddr, max_packet: usize, login: Option<(String, String)>
         },
         v4: Some(HashMap::from([("1".into(), server)])),
         ..Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_ended_is_noticed() {
+        let broker = Broker::start(Broker::ANY, 1 << 20).unwrap();
+        assert!(broker.is_running());
+        let other = rumqttd::Broker::new(config(Broker::ANY, 1 << 20, None));
+        let server = std::thread::spawn(|| panic!("a packet that nobody thought of"));
+        let broken = Threads { server, router: other.meters().unwrap() };
+        while !broken.server.is_finished() {
+            std::thread::yield_now();
+        }
+        assert!(!broken.are_alive());
     }
 }

@@ -26,7 +26,7 @@ const ROUND: Duration = Duration::from_secs(10);
 /// The loop is stuck if it takes longer than this for a round.
 const STUCK: Duration = Duration::from_secs(40);
 /// What is answered to questions that come to nothing at shutdown.
-const ENDS: &str = "the agent ends: ask again once it is back";
+pub const ENDS: &str = "the agent ends: ask again once it is back";
 
 /// Where events come from.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ impl Agent {
                 turn.give_way.cancel();
             }
         }
-        self.refuse_the_rest();
+        self.refuse_the_rest().await;
         if let Some(Current { event, told, work, .. }) = current {
             // Nobody follows its progress any more.
             drop(told);
@@ -164,10 +164,12 @@ impl Agent {
         info!("the agent ends");
     }
 
-    /// At shutdown: what was accepted and not begun is answered with an error. What comes later finds the door closed.
-    fn refuse_the_rest(&mut self) {
+    /// At shutdown: what was accepted and not begun is answered with an error. What comes later finds the door closed, and whoever
+    /// sends it is told so.
+    async fn refuse_the_rest(&mut self) {
         self.inputs.inbound.close();
-        while let Ok(message) = self.inputs.inbound.try_recv() {
+        // What is half through the door is waited for.
+        while let Some(message) = self.inputs.inbound.recv().await {
             self.take(Next::Inbound(message));
         }
         while let Some(event) = self.pending.pop(true) {

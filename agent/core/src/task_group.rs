@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -43,6 +44,20 @@ impl TaskGroup {
             let _guard = guard;
             task.await;
         });
+    }
+
+    /// Spawns a task whose owner notices its end and starts another. A panic in it is logged, and counted under `name`.
+    pub fn spawn_owned<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        name: &'static str,
+        task: F,
+    ) -> AbortHandle {
+        let guard = Owned { name, group: self.clone() };
+        let task = async move {
+            let _guard = guard;
+            task.await;
+        };
+        self.tracker.spawn(task).abort_handle()
     }
 
     /// Spawns a task that is dropped on `end`. If it panics, that is counted under `name`, and it is
@@ -86,18 +101,37 @@ impl TaskGroup {
             }
             let retry_in = back_off.pause();
             error!(task = name, %fault, ?retry_in, "a task panicked: it is started again");
-            *self.counts().entry(name).or_default() += 1;
+            self.count(name);
             sleep(retry_in).await;
         }
     }
 
-    /// How often supervised tasks were started again after a panic, by name.
+    fn count(&self, name: &'static str) {
+        *self.counts().entry(name).or_default() += 1;
+    }
+
+    /// How often tasks were started again after a panic, by name.
     pub fn restarts(&self) -> Vec<(&'static str, u64)> {
         self.counts().iter().map(|(name, count)| (*name, *count)).collect()
     }
 
     fn counts(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
         self.restarts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Dropped by a panic, counts it.
+struct Owned {
+    name: &'static str,
+    group: TaskGroup,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            error!(task = self.name, "a task panicked: it is started again");
+            self.group.count(self.name);
+        }
     }
 }
 
@@ -176,6 +210,18 @@ mod tests {
         assert_eq!(group.tracker.len(), 2, "the other one goes on");
         group.disconnect.cancel();
         group.tracker.wait().await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_task_that_has_an_owner_is_counted() {
+        let group = TaskGroup::default();
+        group.spawn_owned("poll", async {});
+        group.spawn_owned("poll", std::future::pending()).abort();
+        group.spawn_owned("poll", async { panic!("a packet that nobody thought of") });
+        group.tracker.close();
+        group.tracker.wait().await;
+        assert_eq!(group.restarts(), [("poll", 1)]);
+        assert!(!group.broken.is_cancelled());
     }
 
     #[tokio::test]

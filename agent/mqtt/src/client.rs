@@ -29,6 +29,7 @@ use crate::connection::{Connection, Source, WINDOW, jittered};
 use crate::desired_config::DesiredConfig;
 use crate::filters::Filters;
 use crate::home_assistant::Discovery;
+use crate::kept_desired::KeptDesired;
 pub use crate::link_status::LinkStatus;
 use crate::message::{Keep, Message};
 use crate::orders::{OrderQueue, Orders};
@@ -69,6 +70,7 @@ pub struct Publisher {
     status: watch::Receiver<LinkStatus>,
     subscriptions: Subscriptions,
     desired_config: DesiredConfig,
+    kept_desired: KeptDesired,
 }
 
 impl Publisher {
@@ -125,10 +127,7 @@ impl Publisher {
 
     /// Keeps the desired documents that are in force, for a start without the broker.
     pub fn keep_desired(&self, accepted: &Documents) {
-        for (topic, scope) in self.topics.desired_topics() {
-            let text = scope.of(accepted).and_then(|bytes| std::str::from_utf8(bytes).ok());
-            self.outbox.set_note(&topic, text);
-        }
+        self.kept_desired.keep(accepted, &self.topics, &self.outbox);
     }
 
     /// The device's topics.
@@ -181,9 +180,9 @@ pub fn connect(
     let topics = Topics::new(&config.device).in_group(config.group.as_deref());
     let discovery = &config.home_assistant;
     let discovery = discovery.enabled.then(|| Discovery::new(discovery, &config.device, &topics));
+    outbox.discard_of_earlier_versions(|topic| topics.is_command(topic) || !topics.is_own(topic));
     home_assistant::succeed(&outbox, discovery.as_ref());
-    // Earlier versions kept commands.
-    outbox.discard(|topic| topics.is_command(topic));
+    let (kept_desired, known) = KeptDesired::open(config, &topics, &outbox, task_group);
     let (status_out, status) = watch::channel(LinkStatus::Connecting);
     let (orders, order_queue) = orders::queue();
     let publisher = Publisher {
@@ -192,7 +191,8 @@ pub fn connect(
         topics: topics.clone(),
         status,
         subscriptions: Subscriptions::default(),
-        desired_config: DesiredConfig::starting_with(kept_desired(&outbox, &topics)),
+        desired_config: DesiredConfig::starting_with(known),
+        kept_desired,
     };
     let options = ConnectOptions {
         client: format!("outpost-{}", topics::id(&config.device)),
@@ -217,15 +217,6 @@ pub fn connect(
     };
     task_group.spawn(link.run(order_queue));
     Ok(publisher)
-}
-
-/// The desired documents that the previous run went by.
-fn kept_desired(outbox: &Outbox, topics: &Topics) -> Documents {
-    let mut kept = Documents::default();
-    for (topic, scope) in topics.desired_topics() {
-        *scope.of_mut(&mut kept) = outbox.note(&topic).map(|text| Arc::from(text.into_bytes()));
-    }
-    kept
 }
 
 fn status_message(topics: &Topics, status: &str) -> Message {
@@ -329,7 +320,7 @@ impl Link {
             Ok(target) => target,
             Err(fault) => return Some(refused(fault)),
         };
-        let spawn = |poll| self.task_group.tracker.spawn(poll).abort_handle();
+        let spawn = |poll| self.task_group.spawn_owned("mqtt", poll);
         let session = Session::open(&target, &self.options, spawn);
         let mut connection = Connection::new(session, self.options.keep_alive, number);
         let fault = self.converse(&mut connection, work).await?;
@@ -485,6 +476,7 @@ impl Link {
         connection.window = suspicions.window();
         while connection.has_room() {
             if let Some(message) = connection.own.pop_front() {
+                let message = payload::shortened(message, connection.max_packet);
                 connection.send(Source::Connection, &message);
                 continue;
             }
@@ -499,6 +491,7 @@ impl Link {
             }
             let mut cursor = connection.cursor;
             let Some((row, message)) = self.outbox.next(&mut cursor) else { return };
+            let message = payload::shortened(message, connection.max_packet);
             if !message.is_deliverable(connection.max_packet) {
                 let topic = &message.topic;
                 let bytes = message.payload.len();

@@ -10,6 +10,7 @@ mod filters;
 mod fit;
 pub mod home_assistant;
 pub mod inbound;
+mod kept_desired;
 mod link_status;
 pub mod message;
 mod orders;

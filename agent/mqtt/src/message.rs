@@ -46,13 +46,18 @@ impl Message {
         self.keep == Keep::Durable
     }
 
-    /// Whether it can be delivered at all: valid topic, and within `max_packet` bytes.
-    pub fn is_deliverable(&self, max_packet: usize) -> bool {
+    /// How many bytes of a payload a packet of `max_packet` bytes has room for.
+    pub fn room(&self, max_packet: usize) -> usize {
         const HEADERS: usize = 32;
         let correlation = self.correlation.as_ref().map_or(0, Vec::len);
+        max_packet.saturating_sub(self.topic.len() + correlation + HEADERS)
+    }
+
+    /// Whether it can be delivered at all: valid topic, and within `max_packet` bytes.
+    pub fn is_deliverable(&self, max_packet: usize) -> bool {
         !self.topic.is_empty()
             && u16::try_from(self.topic.len()).is_ok()
             && !self.topic.contains(['+', '#', '\0'])
-            && self.topic.len() + self.payload.len() + correlation + HEADERS <= max_packet
+            && self.payload.len() <= self.room(max_packet)
     }
 }

@@ -73,6 +73,18 @@ pub fn act(act: &Act, topics: &Topics) -> Message {
     message(topics.below(&path), retain, Timestamp::now(), ReportId::new(), body)
 }
 
+/// Cuts a report to the packets of a broker that takes none as long as ours. What is no report stays as it is.
+pub fn shortened(message: Message, max_packet: usize) -> Message {
+    if message.is_deliverable(max_packet) {
+        return message;
+    }
+    let Ok(mut report @ Value::Object(_)) = serde_json::from_slice(&message.payload) else {
+        return message;
+    };
+    fit(&mut report, message.room(max_packet));
+    Message { payload: report.to_string().into_bytes(), ..message }
+}
+
 /// State of the outbox; sent on each connection and on change.
 pub fn outbox(condition: &Condition, topics: &Topics) -> Message {
     let dropped = json!({ "full": condition.dropped.full, "old": condition.dropped.old,

@@ -483,3 +483,34 @@ impl Fault {
         Self { kind: FaultKind::Network, reason: reason.into() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use outpost_agent_core::task_group::TaskGroup;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_poll_that_panics_is_counted_and_ends_its_connection() {
+        let group = TaskGroup::default();
+        let target = Target::plain(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
+        let connect = ConnectOptions {
+            client: "desk".into(),
+            version: Version::V5,
+            keep_alive: Duration::from_secs(5),
+            last_will: None,
+            capacity: 1,
+        };
+        let spawn = |poll: Task| {
+            group.spawn_owned("mqtt", async move {
+                let _poll = poll;
+                panic!("a packet that nobody thought of")
+            })
+        };
+        let mut session = Session::open(&target, &connect, spawn);
+        assert!(matches!(session.next().await, Signal::Ended(Some(_))));
+        assert_eq!(group.restarts(), [("mqtt", 1)]);
+    }
+}

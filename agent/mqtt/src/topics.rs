@@ -116,6 +116,11 @@ impl Topics {
         below.is_some_and(|path| path.starts_with("command/"))
     }
 
+    /// Whether it is one of the device's own.
+    pub fn is_own(&self, topic: &str) -> bool {
+        topic.strip_prefix(&self.base).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// How the outbox fares, retained.
     pub fn outbox(&self) -> String {
         self.below("outbox")

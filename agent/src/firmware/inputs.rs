@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outpost_agent_core::agent::ENDS;
 use outpost_agent_core::event;
 use outpost_agent_core::event::{Consent, Inbound};
 use outpost_agent_core::microphone::{Holder, Microphone};
 use outpost_agent_core::report::{
-    BoardReport, BoardState, Body, InputReport, ReadingReport, Report, Sink,
+    AnswerReport, BoardReport, BoardState, Body, InputReport, ReadingReport, Report, Sink,
 };
 use outpost_firmware_bridge::host::{Board, Status};
 use outpost_firmware_bridge::wire::{Ask, Function, InputKind, Message, Reading, Version};
@@ -112,8 +113,11 @@ impl BoardInputs {
                     origin: event::Origin::Firmware,
                     ..event::Ask::default()
                 };
-                // Fails only during shutdown.
-                self.inbound.send(Inbound::Ask(ask)).await.ok();
+                let transaction = ask.transaction.clone();
+                if self.inbound.send(Inbound::Ask(ask)).await.is_err() {
+                    let answer = AnswerReport { transaction, ..AnswerReport::refusal(ENDS.into()) };
+                    self.sink.send(Report::now(Body::Answer(answer)));
+                }
             }
             _ => {}
         }
@@ -183,5 +187,55 @@ fn describe(status: &Status) -> BoardReport {
             .map(|known| (known.name.as_str().to_owned(), function_name(known.function)))
             .collect(),
         reason: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use outpost_agent_core::report::{Act, Intent};
+    use outpost_firmware_bridge::host::{self, HostConfig};
+    use outpost_firmware_bridge::wire::{Check, Text};
+    use outpost_senses::microphone::gate::MicGate;
+    use outpost_tools::ToolError;
+    use outpost_tools::tool::BoxFuture;
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Notes(Mutex<Vec<Body>>);
+
+    impl Sink for Notes {
+        fn send(&self, report: Report) {
+            self.0.lock().unwrap().push(report.body);
+        }
+
+        fn act(&self, _: Act, _: Instant) -> BoxFuture<'_, Result<(), ToolError>> {
+            Box::pin(std::future::ready(Ok(())))
+        }
+
+        fn intend<'a>(&'a self, _: &'a Intent) -> BoxFuture<'a, ()> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_question_that_comes_as_the_agent_ends_is_answered_with_an_error() {
+        let port = "/dev/nothing".parse().unwrap();
+        let timeout = Duration::from_secs(1);
+        let config = HostConfig { port, baud: 115_200, check: Check::Crc32, timeout };
+        let (board, _told, _task) = host::connect(config);
+        let (notes, microphone) = (Arc::new(Notes::default()), Arc::new(MicGate::always_open()));
+        let (inbound, agent) = mpsc::channel(1);
+        drop(agent);
+        let buttons = Buttons { talk: None, mute: None, confirm: None };
+        let mut inputs = BoardInputs::new(board, notes.clone(), inbound, buttons, microphone);
+        let text = Text::try_from("turn on the light").unwrap();
+        inputs.hear(Message::Ask(Ask { request: 7, text })).await;
+        let answers = notes.0.lock().unwrap().clone();
+        let [Body::Answer(answer)] = answers.as_slice() else { panic!("{answers:?}") };
+        assert_eq!(answer.transaction.as_deref(), Some("board:7"));
+        assert_eq!(answer.error.as_deref(), Some(ENDS));
     }
 }

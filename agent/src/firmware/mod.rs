@@ -73,15 +73,16 @@ impl Firmware {
         task_group.supervise("firmware", end, (task, end.clone()), |(task, end)| {
             Box::pin(task.run(end.clone()))
         });
-        let (board_sink, orders) = BoardSink::new(board.clone(), sink.clone());
+        let (board_sink, orders) = BoardSink::new(board.clone(), sink);
         task_group.supervise("firmware", end, (board.clone(), orders), |(board, orders)| {
             Box::pin(board_sink::carry_out(board, orders))
         });
-        let inputs = BoardInputs::new(board, sink, inbound, buttons, microphone);
+        let sink: Arc<dyn Sink> = Arc::new(board_sink);
+        let inputs = BoardInputs::new(board, sink.clone(), inbound, buttons, microphone);
         task_group.supervise("firmware", end, (inputs, told), |(inputs, told)| {
             Box::pin(inputs.run(told))
         });
-        Arc::new(board_sink)
+        sink
     }
 }
 

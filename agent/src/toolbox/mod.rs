@@ -32,8 +32,6 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::interval;
 use tracing::{info, warn};
 
-/// Queue of due prompts.
-const DUE: usize = 16;
 /// Interval at which the list of tools is compared.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -145,31 +143,21 @@ impl Site {
             registry.add(schedule::Plan(scheduled_prompts.clone()))?;
             registry.add(schedule::ListPlan(scheduled_prompts.clone()))?;
             registry.add(schedule::CancelPlan(scheduled_prompts.clone()))?;
-            let (out, due) = mpsc::channel(DUE);
             let stop = &self.task_group.stop;
-            let planned = (scheduled_prompts, out);
-            self.task_group.supervise("schedule", stop, planned, |(prompts, out)| {
-                Box::pin(prompts.run(out.clone()))
-            });
-            let asking = (due, self.inbound.clone());
-            self.task_group.supervise("schedule", stop, asking, |(due, inbound)| {
-                Box::pin(ask_what_is_due(due, inbound))
+            let planned = (scheduled_prompts, self.inbound.clone());
+            self.task_group.supervise("schedule", stop, planned, |(prompts, inbound)| {
+                Box::pin(prompts.run(inbound, scheduled, Zoned::now))
             });
         }
         Ok(())
     }
 }
 
-/// Turns due prompts into asks.
-async fn ask_what_is_due(due: &mut mpsc::Receiver<Entry>, inbound: &mpsc::Sender<Inbound>) {
-    while let Some(Entry { id, prompt, .. }) = due.recv().await {
-        info!(id, "a scheduled prompt is due");
-        let transaction = Some(format!("schedule/{id}"));
-        let ask = Ask { transaction, prompt, origin: Origin::Schedule, ..Ask::default() };
-        if inbound.send(Inbound::Ask(ask)).await.is_err() {
-            return;
-        }
-    }
+/// The question that a due prompt is.
+fn scheduled(Entry { id, prompt, .. }: Entry) -> Inbound {
+    info!(id, "a scheduled prompt is due");
+    let transaction = Some(format!("schedule/{id}"));
+    Inbound::Ask(Ask { transaction, prompt, origin: Origin::Schedule, ..Ask::default() })
 }
 
 /// Connects the broker with tools offered over MQTT.

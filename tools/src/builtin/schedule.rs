@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp, Zoned};
+use jiff::{Timestamp, Zoned};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
@@ -59,17 +60,22 @@ pub struct PlanArguments {
 }
 
 impl PlanArguments {
-    fn when(&self, now: &Zoned) -> Result<When, ToolError> {
-        match (&self.at, self.in_minutes, &self.cron) {
-            (Some(at), None, None) => {
-                moment(at, now).map(When::Once).map_err(|fault| failure(&fault))
-            }
+    fn plan(&self, prompts: &ScheduledPrompts, now: &Zoned) -> Result<Entry, ToolError> {
+        let planned = match (&self.at, self.in_minutes, &self.cron) {
+            (Some(at), None, None) => moment(at, now)
+                .and_then(|moment| prompts.add(When::Once(moment), &self.prompt, now)),
             (None, Some(minutes), None) => {
-                Ok(When::Once(now.timestamp() + SignedDuration::from_mins(minutes.into())))
+                prompts.add_in(Duration::from_secs(60 * u64::from(minutes)), &self.prompt, now)
             }
-            (None, None, Some(pattern)) => Ok(When::Cron(pattern.trim().to_owned())),
-            _ => Err(ToolError::new(ErrorKind::Invalid, "give one of at, in_minutes and cron")),
-        }
+            (None, None, Some(pattern)) => {
+                prompts.add(When::Cron(pattern.trim().to_owned()), &self.prompt, now)
+            }
+            _ => {
+                let text = "give one of at, in_minutes and cron";
+                return Err(ToolError::new(ErrorKind::Invalid, text));
+            }
+        };
+        planned.map_err(|fault| failure(&fault))
     }
 }
 
@@ -107,15 +113,12 @@ impl Tool for Plan {
     const CLASS: Class = Class::Guarded;
 
     async fn call(&self, arguments: PlanArguments, _: &Context) -> Result<ToolOutcome, ToolError> {
-        let now = Zoned::now();
-        let when = arguments.when(&now)?;
         let scheduled_prompts = Arc::clone(&self.0);
-        let planned = tokio::task::spawn_blocking(move || {
-            scheduled_prompts.add(when, &arguments.prompt, &now)
-        });
+        let planned =
+            tokio::task::spawn_blocking(move || arguments.plan(&scheduled_prompts, &Zoned::now()));
         let planned =
             planned.await.map_err(|fault| ToolError::new(ErrorKind::Failed, fault.to_string()))?;
-        planned.map(|entry| ToolOutcome::data(shown(&entry))).map_err(|fault| failure(&fault))
+        planned.map(|entry| ToolOutcome::data(shown(&entry)))
     }
 }
 

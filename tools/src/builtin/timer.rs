@@ -27,15 +27,7 @@ impl Tool for StartTimer {
         context: &Context,
     ) -> Result<ToolOutcome, ToolError> {
         let length = Duration::from_secs(u64::from(minutes) * 60);
-        let Context { call, host, .. } = context.clone();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a timer has nothing to finish: it ends with the process"
-        )]
-        tokio::spawn(async move {
-            tokio::time::sleep(length).await;
-            host.timer_rang(&call, length);
-        });
+        context.host.start_timer(&context.call, length);
         Ok(ToolOutcome::done())
     }
 }

@@ -43,6 +43,9 @@ pub struct MqttConfig {
     pub keep_alive: Duration,
     /// Outbox file; in memory if left out.
     pub outbox: Option<PathBuf>,
+    /// File that keeps the desired configuration that was accepted last. Default: `desired.json` in systemd's state directory;
+    /// without one, in the outbox.
+    pub desired: Option<PathBuf>,
     /// Maximum number of reports kept.
     pub outbox_limit: usize,
     /// Maximum size of the outbox, KiB.
@@ -152,6 +155,7 @@ impl Default for MqttConfig {
             password_file: None,
             keep_alive: Duration::from_secs(15),
             outbox: None,
+            desired: None,
             outbox_limit: 10_000,
             outbox_kib: 16 * 1024,
             outbox_age: Duration::from_hours(7 * 24),
@@ -163,11 +167,11 @@ impl Default for MqttConfig {
 
 impl MqttConfig {
     /// Configured files, so that relative paths can be resolved.
-    pub(crate) fn paths(&mut self) -> [&mut Option<PathBuf>; 5] {
+    pub(crate) fn paths(&mut self) -> [&mut Option<PathBuf>; 6] {
         let tls = &mut self.tls;
         let tls = [&mut tls.ca, &mut tls.certificate, &mut tls.key];
         let [ca, certificate, key] = tls;
-        [&mut self.password_file, &mut self.outbox, ca, certificate, key]
+        [&mut self.password_file, &mut self.outbox, &mut self.desired, ca, certificate, key]
     }
 
     pub(crate) fn check(&self, faults: &mut Faults) {

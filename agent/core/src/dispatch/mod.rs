@@ -3,6 +3,7 @@
 
 mod call_record;
 mod offer;
+mod timer;
 mod tool_host;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -12,10 +12,12 @@ use tokio::time::Instant;
 
 use crate::camera::Camera;
 use crate::config::LiveSettings;
+use crate::dispatch::timer;
 use crate::event::Origin;
 use crate::model_thread::ModelHandle;
 use crate::ocr::read_text;
 use crate::report::{Act, AlertReport, Body, CommandReport, Report, ReportId, Sink, TimerReport};
+use crate::task_group::TaskGroup;
 use crate::toolset::BoardTools;
 
 /// Maximum tokens of a text read from the camera.
@@ -32,6 +34,8 @@ pub struct HostParts {
     pub model: ModelHandle,
     /// The board, if there is one.
     pub board: Option<Arc<dyn BoardTools>>,
+    /// Runs timers.
+    pub task_group: TaskGroup,
 }
 
 #[derive(Debug)]
@@ -85,9 +89,9 @@ impl ToolHost for CallHost {
         Box::pin(self.host.read_camera())
     }
 
-    fn timer_rang(&self, _call: &str, length: Duration) {
-        let timer = TimerReport { call: self.call, duration: length };
-        self.host.reach.sink.send(Report::now(Body::Timer(timer)));
+    fn start_timer(&self, _call: &str, length: Duration) {
+        let HostParts { task_group, sink, .. } = &self.host.reach;
+        timer::start(task_group, sink.clone(), TimerReport { call: self.call, duration: length });
     }
 
     fn alert(&self, message: &str) {

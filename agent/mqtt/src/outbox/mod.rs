@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::message::Message;
 use crate::outbox::file::{Change, Contents, File, Held};
@@ -33,6 +33,8 @@ use crate::outbox::queue::Queue;
 pub use crate::outbox::queue::{Cursor, Dropped, Limits, MAX_ATTEMPTS};
 use outpost_agent_core::report::Intent;
 
+/// The note that says what a file holds: reports, and nothing that acts. Files of earlier versions have none.
+const CONTENTS: &str = "@contents";
 /// Time before a failed file is reopened.
 const REOPEN: Duration = Duration::from_secs(10);
 /// Changes that wait for the disk at most. Beyond that it counts as failed.
@@ -248,14 +250,25 @@ impl Outbox {
         self.stored(made).await;
     }
 
-    /// Drops messages of a previous run, by their topics. They count as old.
-    pub fn discard(&self, is_useless: impl Fn(&str) -> bool) {
+    /// Drops messages that an earlier version stored, by their topics: it kept what acts on something as well. They count as old.
+    pub fn discard_of_earlier_versions(&self, is_useless: impl Fn(&str) -> bool) {
+        if self.note(CONTENTS).is_some() {
+            return;
+        }
         let mut inner = self.lock();
         let useless = inner.queue.iter().filter(|(_, message)| is_useless(&message.topic));
         let useless: Vec<u64> = useless.map(|(number, _)| number).collect();
         inner.queue.dropped.old += useless.len() as u64;
+        if !useless.is_empty() {
+            let dropped = useless.len();
+            warn!(
+                dropped,
+                "dropped what an earlier version had left to send: commands, and messages beyond the device's own topics"
+            );
+        }
         let stored = useless.into_iter().filter_map(|number| inner.queue.remove(number)).collect();
         self.delete(inner, stored);
+        self.set_note(CONTENTS, Some("reports"));
     }
 
     /// Calls in flight; at startup, those that a previous run left.

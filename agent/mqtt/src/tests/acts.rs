@@ -180,21 +180,37 @@ async fn what_no_packet_holds_is_refused_and_the_next_one_arrives() {
 }
 
 #[tokio::test]
-async fn commands_that_an_earlier_version_kept_are_dropped() {
+async fn what_acts_and_was_kept_by_an_earlier_version_is_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("outbox.redb");
     let limits = Limits { rows: 10, bytes: 1 << 20, age: Duration::from_hours(1) };
     let outbox = Outbox::open(Some(&file), limits).unwrap();
     outbox.push(&Message::new("outpost/desk/command/lock/front", r#"{"locked":false}"#));
+    // The tool `publish` sent anywhere.
+    outbox.push(&Message::new("home/door/set", r#"{"locked":false}"#));
+    outbox.push(&Message::new("outpost/desk2/set/mute", "OFF"));
     outbox.push(&Message::new("outpost/desk/answer", "{}"));
     drop(outbox);
     let broker = broker();
     let wire = Wire::to(broker.address()).await;
-    let mut watcher = listen(&broker, "outpost/desk/#").await;
-    let device = Device::start(&wire, Some(file));
-    while next(&mut watcher).await.topic != "outpost/desk/answer" {}
+    let mut watcher = listen(&broker, "#").await;
+    let device = Device::start(&wire, Some(file.clone()));
+    let mut topics = Vec::new();
+    while topics.last().is_none_or(|topic| topic != "outpost/desk/answer") {
+        topics.push(next(&mut watcher).await.topic);
+    }
+    let is_dropped = |topic: &&String| topic.contains("door") || topic.contains("desk2");
+    assert_eq!(topics.iter().find(is_dropped), None);
     act(&device, volume(9), SOON).await.unwrap();
     assert_eq!(levels(&mut watcher, 9).await, [9]);
-    assert_eq!(device.publisher.condition().dropped.old, 1);
+    assert_eq!(device.publisher.condition().dropped.old, 3);
+    device.stop().await;
+    // What this version stores for another topic is an answer that was asked for there.
+    let outbox = Outbox::open(Some(&file), limits).unwrap();
+    outbox.push(&Message::new("app/answers", "{}"));
+    drop(outbox);
+    let device = Device::start(&wire, Some(file));
+    while next(&mut watcher).await.topic != "app/answers" {}
+    assert_eq!(device.publisher.condition().dropped.old, 0);
     device.stop().await;
 }

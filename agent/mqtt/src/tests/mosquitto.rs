@@ -184,6 +184,28 @@ async fn what_the_broker_never_takes_is_set_aside_and_the_rest_arrives() {
 }
 
 #[tokio::test]
+async fn what_is_longer_than_the_brokers_packets_is_cut_to_them_where_it_says_how_long_they_are() {
+    let Some(broker) = Mosquitto::start("max_packet_size 3000") else { return };
+    let config = broker.config();
+    let mut listener = listen_to(&config, "outpost/desk/tool/+").await;
+    let mut device = Device::with(&config, None);
+    // Stored before the broker says how long.
+    device.publish_call("look", json!({ "ok": true, "text": "a".repeat(5000) }));
+    reaches(&mut device, |status| *status == LinkStatus::Up).await;
+    device.publish_call("listen", json!({ "ok": true, "list": vec!["b"; 3000] }));
+    device.publish_call("feel", json!({ "ok": true }));
+    for (name, cut) in [("look", json!(true)), ("listen", json!(true)), ("feel", Value::Null)] {
+        let report = next(&mut listener).await;
+        assert_eq!(report.topic, format!("outpost/desk/tool/{name}"));
+        assert_eq!(report.payload["outcome"]["result"]["ok"], true, "{report:?}");
+        assert_eq!(report.payload["cut"], cut, "{report:?}");
+    }
+    assert!(device.publisher.flushed(SOON).await);
+    assert_eq!(device.publisher.condition().dropped.refused, 0);
+    device.stop().await;
+}
+
+#[tokio::test]
 async fn two_devices_of_one_name_are_noticed() {
     let Some(broker) = Mosquitto::start("") else { return };
     let config = MqttConfig { version: Version::V311, ..broker.config() };
@@ -197,10 +219,19 @@ async fn two_devices_of_one_name_are_noticed() {
 
 #[tokio::test]
 async fn what_was_desired_is_known_at_a_start_without_the_broker() {
-    let Some(broker) = Mosquitto::start("") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let outbox = Some(folder.path().join("outbox.redb"));
-    let config = MqttConfig { outbox, group: Some("kitchens".into()), ..broker.config() };
+    let path = |name: &str| Some(folder.path().join(name));
+    known_without_the_broker(MqttConfig { outbox: path("1.redb"), ..MqttConfig::default() }).await;
+    known_without_the_broker(MqttConfig { desired: path("2"), ..MqttConfig::default() }).await;
+    let both = MqttConfig { outbox: path("3.redb"), desired: path("3"), ..MqttConfig::default() };
+    known_without_the_broker(both).await;
+}
+
+async fn known_without_the_broker(kept: MqttConfig) {
+    let Some(broker) = Mosquitto::start("") else { return };
+    let MqttConfig { outbox, desired, .. } = kept;
+    let group = Some("kitchens".into());
+    let config = MqttConfig { outbox, desired, group, ..broker.config() };
     let client = listen_to(&broker.config(), "nothing").await;
     for topic in ["outpost/desk/config/desired", "outpost/@kitchens/config/desired"] {
         client.send(Message { retain: true, ..Message::new(topic, "{}") }).await.unwrap();
@@ -221,6 +252,36 @@ async fn what_was_desired_is_known_at_a_start_without_the_broker() {
     let none = device.publisher.desired_config().subscribe().borrow().clone();
     assert_eq!(none, Documents::default());
     device.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_kept_of_the_desired_moves_from_the_outbox_to_its_file_and_a_damaged_file_stops_nothing()
+ {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Some(folder.path().join("outbox.redb"));
+    let nobody = MqttConfig { device: "desk".into(), port: free_port(), ..MqttConfig::default() };
+    let config = MqttConfig { host: Some("127.0.0.1".into()), outbox, ..nobody };
+    let wanted = Documents { device: Some(b"{}".as_slice().into()), ..Documents::default() };
+    let known = |device: &Device| device.publisher.desired_config().subscribe().borrow().clone();
+    let device = Device::with(&config, None);
+    device.publisher.keep_desired(&wanted);
+    device.stop().await;
+    let path = folder.path().join("desired.json");
+    let config = MqttConfig { desired: Some(path.clone()), ..config };
+    let device = Device::with(&config, None);
+    assert_eq!(known(&device), wanted);
+    device.publisher.keep_desired(&wanted);
+    device.stop().await;
+    let config = MqttConfig { outbox: None, ..config };
+    let device = Device::with(&config, None);
+    assert_eq!(known(&device), wanted);
+    device.stop().await;
+    std::fs::write(&path, "{").unwrap();
+    let device = Device::with(&config, None);
+    assert_eq!(known(&device), Documents::default());
+    device.publisher.keep_desired(&wanted);
+    device.stop().await;
+    assert_eq!(known(&Device::with(&config, None)), wanted);
 }
 
 #[tokio::test]
