@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::arguments::{Arguments, whole};
 use crate::call::{Judged, Permit, RetryPolicy, Unconfirmed};
 use crate::plain::short;
-use crate::policy::{Caller, Moment, Origin, Policy, PolicyRules, Verdict};
+use crate::policy::{Caller, Moment, Origin, Policy, PolicyRules, Proposed, Verdict};
 use crate::tool::{
     Callable, Class, Context, Definition, ErrorKind, Source, Spec, Tool, ToolError, ToolOutcome,
 };
@@ -196,13 +196,15 @@ impl Registry {
         let mut arguments = Value::Object(arguments);
         whole(&mut arguments);
         entry.validate(&arguments)?;
-        let verdict = self.policy().decide(name, entry.definition.class, caller, now);
+        let definition = entry.definition.clone();
+        let (class, confirm) = (definition.class, &definition.confirm);
+        let proposed = Proposed { tool: name, class, confirm, arguments: &arguments };
+        let verdict = self.policy().decide(proposed, caller, now);
         if let Verdict::Refuse(reason) = verdict {
             return Err(ToolError::new(ErrorKind::Refused, reason));
         }
         self.first_time(id)?;
-        let (definition, tool) = (entry.definition.clone(), entry.tool.clone());
-        let permit = Permit { definition, tool, arguments };
+        let permit = Permit { definition, tool: entry.tool.clone(), arguments };
         match verdict {
             Verdict::DryRun => {
                 let text = format!("this is a dry run: {name} was not carried out");

@@ -180,7 +180,7 @@ impl Config {
     pub(crate) fn check(&self, faults: &mut Faults) {
         self.model.check(faults);
         self.agent.check(tools::names(self).as_deref(), faults);
-        self.policy.check(&self.agent, faults);
+        self.policy.check(&self.agent, &self.tool, faults);
         self.audit.check(faults);
         tools::check(self, faults);
         self.microphone.check(faults);
