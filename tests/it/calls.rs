@@ -206,8 +206,7 @@ async fn unlocking_waits_for_a_yes_by_default_and_locking_does_not() {
         daemon.expect("answer").await;
     }
     let done = || (json!("done"), String::new());
-    let unconfirmed =
-        |tool: &str| (json!("failed"), format!("{tool} was not confirmed in time"));
+    let unconfirmed = |tool: &str| (json!("failed"), format!("{tool} was not confirmed in time"));
     assert_eq!(outcomes, [done(), unconfirmed("set_lock"), done(), unconfirmed("set_gate")]);
     assert!(daemon.end().await);
 }

@@ -117,9 +117,7 @@ mod tests {
     fn a_table_names_calls_by_the_values_of_their_arguments() {
         let read = |text: &str| serde_json::from_str::<Confirm>(text).unwrap();
         let rule = read(r#"{"locked": false, "door": ["front", "garage"], "level": 3.0}"#);
-        let call = |door: &str, locked: bool| {
-            json!({"door": door, "locked": locked, "level": 3, "other": 1})
-        };
+        let call = |door: &str, locked: bool| json!({"door": door, "locked": locked, "level": 3, "other": 1});
         assert!(rule.applies(&call("front", false)) && rule.applies(&call("garage", false)));
         assert!(!rule.applies(&call("back", false)) && !rule.applies(&call("front", true)));
         // What is left out may be taken for anything.
@@ -139,7 +137,8 @@ mod tests {
         let faults = |rule: Value| {
             let rule: Confirm = serde_json::from_value(rule).unwrap();
             let told = rule.misfits(&schema);
-            let told = told.iter().map(|(name, value, remedy)| format!("{name} = {value}: {remedy}"));
+            let told =
+                told.iter().map(|(name, value, remedy)| format!("{name} = {value}: {remedy}"));
             told.collect::<Vec<_>>().join("; ")
         };
         for (rule, part) in [

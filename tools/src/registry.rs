@@ -173,6 +173,12 @@ impl Registry {
         self.entry(name).is_some()
     }
 
+    /// Whether the rules guard the tool of that name.
+    pub fn guards(&self, name: &str) -> bool {
+        let Some(entry) = self.entry(name) else { return false };
+        self.policy().rules().class_of(name, entry.definition.class) == Class::Guarded
+    }
+
     /// Names in the rules that are of no tool, as a slip of the pen would be.
     pub fn rules_without_tool(&self) -> Vec<String> {
         let ruled: Vec<String> = self.policy().rules().tools.keys().cloned().collect();

@@ -90,7 +90,8 @@ fn a_rule_says_from_where_when_and_whether_a_person_has_to_agree() {
         ..ToolRule::default()
     };
     let mut policy = Policy::new(with(rule));
-    let mut decide = |origin, hour| policy.decide(call("set_lock", Class::Guarded), origin, at(hour));
+    let mut decide =
+        |origin, hour| policy.decide(call("set_lock", Class::Guarded), origin, at(hour));
     assert_eq!(decide(Origin::Voice, 12), Verdict::Confirm);
     for (origin, hour, part) in
         [(Origin::Voice, 22, "at this time"), (Origin::Ask, 12, "guarded"), (Origin::Ask, 22, "")]
@@ -178,8 +179,10 @@ fn untrusted_text_beside_the_command_leaves_guarded_calls_to_a_person() {
 
 #[test]
 fn a_dry_run_carries_nothing_out_and_refuses_as_ever() {
-    let dry =
-        PolicyRules { dry_run: true, ..with(ToolRule { confirm: Some(Confirm::Always), ..ToolRule::default() }) };
+    let dry = PolicyRules {
+        dry_run: true,
+        ..with(ToolRule { confirm: Some(Confirm::Always), ..ToolRule::default() })
+    };
     assert_eq!(judge(&dry, Class::Guarded, Origin::Voice), Verdict::DryRun);
     assert_eq!(judge(&dry, Class::Open, Origin::Untrusted), Verdict::DryRun);
     assert!(matches!(judge(&dry, Class::Guarded, Origin::Untrusted), Verdict::Refuse(_)));

@@ -59,8 +59,13 @@ pub(crate) fn names(config: &Config) -> Option<Vec<String>> {
     if config.tools.mqtt.is_some() || !config.mcp.is_empty() {
         return None;
     }
+    Some(written(config))
+}
+
+/// Names of the tools that the file itself defines or switches on.
+pub(crate) fn written(config: &Config) -> Vec<String> {
     let built_in = config.tools.names().into_iter().map(str::to_owned);
-    Some(built_in.chain(config.tool.iter().map(|tool| tool.name.clone())).collect())
+    built_in.chain(config.tool.iter().map(|tool| tool.name.clone())).collect()
 }
 
 /// Validates all three.
