@@ -29,6 +29,7 @@ use outpost_broker::{Broker, BrokerError};
 use outpost_mqtt::client::{MqttError, Publisher};
 use outpost_mqtt::session::MAX_PACKET;
 use outpost_mqtt::{client, transport};
+use outpost_runtime::Capabilities;
 use outpost_senses::camera::pipeline::Shared;
 use outpost_senses::microphone::gate::MicGate;
 use outpost_senses::microphone::start_microphone;
@@ -106,7 +107,9 @@ impl App {
     /// If the model cannot be loaded or the broker cannot be started.
     pub async fn build(config: Config, dir: &Path) -> Result<Self, AppError> {
         let (dir, options) = (dir.to_owned(), memory::engine_options(dir, &config.model)?);
-        let load = move || Ok(Box::new(EngineModel::load(&dir, &options)?) as Box<dyn Model>);
+        let capable = config.model.capabilities;
+        let load =
+            move || Ok(Box::new(EngineModel::load(&dir, &options, capable)?) as Box<dyn Model>);
         Self::with_model(config, load).await
     }
 
@@ -120,10 +123,13 @@ impl App {
     {
         let tools = Arc::new(toolset::registry(config.policy.rules())?);
         let offered = toolset::offered(&tools, config.agent.tools.as_deref());
-        let warm_up = prompting::command(prompting::user(None, None, Some("-")), &offered, 1);
         let load_warm = move || {
             let mut model = load()?;
-            model.warm_up(&warm_up)?;
+            let known = model.capabilities().tools;
+            let offered: Vec<_> =
+                offered.into_iter().filter(|tool| known.include(&tool.name)).collect();
+            let turn = prompting::user(None, None, Some("-"));
+            model.warm_up(&prompting::command(turn, &offered, 1))?;
             Ok(model)
         };
         let started = Instant::now();
@@ -168,7 +174,8 @@ impl App {
             Some(firmware) => firmware.start(sink, told, &task_group),
             None => sink,
         };
-        let settings = settings(&config, &publisher, sink.clone(), &task_group);
+        let capable = model.handle.capabilities();
+        let settings = settings((&config, capable), &publisher, sink.clone(), &task_group);
         let (counts, counted) = watch::channel(Counts::default());
         let shared = Shared::new(sink.clone(), settings.live.clone());
         let latest: Arc<dyn Camera> = Arc::new(shared.latest.clone());
@@ -246,7 +253,7 @@ fn attend(broker: &Broker, task_group: &TaskGroup) -> SocketAddr {
 
 /// Starts to follow the desired configuration.
 fn settings<'a>(
-    file: &'a Config,
+    (file, model): (&'a Config, &Capabilities),
     publisher: &Publisher,
     sink: Arc<dyn Sink>,
     task_group: &TaskGroup,
@@ -255,11 +262,16 @@ fn settings<'a>(
     let keeper = publisher.clone();
     let keep = move |accepted: &live::Documents| keeper.keep_desired(accepted);
     let desired = publisher.desired_config().subscribe();
-    let following = (file.clone(), desired, keep, live_out, sink);
+    let following = (file.clone(), model.clone(), desired, keep, live_out, sink);
     let stop = &task_group.stop;
-    task_group.supervise("settings", stop, following, |(file, desired, keep, live, sink)| {
-        Box::pin(live::follow(file, desired, keep, live, &**sink))
-    });
+    task_group.supervise(
+        "settings",
+        stop,
+        following,
+        |(file, model, desired, keep, live, sink)| {
+            Box::pin(live::follow((&*file, &*model), desired, keep, live, &**sink))
+        },
+    );
     Settings { file, live }
 }
 

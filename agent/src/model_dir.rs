@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use outpost_runtime::Capabilities;
 use outpost_runtime::import::manifest::Manifest;
 use outpost_runtime::import::{ImportOptions, Quant, import};
 
@@ -93,6 +94,17 @@ pub fn repository() -> Option<PathBuf> {
             .map(Path::to_owned)
     };
     starts.into_iter().flatten().find_map(root)
+}
+
+/// What the model states that it was made for.
+///
+/// # Errors
+/// If its statement cannot be read.
+pub fn capabilities(found: &Found) -> outpost_runtime::Result<Option<Capabilities>> {
+    match found {
+        Found::Packed(path) => Ok(Manifest::read(path)?.capabilities),
+        Found::Bundled(root) => Capabilities::of_checkpoint(&root.join(CHECKPOINT)),
+    }
 }
 
 /// A folder that can be loaded. Packs the bundled checkpoint if that is missing or out of date.

@@ -175,6 +175,7 @@ mod tests {
                 text: "at last".into(),
                 calls: Vec::new(),
                 finish: Finish::EndOfTurn,
+                confidence: None,
                 usage: Usage::default(),
             })
         }

@@ -4,7 +4,9 @@
     pip install paho-mqtt
     examples/tools/parcels.py --host localhost --device outpost
 
-The agent's configuration needs the table [tools.mqtt]. The tools go when the program ends or its connection is lost.
+The agent's configuration needs the table [tools.mqtt], and a model that can call tools that it was not trained on. The
+bundled one is not offered these: call them by name ({"call": {"name": "count_parcels"}} on `ask`), or set
+capabilities = "any" in [model]. The tools go when the program ends or its connection is lost.
 """
 
 import argparse

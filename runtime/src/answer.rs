@@ -2,6 +2,7 @@
 
 use llguidance::toktrie::SimpleVob;
 
+use crate::confidence::{Confidence, log_probability};
 use crate::error::{Error, Result};
 use crate::grammar::{CallGrammar, CallState, parse_calls};
 use crate::request::{Finish, Sampling, ToolCall};
@@ -26,6 +27,7 @@ pub(crate) struct Answer<'a> {
     pub(crate) new_tokens: usize,
     pub(crate) forced_tokens: usize,
     finish: Option<Finish>,
+    pub(crate) confidence: Option<Confidence>,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,7 @@ impl<'a> Answer<'a> {
             new_tokens: 0,
             forced_tokens: 0,
             finish: None,
+            confidence: None,
         }
     }
 
@@ -84,6 +87,9 @@ impl<'a> Answer<'a> {
                     .ok_or(Error::NoLogit)?;
                 state.take(id)?;
                 self.calls.push(id);
+                if allowed.num_set() > 1 {
+                    self.decide(log_probability(logits, id, |id| allowed.is_allowed(id)));
+                }
                 Some(id)
             }
         };
@@ -123,12 +129,23 @@ impl<'a> Answer<'a> {
         Ok(ids)
     }
 
+    /// Counts a token that had an alternative.
+    fn decide(&mut self, log_probability: f32) {
+        let decided = Confidence::of(log_probability);
+        self.confidence = Some(self.confidence.map_or(decided, |earlier| earlier.and(decided)));
+    }
+
     /// The next token of free text; `None` at the end of the turn.
     fn choose_text(&mut self, logits: &[f32], sink: &mut dyn FnMut(&str)) -> Result<Option<u32>> {
         let call = self.grammar.and(self.tokenizer.specials().tools).map(|marks| marks.call.id);
         let allowed =
             |id| self.tokenizer.is_text(id) || self.stop_ids.contains(&id) || Some(id) == call;
         let id = self.sampler.choose(logits, allowed).ok_or(Error::NoLogit)?;
+        // Each call is a decision, and so is to begin without one.
+        if let Some(call) = call.filter(|call| *call == id || self.new_tokens == 0) {
+            let calls = log_probability(logits, call, allowed);
+            self.decide(if call == id { calls } else { (-calls.exp()).ln_1p() });
+        }
         if self.stop_ids.contains(&id) {
             return Ok(None);
         }
@@ -245,6 +262,44 @@ mod tests {
                 prop_assert!(valid, "{:?} does not fit {}", call.arguments, call.name);
             }
         }
+    }
+
+    #[test]
+    fn what_decides_a_call_is_counted_and_what_is_forced_is_not() {
+        let tokenizer = byte_tokenizer();
+        let offered = &tools()[..1];
+        let grammar = GrammarCompiler::new(&tokenizer).unwrap().compile(offered).unwrap();
+        let stop = [tokenizer.specials().chat.end.id];
+        let call = tokenizer.specials().tools.unwrap().call.id;
+        let only = |id: u32| {
+            let mut logits = vec![0.0; tokenizer.len()];
+            logits[id as usize] = 60.0;
+            logits
+        };
+        let letter = |byte: u8| tokenizer.encode(&char::from(byte).to_string()).unwrap()[0];
+        // A model that is sure of all but the room's first letter.
+        let wanted = br#"[{"name": "set_light", "arguments": {"room": "kitchen", "state": "on"}}]"#;
+        let mut answer = Answer::new(&tokenizer, &stop, Some(&grammar), Sampling::Greedy, 400);
+        let mut logits = only(call);
+        while answer.advance(&logits, &mut |_| ()).unwrap().is_some() {
+            let next = wanted[answer.calls.len()];
+            logits = only(letter(next));
+            if next == b'k' {
+                logits[letter(b'l') as usize] = 60.0;
+            }
+        }
+        let (mean, least) = answer.confidence.unwrap().probabilities();
+        assert!((least - 0.5).abs() < 1e-3 && mean > least, "{mean} {least}");
+        let (_, calls, _) = answer.finish().unwrap();
+        assert_eq!(calls[0].arguments["room"], "kitchen");
+
+        // Free text is a decision against a call.
+        let mut answer = Answer::new(&tokenizer, &stop, Some(&grammar), Sampling::Greedy, 1);
+        let mut logits = only(letter(b'a'));
+        logits[call as usize] = 60.0 - 3_f32.ln();
+        let _ = answer.advance(&logits, &mut |_| ()).unwrap();
+        let (_, least) = answer.confidence.unwrap().probabilities();
+        assert!((least - 0.75).abs() < 1e-3, "{least}");
     }
 
     #[test]

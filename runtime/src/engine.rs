@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::answer::Answer;
 use crate::audio::{self, AudioEncoder, AudioProjector};
+use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::decoder::{Decoder, KvFormat, Logits};
 use crate::device::DeviceChoice;
@@ -64,6 +65,7 @@ pub struct Engine {
     /// Names the weights among those of other models.
     identity: String,
     kv: KvFormat,
+    capabilities: Capabilities,
 }
 
 /// A prompt that is to be computed.
@@ -113,6 +115,7 @@ impl Engine {
             context: options.context.min(config.decoder.max_position_embeddings),
             identity: manifest.identity(),
             kv: options.kv,
+            capabilities: manifest.capabilities.unwrap_or_default(),
             tokenizer,
             config,
         })
@@ -126,6 +129,11 @@ impl Engine {
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// What the model was made for.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
     }
 
     /// Answers a request, passing on the text as it is written.
@@ -180,8 +188,9 @@ impl Engine {
 
         usage.new_tokens = answer.new_tokens;
         usage.forced_tokens = answer.forced_tokens;
+        let confidence = answer.confidence;
         let (text, calls, finish) = answer.finish()?;
-        Ok(Generation { text, calls, finish, usage })
+        Ok(Generation { text, calls, finish, confidence, usage })
     }
 
     /// Computes the system prefix of a request ahead of time, so that the first answer need not wait for it.

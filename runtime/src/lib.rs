@@ -7,12 +7,15 @@
 //!
 //! # Layout
 //! - [`import`]: checkpoint folder → packed directory, done once; nothing on the path above needs it.
+//! - [`capabilities`]: what a model states that it was made for.
 //! - [`engine`]: loads a packed directory and answers requests.
 //! - no devices, no network, no tools, no tokio.
 
 mod answer;
 pub mod audio;
+pub mod capabilities;
 pub mod chat_format;
+mod confidence;
 pub mod config;
 pub mod decoder;
 pub mod device;
@@ -39,6 +42,8 @@ pub mod tokenizer;
 pub mod vision;
 mod weights;
 
+pub use capabilities::Capabilities;
+pub use confidence::Confidence;
 pub use decoder::KvFormat;
 pub use engine::{Engine, EngineOptions};
 pub use error::{Error, Result, StopReason};

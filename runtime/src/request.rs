@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
+use crate::confidence::Confidence;
 use crate::error::{Error, Result, StopReason};
 
 /// Who speaks in a [`Turn`]; rendered as `<|role|>` (spec 5.3).
@@ -152,6 +153,8 @@ pub struct Generation {
     pub calls: Vec<ToolCall>,
     /// Why it ended.
     pub finish: Finish,
+    /// How sure it was of its calls, or of making none; none where no tool was offered.
+    pub confidence: Option<Confidence>,
     /// Token counts and times.
     pub usage: Usage,
 }

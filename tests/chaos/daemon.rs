@@ -88,7 +88,8 @@ impl Model for Caller {
             long.into_iter().chain(secret).chain((1..=CALLS).map(step)).collect()
         };
         let text = if called { "Done.".into() } else { String::new() };
-        Ok(Generation { text, calls, finish: Finish::EndOfTurn, usage: Usage::default() })
+        let (finish, usage) = (Finish::EndOfTurn, Usage::default());
+        Ok(Generation { text, calls, finish, confidence: None, usage })
     }
 
     fn warm_up(&mut self, _request: &Request) -> Result<(), Error> {

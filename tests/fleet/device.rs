@@ -81,11 +81,8 @@ async fn answer(publisher: Publisher, mut asked: mpsc::Receiver<Inbound>) {
             transaction: ask.transaction,
             respond_to: ask.respond_to,
             text: "Well.".into(),
-            calls: Vec::new(),
-            result: None,
-            latency: Duration::ZERO,
             error: None,
-            repeated: false,
+            ..AnswerReport::refusal(String::new())
         })));
     }
 }

@@ -8,7 +8,7 @@ use outpost_agent_core::config::{Config, RuleConfig, Vad};
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::{silence, tone, write_wav};
 use outpost_tests::tool::TestTool;
-use outpost_tools::{Class, ErrorKind, ToolError, ToolOutcome};
+use outpost_tools::{Class, Confirm, ErrorKind, ToolError, ToolOutcome};
 use serde_json::{Value, json};
 
 fn unlock() -> Line {
@@ -18,7 +18,7 @@ fn unlock() -> Line {
 /// A configuration in which a person has to agree to `set_lock`.
 fn careful() -> Config {
     let mut config = Config::default();
-    let rule = RuleConfig { confirm: true, ..RuleConfig::default() };
+    let rule = RuleConfig { confirm: Some(Confirm::Always), ..RuleConfig::default() };
     config.policy.tools.insert("set_lock".into(), rule);
     config
 }
@@ -177,6 +177,37 @@ async fn a_call_waits_for_a_yes_over_mqtt_and_is_not_made_on_a_no_or_on_silence(
         outcomes,
         [done.clone(), done, refused("was declined"), refused("was not confirmed in time")]
     );
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn unlocking_waits_for_a_yes_by_default_and_locking_does_not() {
+    let mut config = Config::parse(
+        "[[tool]]\nname = 'set_gate'\ndescription = 'Open or close the gate.'\nclass = 'open'\n\
+         arguments = { open = 'boolean' }\nconfirm = { open = true }\n\
+         publish = { topic = 'gate/set', payload = { open = '{open}' } }\n",
+        "test",
+    )
+    .unwrap();
+    config.policy.confirm = Duration::from_millis(200);
+    let lock = |locked: bool| ("set_lock", json!({"door": "front", "locked": locked}));
+    let gate = |open: bool| ("set_gate", json!({ "open": open }));
+    let calls = [lock(true), lock(false), gate(false), gate(true)];
+    let script = Script::new(
+        calls.clone().into_iter().flat_map(|call| [Line::Call(vec![call]), Line::Say("Done.")]),
+    );
+    let mut daemon = Daemon::scripted(config, &script).await.unwrap();
+    let mut outcomes = Vec::new();
+    for (tool, _) in calls {
+        daemon.tell("ask", "the door").await;
+        let report = daemon.expect(&format!("tool/{tool}")).await;
+        let message = report["outcome"]["message"].as_str().unwrap_or_default().to_owned();
+        outcomes.push((report["outcome"]["status"].clone(), message));
+        daemon.expect("answer").await;
+    }
+    let done = || (json!("done"), String::new());
+    let unconfirmed = |tool: &str| (json!("failed"), format!("{tool} was not confirmed in time"));
+    assert_eq!(outcomes, [done(), unconfirmed("set_lock"), done(), unconfirmed("set_gate")]);
     assert!(daemon.end().await);
 }
 

@@ -44,6 +44,39 @@ async fn a_written_command_becomes_a_tool_call_and_an_answer() {
         "{tool}"
     );
     let answer = daemon.expect("answer").await;
-    assert_eq!(answer["transaction"], "7", "{answer}");
+    assert_eq!((&answer["transaction"], &answer["outcome"]), (&"7".into(), &"called".into()));
+    let sure = &answer["confidence"];
+    let (mean, least) = (sure["mean"].as_f64().unwrap(), sure["least"].as_f64().unwrap());
+    assert!(0.0 < least && least <= mean && mean <= 1.0, "{answer}");
+    assert!(daemon.end().await);
+}
+
+#[tokio::test]
+async fn tools_that_the_bundled_model_was_not_made_for_break_none_of_its_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let notes = dir.path().join("notes.json");
+    let text = format!(
+        "[tools.memory]\npath = {notes:?}\n[[tool]]\nname = 'set_fan'\ndescription = 'Set the fan of a room.'\nclass = 'open'\n\
+         arguments = {{ room = ['attic', 'cellar'] }}\npublish = {{ topic = 'fan/{{room}}', payload = 'ON' }}\n"
+    );
+    let app = App::build(Config::parse(&text, "test").unwrap(), &bundled()).await.unwrap();
+    let mut daemon = Daemon::start(app).await.unwrap();
+    for (command, tool, arguments) in [
+        ("lock the front door", "set_lock", serde_json::json!({"door": "front", "locked": true})),
+        ("set the volume to thirty", "set_volume", serde_json::json!({"level": 30})),
+        (
+            "turn on the kitchen light",
+            "set_light",
+            serde_json::json!({"room": "kitchen", "state": "on"}),
+        ),
+    ] {
+        daemon.tell("ask", command).await;
+        let report = daemon.expect(&format!("tool/{tool}")).await;
+        assert_eq!(report["arguments"], arguments, "{report}");
+        assert_eq!(daemon.expect("answer").await["text"], "Done.");
+    }
+    let call = serde_json::json!({"call": {"name": "set_fan", "arguments": {"room": "attic"}}});
+    daemon.tell("ask", &call.to_string()).await;
+    assert_eq!(daemon.expect("answer").await["result"]["ok"], true);
     assert!(daemon.end().await);
 }

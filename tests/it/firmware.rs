@@ -8,6 +8,7 @@ use outpost_firmware_bridge::wire::{AgentState, Cue};
 use outpost_mqtt::subscriber::Received;
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::{silence, tone, write_wav};
+use outpost_tools::Confirm;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -168,7 +169,7 @@ async fn the_board_asks_and_is_answered() {
 async fn the_button_says_yes_to_a_call_that_waits_and_the_board_is_told_that_one_does() {
     let (mut config, mut bench, _tasks) = board();
     config.firmware.confirm = Some("talk".into());
-    let rule = RuleConfig { confirm: true, ..RuleConfig::default() };
+    let rule = RuleConfig { confirm: Some(Confirm::Always), ..RuleConfig::default() };
     config.policy.tools.insert("set_actuator".into(), rule);
     let script = Script::new([
         Line::Call(vec![("set_actuator", json!({"actuator": "lamp", "on": true, "percent": 40}))]),

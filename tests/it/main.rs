@@ -13,7 +13,11 @@ mod calls;
 #[cfg(test)]
 mod camera;
 #[cfg(test)]
+mod capabilities;
+#[cfg(test)]
 mod chaos;
+#[cfg(test)]
+mod confidence;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]

@@ -10,7 +10,9 @@ use outpost_agent_core::config::Config;
 use outpost_agent_core::model_thread::Model;
 use outpost_mqtt::message::Message;
 use outpost_mqtt::subscriber::{Received, Subscriber};
-use outpost_runtime::{Error, Finish, Generation, Request, Stop, ToolCall, Usage};
+use outpost_runtime::{
+    Capabilities, Confidence, Error, Finish, Generation, Request, Stop, ToolCall, Usage,
+};
 use outpost_tools::{AddError, Registry};
 use serde_json::Value;
 
@@ -23,6 +25,8 @@ pub enum Line {
     Say(&'static str),
     /// Calls tools.
     Call(Vec<(&'static str, Value)>),
+    /// Calls tools, with this probability of the token that it is least sure of.
+    Doubt(f32, Vec<(&'static str, Value)>),
     /// Does not answer before it is stopped.
     Hang,
     /// Panics.
@@ -34,12 +38,20 @@ pub enum Line {
 pub struct Script {
     lines: Arc<Mutex<VecDeque<Line>>>,
     requests: Arc<Mutex<Vec<Request>>>,
+    capabilities: Capabilities,
 }
 
 impl Script {
     /// A script; after its last line the model says nothing.
     pub fn new(lines: impl IntoIterator<Item = Line>) -> Self {
-        Self { lines: Arc::new(Mutex::new(lines.into_iter().collect())), requests: Arc::default() }
+        let lines = Arc::new(Mutex::new(lines.into_iter().collect()));
+        Self { lines, requests: Arc::default(), capabilities: Capabilities::default() }
+    }
+
+    /// The same script of a model that was made for this.
+    #[must_use]
+    pub fn made_for(self, capabilities: Capabilities) -> Self {
+        Self { capabilities, ..self }
     }
 
     /// The requests so far.
@@ -58,9 +70,14 @@ impl Model for Script {
     ) -> Result<Generation, Error> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
         let line = self.lines.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let mut confidence = None;
         let (text, calls) = match line {
             Some(Line::Say(text)) => (text, Vec::new()),
             Some(Line::Call(calls)) => ("", calls),
+            Some(Line::Doubt(least, calls)) => {
+                confidence = Some(Confidence::of(least.ln()));
+                ("", calls)
+            }
             Some(Line::Panic) => panic!("the script says so"),
             Some(Line::Hang) => loop {
                 stop.check()?;
@@ -78,6 +95,7 @@ impl Model for Script {
             text: text.to_owned(),
             calls,
             finish: Finish::EndOfTurn,
+            confidence,
             usage: Usage::default(),
         })
     }
@@ -87,6 +105,10 @@ impl Model for Script {
     }
 
     fn forget(&mut self) {}
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities.clone()
+    }
 }
 
 /// A daemon at work and a subscriber to all that it says.

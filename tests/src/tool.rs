@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use outpost_tools::tool::BoxFuture;
 use outpost_tools::{
-    AddError, Callable, Class, Context, Definition, Registry, Source, Spec, ToolError, ToolOutcome,
+    AddError, Callable, Class, Confirm, Context, Definition, Registry, Source, Spec, ToolError,
+    ToolOutcome,
 };
 use serde_json::{Value, json};
 
@@ -42,8 +43,9 @@ impl TestTool {
     ) -> Result<(), AddError> {
         let description = format!("Does {name}.");
         let spec = Spec { name: name.into(), description, schema: json!({"type": "object"}) };
-        let source = Source::Own;
-        let definition = Definition { spec, full: None, class, idempotent, limit: None, source };
+        let (full, limit) = (None, None);
+        let (confirm, source) = (Confirm::Never, Source::Own);
+        let definition = Definition { spec, full, class, confirm, idempotent, limit, source };
         registry.add_defined(definition, self)
     }
 }

@@ -112,6 +112,7 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
+    use crate::confirm::Confirm;
     use crate::policy::{Origin, PolicyRules, ToolRule};
     use crate::registry::Registry;
     use crate::testing::context;
@@ -147,9 +148,9 @@ mod tests {
             description: "Fails.".into(),
             schema: json!({"type": "object"}),
         };
-        let source = Source::Own;
-        let definition =
-            Definition { spec, full: None, class: Class::Open, idempotent, limit: None, source };
+        let (class, source) = (Class::Open, Source::Own);
+        let (confirm, full, limit) = (Confirm::Never, None, None);
+        let definition = Definition { spec, full, class, confirm, idempotent, limit, source };
         registry.add_defined(definition, tool).unwrap();
         registry
     }
@@ -187,7 +188,7 @@ mod tests {
     async fn a_call_that_needs_a_yes_is_not_carried_out_without_one() {
         let tool = Fickle::default();
         tool.0.lock().unwrap().push_back(Some(ErrorKind::Failed));
-        let rule = ToolRule { confirm: true, ..ToolRule::default() };
+        let rule = ToolRule { confirm: Some(Confirm::Always), ..ToolRule::default() };
         let registry = registry(tool.clone(), true, rule);
         let limit = Duration::from_secs(1);
         let refused = registry

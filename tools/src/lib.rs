@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //! - [`tool`]: the [`Tool`] trait and what a tool gets and gives; [`ToolHost`] is all that it can reach.
-//! - [`registry`]: tools by name; [`policy`]: pure rules; [`call`]: the carrying out. [`schema`]: argument types → JSON Schema.
+//! - [`registry`]: tools by name; [`policy`]: pure rules; [`confirm`]: which calls they leave to a person; [`call`]: the carrying out. [`schema`]: argument types → JSON Schema.
 //! - [`schedule`]: days and hours. [`builtin`]: one tool a file; [`devices`], [`scheduled_prompts`], [`json_file`]: the state that they keep.
 //! - [`declared`]: tools of the configuration, on [`template`], [`process`], [`http`] and [`requests`]; what is wrong with a
 //!   table is a [`fault`].
@@ -19,6 +19,7 @@ mod arguments;
 pub mod builtin;
 pub mod bus;
 pub mod call;
+pub mod confirm;
 pub mod declared;
 pub mod devices;
 pub mod durable;
@@ -43,6 +44,7 @@ mod testing;
 pub mod tool;
 
 pub use call::{Judged, Permit, RetryPolicy, Unconfirmed};
+pub use confirm::Confirm;
 pub use policy::{Caller, Moment, Origin, Policy, PolicyRules, ToolRule, Verdict};
 pub use registry::{AddError, Registry};
 pub use tool::{

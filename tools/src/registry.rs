@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::arguments::{Arguments, whole};
 use crate::call::{Judged, Permit, RetryPolicy, Unconfirmed};
 use crate::plain::short;
-use crate::policy::{Caller, Moment, Origin, Policy, PolicyRules, Verdict};
+use crate::policy::{Caller, Moment, Origin, Policy, PolicyRules, Proposed, Verdict};
 use crate::tool::{
     Callable, Class, Context, Definition, ErrorKind, Source, Spec, Tool, ToolError, ToolOutcome,
 };
@@ -173,6 +173,12 @@ impl Registry {
         self.entry(name).is_some()
     }
 
+    /// Whether the rules guard the tool of that name.
+    pub fn guards(&self, name: &str) -> bool {
+        let Some(entry) = self.entry(name) else { return false };
+        self.policy().rules().class_of(name, entry.definition.class) == Class::Guarded
+    }
+
     /// Names in the rules that are of no tool, as a slip of the pen would be.
     pub fn rules_without_tool(&self) -> Vec<String> {
         let ruled: Vec<String> = self.policy().rules().tools.keys().cloned().collect();
@@ -196,13 +202,15 @@ impl Registry {
         let mut arguments = Value::Object(arguments);
         whole(&mut arguments);
         entry.validate(&arguments)?;
-        let verdict = self.policy().decide(name, entry.definition.class, caller, now);
+        let definition = entry.definition.clone();
+        let (class, confirm) = (definition.class, &definition.confirm);
+        let proposed = Proposed { tool: name, class, confirm, arguments: &arguments };
+        let verdict = self.policy().decide(proposed, caller, now);
         if let Verdict::Refuse(reason) = verdict {
             return Err(ToolError::new(ErrorKind::Refused, reason));
         }
         self.first_time(id)?;
-        let (definition, tool) = (entry.definition.clone(), entry.tool.clone());
-        let permit = Permit { definition, tool, arguments };
+        let permit = Permit { definition, tool: entry.tool.clone(), arguments };
         match verdict {
             Verdict::DryRun => {
                 let text = format!("this is a dry run: {name} was not carried out");

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::bus::{Bus, RemoteCall, is_topic, lost, unavailable};
+use crate::confirm::Confirm;
 use crate::fault::{ClassName, Faults, plainly, unmarked};
 use crate::plain::{plain, short};
 use crate::registry::{AddError, Registry};
@@ -253,6 +254,7 @@ impl Switchboard {
             spec: Spec { name: name.to_owned(), description, schema },
             full: Some(parameters).filter(Value::is_object),
             class: class.into(),
+            confirm: Confirm::Never,
             idempotent: offered.idempotent,
             limit: Some(Duration::try_from_secs_f64(seconds).unwrap_or(LIMIT)),
             source: self.config.source(name),

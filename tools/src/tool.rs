@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use crate::confirm::Confirm;
 use crate::schema;
 
 /// A future that can be stored.
@@ -31,6 +32,11 @@ pub trait Tool: Send + Sync + 'static {
     const CLASS: Class = Class::Open;
     /// Whether doing it twice comes to the same as doing it once.
     const IDEMPOTENT: bool = false;
+
+    /// Which calls a person has to agree to, unless a rule says otherwise.
+    fn confirm() -> Confirm {
+        Confirm::Never
+    }
 
     /// Does it.
     fn call(
@@ -78,6 +84,8 @@ pub struct Definition {
     pub full: Option<Value>,
     /// Who may call it.
     pub class: Class,
+    /// Which calls a person has to agree to, unless a rule says otherwise.
+    pub confirm: Confirm,
     /// Whether doing it twice comes to the same as doing it once: only then it may be tried again.
     pub idempotent: bool,
     /// A call that takes longer has failed; none: the agent's own limit.
@@ -109,6 +117,7 @@ impl Definition {
             },
             full: None,
             class: T::CLASS,
+            confirm: T::confirm(),
             idempotent: T::IDEMPOTENT,
             limit: None,
             source: Source::Own,

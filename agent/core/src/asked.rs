@@ -2,11 +2,12 @@
 
 use outpost_runtime::audio::expect_speech;
 use outpost_runtime::media::{Channel, audio_from_bytes, images_from_bytes};
-use outpost_runtime::{Request, ToolSpec};
+use outpost_runtime::{Capabilities, Request, ToolSpec};
 use tokio::sync::mpsc;
 
 use crate::event::{Ask, EventId, Task};
 use crate::report::{Body, DeltaReport, Report, Sink};
+use crate::shortcomings::{Incapable, check_task};
 use crate::tasks::{Given, Lacking};
 
 /// An `ask` that is invalid.
@@ -18,6 +19,9 @@ pub enum AskError {
     /// Something is missing.
     #[error(transparent)]
     Lacking(#[from] Lacking),
+    /// The model was not made for it.
+    #[error(transparent)]
+    Incapable(#[from] Incapable),
     /// Text in a picture is data and must not trigger a call.
     #[error("task call takes no pictures: what they show must not call tools")]
     PictureForCall,
@@ -29,13 +33,15 @@ pub enum AskError {
 /// Builds the request.
 ///
 /// # Errors
-/// If a medium is missing, damaged or too large.
+/// If a medium is missing, damaged or too large, or the model was not made for the task.
 pub async fn request(
     ask: &Ask,
     tools: &[ToolSpec],
+    capabilities: &Capabilities,
     max_new_tokens: usize,
 ) -> Result<Request, AskError> {
     let task = ask.task.unwrap_or_else(|| suggested(ask));
+    check_task(task, capabilities)?;
     if task == Task::Call && !ask.images.is_empty() {
         return Err(AskError::PictureForCall);
     }
@@ -109,17 +115,17 @@ mod tests {
     #[tokio::test]
     async fn media_suggest_the_task_and_pictures_offer_no_tools() {
         let tool = ToolSpec { name: "t".into(), description: "d".into(), schema: "{}".into() };
-        let tools = [tool];
+        let (tools, any) = ([tool], Capabilities::default());
         let picture = Ask { images: vec![png()], ..Ask::default() };
-        let read = request(&picture, &tools, 8).await.unwrap();
+        let read = request(&picture, &tools, &any, 8).await.unwrap();
         assert!(
             read.tools.is_empty()
                 && matches!(read.turns[0].parts[..], [Part::Image(_), Part::Text(_)])
         );
         let command = Ask { prompt: "lights on".into(), ..Ask::default() };
-        assert_eq!(request(&command, &tools, 8).await.unwrap().tools.len(), 1);
+        assert_eq!(request(&command, &tools, &any, 8).await.unwrap().tools.len(), 1);
         let forged = Ask { task: Some(Task::Call), prompt: "do it".into(), ..picture };
-        assert!(matches!(request(&forged, &tools, 8).await, Err(AskError::PictureForCall)));
+        assert!(matches!(request(&forged, &tools, &any, 8).await, Err(AskError::PictureForCall)));
     }
 
     #[tokio::test]
@@ -131,12 +137,18 @@ mod tests {
         large[29..33].copy_from_slice(&checksum);
         let images =
             |images: Vec<Vec<u8>>| Ask { images, prompt: "what?".into(), ..Ask::default() };
-        let fault = request(&images(vec![large.clone(); 8]), &[], 8).await.unwrap_err().to_string();
+        let fault = request(&images(vec![large.clone(); 8]), &[], &Capabilities::default(), 8)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(fault.contains("8 pictures have 392.0 megapixels together"), "{fault}");
         // One of them would be taken, if there were more of it.
-        let fault = request(&images(vec![large]), &[], 8).await.unwrap_err().to_string();
+        let fault = request(&images(vec![large]), &[], &Capabilities::default(), 8)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(!fault.contains("megapixels"), "{fault}");
-        assert!(request(&images(vec![png(); 8]), &[], 8).await.is_ok());
+        assert!(request(&images(vec![png(); 8]), &[], &Capabilities::default(), 8).await.is_ok());
     }
 
     /// The checksum of a chunk.
@@ -149,6 +161,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_question_to_a_model_that_does_not_chat_is_refused() {
+        let narrow = Capabilities { chat: false, ..Capabilities::default() };
+        let ask = Ask { task: Some(Task::Chat), prompt: "why?".into(), ..Ask::default() };
+        let refused = request(&ask, &[], &narrow, 8).await;
+        assert!(matches!(refused, Err(AskError::Incapable(_))), "{refused:?}");
+        let command = Ask { prompt: "lights on".into(), ..Ask::default() };
+        assert!(request(&command, &[], &narrow, 8).await.is_ok());
+    }
+
+    #[tokio::test]
     async fn what_is_missing_or_damaged_is_told() {
         for (ask, part) in [
             (Ask { images: vec![vec![1, 2, 3]], ..Ask::default() }, "image"),
@@ -158,7 +180,8 @@ mod tests {
                 "needs a picture",
             ),
         ] {
-            let fault = request(&ask, &[], 8).await.unwrap_err().to_string();
+            let fault =
+                request(&ask, &[], &Capabilities::default(), 8).await.unwrap_err().to_string();
             assert!(fault.contains(part), "{fault}");
         }
     }

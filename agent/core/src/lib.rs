@@ -33,6 +33,7 @@ pub mod prompting;
 pub mod repeats;
 pub mod report;
 pub mod scene_reader;
+pub mod shortcomings;
 pub mod state;
 pub mod task_group;
 pub mod tasks;

@@ -12,10 +12,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use outpost_runtime::session::Adapter;
-use outpost_runtime::{Engine, EngineOptions, Generation, PrefixCache, Request, Stop, StopReason};
+use outpost_runtime::{
+    Capabilities, Engine, EngineOptions, Generation, PrefixCache, Request, Stop, StopReason,
+};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
+use crate::config::Capable;
 use crate::event::Origin;
 use crate::heartbeat::Pulse;
 use crate::measure::Measure;
@@ -59,6 +62,11 @@ pub trait Model {
     fn measure(&self) -> Measure {
         Measure::default()
     }
+
+    /// What it was made for.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
 }
 
 /// The engine and its prefix cache.
@@ -66,6 +74,7 @@ pub trait Model {
 pub struct EngineModel {
     engine: Engine,
     cache: PrefixCache,
+    capabilities: Capabilities,
 }
 
 /// Where computed tool lists are kept from start to start: under the cache directory that systemd or the user's session names.
@@ -80,13 +89,19 @@ fn prefix_dir() -> Option<PathBuf> {
 }
 
 impl EngineModel {
-    /// Loads a packed model.
+    /// Loads a packed model. `capable` says what to make of its own statement of capabilities.
     ///
     /// # Errors
     /// As [`Engine::load`].
-    pub fn load(dir: &Path, options: &EngineOptions) -> outpost_runtime::Result<Self> {
+    pub fn load(
+        dir: &Path,
+        options: &EngineOptions,
+        capable: Capable,
+    ) -> outpost_runtime::Result<Self> {
         let cache = prefix_dir().map_or_else(PrefixCache::new, PrefixCache::on_disk);
-        Ok(Self { engine: Engine::load(dir, options)?, cache })
+        let engine = Engine::load(dir, options)?;
+        let capabilities = capable.of(Some(engine.capabilities()));
+        Ok(Self { engine, cache, capabilities })
     }
 }
 
@@ -119,6 +134,10 @@ impl Model for EngineModel {
         // Text that cannot be tokenized has at most one token a byte.
         let count = move |text: &str| tokenizer.encode(text).map_or(text.len(), |ids| ids.len());
         Measure::new(count, self.engine.context())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities.clone()
     }
 }
 
@@ -162,6 +181,7 @@ pub struct ModelThread {
 pub struct ModelHandle {
     shared: Arc<Shared>,
     measure: Measure,
+    capabilities: Arc<Capabilities>,
 }
 
 #[derive(Debug)]
@@ -342,7 +362,7 @@ impl ModelThread {
         let (loaded, is_loaded) = oneshot::channel();
         let run = move || match guarded(load) {
             Ok(model) => {
-                drop(loaded.send(Ok(model.measure())));
+                drop(loaded.send(Ok((model.measure(), model.capabilities()))));
                 serve(&shared, model);
             }
             Err(error) => drop(loaded.send(Err(error))),
@@ -351,8 +371,9 @@ impl ModelThread {
             .name("model".into())
             .spawn(run)
             .map_err(ModelError::Thread)?;
-        let measure = is_loaded.await.unwrap_or(Err(ModelError::Gone))?;
-        Ok(Self { handle: ModelHandle { shared: queue, measure }, thread })
+        let (measure, capabilities) = is_loaded.await.unwrap_or(Err(ModelError::Gone))?;
+        let capabilities = Arc::new(capabilities);
+        Ok(Self { handle: ModelHandle { shared: queue, measure, capabilities }, thread })
     }
 
     /// Ends the thread: cancels the current request and fails queued ones with
@@ -431,6 +452,11 @@ impl ModelHandle {
         &self.measure
     }
 
+    /// What the model was made for.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
     /// Statistics.
     pub fn stats(&self) -> ModelStats {
         let queue = self.shared.lock();
@@ -493,6 +519,7 @@ fn count(stats: &mut ModelStats, answer: &Result<Generation, ModelError>) {
             stats.answered += 1;
             stats.tokens += generation.usage.new_tokens as u64;
             stats.decode += generation.usage.decode;
+            generation.confidence.into_iter().for_each(|sure| stats.decide(sure));
         }
         Err(_) => stats.failed += 1,
     }

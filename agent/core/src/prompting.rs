@@ -16,6 +16,11 @@ pub const NO_TEXT: &str = "NO TEXT";
 /// Answer of the bundled model to anything that is not a command.
 pub const REFUSAL: &str = "Sorry, I can't help with that.";
 
+/// What the agent says in place of an acknowledgement without a call, and of a call that is too doubtful to be made.
+pub const NOT_UNDERSTOOD: &str = "I didn't catch that.";
+/// What it says in place of an acknowledgement after calls of which none succeeded.
+pub const NOT_DONE: &str = "That did not work.";
+
 /// A user turn: pictures, sound, text, in this order.
 pub fn user(
     images: impl IntoIterator<Item = Image>,

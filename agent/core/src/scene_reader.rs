@@ -183,7 +183,9 @@ impl SceneReader {
         dispatcher: &Dispatcher,
         give_way: &CancellationToken,
     ) -> Look {
-        let questions = self.watch().questions(Moment::now());
+        // The configuration is warned of questions that the model was not made to answer.
+        let asks = self.model.capabilities().chat;
+        let questions = if asks { self.watch().questions(Moment::now()) } else { Vec::new() };
         let answered = report.answers.len();
         let mut end = if report.error.is_some() { Look::Failed } else { Look::Done };
         for question in &questions {

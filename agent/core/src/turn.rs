@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use outpost_runtime::{Audio, Request, ToolSpec};
+use outpost_runtime::{Audio, Confidence, Generation, Request, ToolSpec};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::config::LiveSettings;
-use crate::dispatch::{Cause, Dispatcher};
+use crate::dispatch::{CallResult, Cause, Dispatcher};
 use crate::event::{Ask, Consent, Event, EventId, Origin, Payload, Utterance};
 use crate::live::Settings;
 use crate::model_thread::ModelHandle;
@@ -63,6 +63,8 @@ pub struct Turns {
     repeats: Mutex<Repeats>,
     max_new_tokens: usize,
     deadline: Duration,
+    /// Calls of which the model is less sure are not made; of guarded tools, the second.
+    min_confidence: (f64, f64),
     /// The wake phrase, if the model verifies it.
     phrase: Option<String>,
     /// Phrases that confirm a call.
@@ -74,6 +76,8 @@ pub struct Turns {
 struct Conversation {
     text: String,
     calls: Vec<String>,
+    /// How sure the model was of all its decisions.
+    confidence: Option<Confidence>,
     /// Result of a call made without the model.
     result: Option<serde_json::Value>,
     error: Option<String>,
@@ -86,7 +90,9 @@ impl Conversation {
             Some(_) if self.timed_out => VoiceOutcome::TimedOut,
             Some(_) => VoiceOutcome::Failed,
             None if !self.calls.is_empty() => VoiceOutcome::Called,
-            None if self.text.is_empty() || self.text == prompting::REFUSAL => {
+            None if ["", prompting::REFUSAL, prompting::NOT_UNDERSTOOD]
+                .contains(&self.text.as_str()) =>
+            {
                 VoiceOutcome::NotUnderstood
             }
             None => VoiceOutcome::Answered,
@@ -113,6 +119,7 @@ impl Turns {
             repeats: Mutex::default(),
             max_new_tokens: config.model.max_new_tokens,
             deadline: config.model.deadline,
+            min_confidence: (config.agent.min_confidence, config.agent.min_confidence_guarded),
             phrase: config.microphone.wake.phrase.clone(),
             yes: config.policy.yes.clone(),
         }
@@ -298,6 +305,7 @@ impl Turns {
             transcript,
             text: outcome.text,
             calls: outcome.calls,
+            confidence: outcome.confidence,
             latency,
             error: outcome.error,
         })));
@@ -337,7 +345,7 @@ impl Turns {
         if let Some(call) = &ask.call {
             let calls = vec![call.name.clone()];
             tell(progress, Progress::CallsStarted).await;
-            let done = self.dispatcher.call(call, cause, tools).await;
+            let done = self.dispatcher.call(call, cause, &offer.callable()).await;
             tell(progress, Progress::CallsEnded).await;
             if done.undone {
                 self.repeats().forget(event);
@@ -347,7 +355,9 @@ impl Turns {
             self.answer(event, ask, outcome, started.elapsed());
             return true;
         }
-        let request = match asked::request(&ask, tools, self.max_new_tokens).await {
+        let capabilities = self.model.capabilities();
+        let request = asked::request(&ask, tools, capabilities, self.max_new_tokens).await;
+        let request = match request {
             Ok(request) => request,
             Err(fault) => {
                 let error = Some(fault.to_string());
@@ -375,10 +385,14 @@ impl Turns {
     }
 
     fn answer(&self, event: EventId, ask: Ask, outcome: Conversation, latency: Duration) {
+        // The model was not asked where the call was given or something went wrong before.
+        let was_asked = outcome.result.is_none() && outcome.error.is_none();
         let answer = AnswerReport {
             event,
             transaction: ask.transaction,
             respond_to: ask.respond_to,
+            outcome: was_asked.then(|| outcome.outcome()),
+            confidence: outcome.confidence,
             text: outcome.text,
             calls: outcome.calls,
             result: outcome.result,
@@ -388,6 +402,21 @@ impl Turns {
         };
         self.repeats().answered(&answer);
         self.sink.send(Report::now(Body::Answer(answer)));
+    }
+
+    /// Whether the model is not sure enough of its calls.
+    fn is_doubtful(&self, Generation { calls, confidence, .. }: &Generation) -> bool {
+        let (open, guarded) = self.min_confidence;
+        let registry = self.dispatcher.registry();
+        let guards = calls.iter().any(|call| registry.guards(&call.name));
+        let wanted = if guards { open.max(guarded) } else { open };
+        let Some((_, least)) = confidence.map(Confidence::probabilities) else { return false };
+        let is_doubtful = !calls.is_empty() && f64::from(least) < wanted;
+        if is_doubtful {
+            let tools: Vec<&str> = calls.iter().map(|call| call.name.as_str()).collect();
+            info!(tools = tools.join(", "), least, wanted, "did not make a doubtful call");
+        }
+        is_doubtful
     }
 
     /// Runs the model and its calls until it answers without a call or reaches the limit of rounds.
@@ -403,10 +432,15 @@ impl Turns {
         let origin = cause.origin;
         let max_steps = self.live.borrow().max_steps;
         let mut room = self.model.measure().results();
+        let capabilities = self.model.capabilities();
+        let mut done = false;
         for step in 0..=max_steps {
             let asked = request.clone();
-            let words = words.clone();
-            let generation = self.model.generate_aloud(origin, asked, self.deadline, words).await;
+            // An acknowledgement is a claim, and isn't streamed before it is known to be true.
+            let claims =
+                !done && !request.tools.is_empty() && !capabilities.acknowledgements.is_empty();
+            let aloud = words.clone().filter(|_| !claims);
+            let generation = self.model.generate_aloud(origin, asked, self.deadline, aloud).await;
             let generation = match generation {
                 Ok(generation) => generation,
                 Err(error) => {
@@ -415,8 +449,27 @@ impl Turns {
                     return outcome;
                 }
             };
+            if let Some(decided) = generation.confidence {
+                let all = outcome.confidence.map_or(decided, |earlier| earlier.and(decided));
+                outcome.confidence = Some(all);
+            }
+            if self.is_doubtful(&generation) {
+                prompting::NOT_UNDERSTOOD.clone_into(&mut outcome.text);
+                return outcome;
+            }
             if generation.calls.is_empty() {
-                generation.text.trim().clone_into(&mut outcome.text);
+                let said = generation.text.trim();
+                let is_claim = claims && capabilities.acknowledges(said);
+                let said = match (is_claim, outcome.calls.is_empty()) {
+                    (false, _) => said,
+                    (true, true) => prompting::NOT_UNDERSTOOD,
+                    (true, false) => prompting::NOT_DONE,
+                };
+                said.clone_into(&mut outcome.text);
+                if let Some(words) = words.filter(|_| claims) {
+                    // The receiver may be gone.
+                    drop(words.send(outcome.text.clone()).await);
+                }
                 return outcome;
             }
             if step == max_steps {
@@ -425,6 +478,7 @@ impl Turns {
             tell(progress, Progress::CallsStarted).await;
             outcome.calls.extend(generation.calls.iter().map(|call| call.name.clone()));
             let results = self.dispatcher.call_all(&generation.calls, cause, tools).await;
+            done |= results.iter().any(CallResult::is_done);
             // The model made these calls before it saw the results.
             if let Some(origin) = results.iter().find_map(|result| result.taints) {
                 cause.origin = origin;

@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use outpost_agent_core::config::Fault;
+use outpost_agent_core::config::{Fault, Faults};
 use outpost_agent_core::report::{
     Act, AlertReport, AnswerReport, BoardReport, Body, CameraReport, ConfigReport, ConfirmReport,
     DeltaReport, EvidenceReport, LeftOut, MetricsReport, MicrophoneState, OfferReport, Outcome,
-    Presence, Report, ReportId, Standing, State,
+    Presence, Report, ReportId, Standing, State, VoiceOutcome,
 };
-use outpost_runtime::ToolSpec;
+use outpost_runtime::{Confidence, ToolSpec};
 use outpost_tools::bus::{Publication, RemoteCall};
 use serde_json::{Map, Value, json};
 
@@ -134,6 +134,7 @@ fn body(body: &Body) -> (String, bool, Value) {
                 "source": voice.source,
                 "start_ms": millis(voice.start), "duration_ms": millis(voice.duration),
                 "transcript": voice.transcript, "text": voice.text, "calls": voice.calls,
+                "confidence": voice.confidence.map(confidence),
                 "latency_ms": millis(voice.latency), "error": voice.error })),
         ),
         Body::Camera(camera) => camera_body(camera),
@@ -199,18 +200,24 @@ fn remote_call_body(call: &RemoteCall) -> (String, bool, Value) {
     (format!("tools/{}/call", call.tool), false, present(fields))
 }
 
-fn offered_body(OfferReport { tools, left_out }: &OfferReport) -> (String, bool, Value) {
-    let tool = |tool: &ToolSpec| json!({ "name": tool.name, "description": tool.description, "parameters": tool.schema });
+fn offered_body(OfferReport { tools, by_call, left_out }: &OfferReport) -> (String, bool, Value) {
+    let tool = |by_call: Option<bool>| {
+        move |tool: &ToolSpec| {
+            present(json!({ "name": tool.name, "description": tool.description,
+                "parameters": tool.schema, "by_call_only": by_call }))
+        }
+    };
+    let tools = tools.iter().map(tool(None)).chain(by_call.iter().map(tool(Some(true))));
     let missing = |tool: &LeftOut| json!({ "name": tool.name, "reason": tool.reason });
     let left_out: Vec<Value> = left_out.iter().map(missing).collect();
-    let fields = json!({ "tools": tools.iter().map(tool).collect::<Vec<_>>(),
+    let fields = json!({ "tools": tools.collect::<Vec<_>>(),
         "left_out": (!left_out.is_empty()).then_some(left_out) });
     ("tools".into(), true, present(fields))
 }
 
 /// The settings, in the form of a desired document.
 fn config_body(config: &ConfigReport) -> (String, bool, Value) {
-    let ConfigReport { live, group, device } = config;
+    let ConfigReport { live, group, device, warnings } = config;
     let agent = json!({ "tools": live.tools, "max_steps": live.max_steps,
         "tool_timeout_seconds": seconds(live.tool_timeout), "retries": live.retries,
         "transcribe": live.transcribe, "metrics_seconds": seconds(live.metrics) });
@@ -219,18 +226,22 @@ fn config_body(config: &ConfigReport) -> (String, bool, Value) {
     let in_force =
         json!({ "agent": present(agent), "camera": { "scene": scene }, "watch": live.watch });
     let fields = json!({ "config": in_force, "group": group.as_ref().map(standing),
-        "device": device.as_ref().map(standing) });
+        "device": device.as_ref().map(standing),
+        "warnings": (!warnings.is_empty()).then(|| faults_body(warnings)) });
     ("config/reported".into(), true, present(fields))
+}
+
+fn faults_body(faults: &Faults) -> Vec<Value> {
+    let fault = |fault: &Fault| {
+        let value = Some(&fault.value).filter(|value| !value.is_empty());
+        present(json!({ "key": fault.key, "value": value, "remedy": fault.remedy }))
+    };
+    faults.iter().map(fault).collect()
 }
 
 fn standing(standing: &Standing) -> Value {
     let refused = standing.refused.as_ref().map(|refused| {
-        let fault = |fault: &Fault| {
-            let value = Some(&fault.value).filter(|value| !value.is_empty());
-            present(json!({ "key": fault.key, "value": value, "remedy": fault.remedy }))
-        };
-        let faults: Vec<Value> = refused.faults.iter().map(fault).collect();
-        present(json!({ "desired": refused.desired, "faults": faults }))
+        present(json!({ "desired": refused.desired, "faults": faults_body(&refused.faults) }))
     });
     present(json!({ "applied": standing.applied, "desired": standing.desired, "refused": refused }))
 }
@@ -247,6 +258,8 @@ fn seconds(duration: Duration) -> Value {
 fn answer_body(answer: &AnswerReport) -> (String, bool, Value) {
     let fields = json!({ "event": answer.event.to_string(), "transaction": answer.transaction,
         "text": answer.text, "calls": answer.calls, "result": answer.result,
+        "outcome": answer.outcome.map(VoiceOutcome::as_str),
+        "confidence": answer.confidence.map(confidence),
         "latency_ms": millis(answer.latency),
         "error": answer.error, "repeated": answer.repeated.then_some(true) });
     ("answer".into(), false, present(fields))
@@ -278,8 +291,10 @@ fn metrics_body(metrics: &MetricsReport) -> (String, bool, Value) {
         "turns": { "voice": counts.utterances, "ask": counts.asks, "camera": counts.pictures,
             "failed": counts.failed, "overdue": counts.overdue, "gave_way": counts.gave_way },
         "dropped": counts.dropped,
-        "model": { "waiting": model.waiting, "answered": model.answered, "failed": model.failed,
-            "tokens": model.tokens, "tokens_per_second": model.tokens_per_second() },
+        "model": present(json!({ "waiting": model.waiting, "answered": model.answered,
+            "failed": model.failed, "tokens": model.tokens,
+            "tokens_per_second": model.tokens_per_second(),
+            "confidence": model.confidence().map(probabilities) })),
         "camera": { "frames": camera.frames, "skipped": camera.skipped, "damaged": camera.damaged,
             "still": camera.still, "held": camera.held, "looks": camera.looks, "lost": camera.lost,
             "readings": camera.readings, "rejected": camera.rejected },
@@ -288,6 +303,17 @@ fn metrics_body(metrics: &MetricsReport) -> (String, bool, Value) {
         "parts": parts, "restarts": restarts,
     });
     ("metrics".into(), true, present(fields))
+}
+
+/// Mean and least, as probabilities.
+fn confidence(confidence: Confidence) -> Value {
+    let (mean, least) = confidence.probabilities();
+    probabilities((f64::from(mean), f64::from(least)))
+}
+
+fn probabilities((mean, least): (f64, f64)) -> Value {
+    let thousandths = |probability: f64| (probability * 1000.0).round() / 1000.0;
+    json!({ "mean": thousandths(mean), "least": thousandths(least) })
 }
 
 fn camera_body(camera: &CameraReport) -> (String, bool, Value) {

@@ -4,16 +4,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use outpost_agent_core::config::{Encoders, Kv, ModelConfig};
+use outpost_agent_core::config::{Capable, Encoders, Kv, ModelConfig};
 use outpost_agent_core::event::Task;
 use outpost_agent_core::memory::engine_options;
 use outpost_agent_core::model_thread::{EngineModel, Model as _};
+use outpost_agent_core::prompting::NOT_UNDERSTOOD;
+use outpost_agent_core::shortcomings::check_task;
 use outpost_agent_core::tasks::{Given, Pair, split_transcript};
 use outpost_agent_core::toolset::bundled_tools;
 use outpost_runtime::audio::expect_speech;
 use outpost_runtime::frames::read_frames;
+use outpost_runtime::import::manifest::Manifest;
 use outpost_runtime::media::{Channel, read_audio, read_image};
-use outpost_runtime::{Generation, Image, Request, Stop, Usage};
+use outpost_runtime::{Confidence, Generation, Image, Request, Stop, ToolSpec, Usage};
 use serde_json::{Value, json};
 
 use crate::cli::out::out;
@@ -71,6 +74,9 @@ pub(crate) struct Args {
     /// How keys and values are kept.
     #[arg(long, value_enum, default_value = "bf16")]
     kv: Kv,
+    /// What the model is taken to be capable of.
+    #[arg(long, value_enum, default_value = "stated")]
+    capabilities: Capable,
     /// Offer no tools.
     #[arg(long)]
     no_tools: bool,
@@ -82,38 +88,49 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut config = ModelConfig { encoders: args.encoders, kv: args.kv, ..ModelConfig::default() };
     config.context = args.context.unwrap_or(config.context);
-    let request = request(args, args.max_tokens.unwrap_or(config.max_new_tokens))?;
+    let given = args.given()?;
     let dir = super::model_dir(args.model.as_deref(), None)?;
-    let mut model = EngineModel::load(&dir, &engine_options(&dir, &config)?)?;
-    let generation = model.generate(&request, &Stop::never(), &mut |_| ())?;
+    let capabilities = args.capabilities.of(Manifest::read(&dir)?.capabilities.as_ref());
+    let task = args.task.unwrap_or_else(|| args.natural_task());
+    check_task(task, &capabilities)?;
+    let known = |tool: &ToolSpec| capabilities.tools.include(&tool.name);
+    let tools: Vec<ToolSpec> = bundled_tools().into_iter().filter(known).collect();
+    let max_new_tokens = args.max_tokens.unwrap_or(config.max_new_tokens);
+    let request = task.request(given, &tools, max_new_tokens)?;
+    let request = Request { adapter: args.lora.clone(), ..request };
+    let mut model = EngineModel::load(&dir, &engine_options(&dir, &config)?, args.capabilities)?;
+    let mut generation = model.generate(&request, &Stop::never(), &mut |_| ())?;
+    // Nothing was called, so nothing can be done.
+    let offered = !request.tools.is_empty();
+    if offered && generation.calls.is_empty() && capabilities.acknowledges(&generation.text) {
+        NOT_UNDERSTOOD.clone_into(&mut generation.text);
+    }
     print(&generation, args);
     Ok(ExitCode::SUCCESS)
 }
 
-fn request(args: &Args, max_new_tokens: usize) -> anyhow::Result<Request> {
-    let mut images: Vec<Image> =
-        args.image.iter().map(|path| read_image(path)).collect::<Result<_, _>>()?;
-    if let Some(clip) = &args.video {
-        images.extend(read_frames(clip, args.frames.max(1))?);
-    }
-    let audio = args.audio.as_deref().map(|path| read_audio(path, args.channel)).transpose()?;
-    if let Some(audio) = &audio {
-        expect_speech(audio, args.audio.as_deref())?;
-    }
-    let prompt = args.prompt.clone();
-    let of_pair = args.pair.map(|pair| pair.language().to_owned());
-    let language = of_pair.or_else(|| args.to.clone());
-    let transcript = args.transcript;
-    if prompt.is_none() && audio.is_none() && images.is_empty() {
-        bail!("nothing to ask: give a prompt, --audio, --image or --video");
-    }
-    let task = args.task.unwrap_or_else(|| args.natural_task());
-    let given = Given { images, audio, prompt, language, transcript };
-    let request = task.request(given, &bundled_tools(), max_new_tokens)?;
-    Ok(Request { adapter: args.lora.clone(), ..request })
-}
-
 impl Args {
+    /// What the task is given.
+    fn given(&self) -> anyhow::Result<Given> {
+        let mut images: Vec<Image> =
+            self.image.iter().map(|path| read_image(path)).collect::<Result<_, _>>()?;
+        if let Some(clip) = &self.video {
+            images.extend(read_frames(clip, self.frames.max(1))?);
+        }
+        let audio = self.audio.as_deref().map(|path| read_audio(path, self.channel)).transpose()?;
+        if let Some(audio) = &audio {
+            expect_speech(audio, self.audio.as_deref())?;
+        }
+        let prompt = self.prompt.clone();
+        let of_pair = self.pair.map(|pair| pair.language().to_owned());
+        let language = of_pair.or_else(|| self.to.clone());
+        let transcript = self.transcript;
+        if prompt.is_none() && audio.is_none() && images.is_empty() {
+            bail!("nothing to ask: give a prompt, --audio, --image or --video");
+        }
+        Ok(Given { images, audio, prompt, language, transcript })
+    }
+
     /// The task that the given media call for.
     fn natural_task(&self) -> Task {
         let sees = !self.image.is_empty() || self.video.is_some();
@@ -155,10 +172,12 @@ fn as_json(generation: &Generation) -> Value {
         .calls
         .iter()
         .map(|call| json!({ "name": call.name, "arguments": call.arguments }));
+    let sure = generation.confidence.map(Confidence::probabilities);
     let Usage { prompt_tokens, new_tokens, encode, prefill, decode, .. } = generation.usage;
     json!({
         "text": generation.text,
         "calls": calls.collect::<Vec<_>>(),
+        "confidence": sure.map(|(mean, least)| json!({ "mean": mean, "least": least })),
         "usage": {
             "prompt_tokens": prompt_tokens,
             "new_tokens": new_tokens,

@@ -4,8 +4,10 @@ use std::io::{BufRead as _, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use outpost_agent_core::config::{Kv, ModelConfig};
+use outpost_agent_core::config::{Capable, Kv, ModelConfig};
+use outpost_agent_core::event::Task;
 use outpost_agent_core::memory::engine_options;
+use outpost_agent_core::shortcomings::check_task;
 use outpost_runtime::{Engine, PrefixCache, Request, Role, Sampling, Stop, Turn};
 
 use crate::cli::out::piece;
@@ -34,6 +36,9 @@ pub(crate) struct Args {
     /// Bound on the whole conversation, in tokens; none: the daemon's default.
     #[arg(long)]
     context: Option<usize>,
+    /// What the model is taken to be capable of.
+    #[arg(long, value_enum, default_value = "stated")]
+    capabilities: Capable,
     /// How keys and values are kept.
     #[arg(long, value_enum, default_value = "bf16")]
     kv: Kv,
@@ -44,6 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut config = ModelConfig { kv: args.kv, ..ModelConfig::default() };
     config.context = args.context.unwrap_or(config.context);
     let engine = Engine::load(&dir, &engine_options(&dir, &config)?)?;
+    check_task(Task::Chat, &args.capabilities.of(Some(engine.capabilities())))?;
     let mut cache = PrefixCache::new();
     let mut request = Request::new(Vec::new());
     request.max_new_tokens = args.max_tokens;

@@ -76,6 +76,12 @@ pub(super) fn describe(topic: &str, payload: &Value) -> String {
             None => format!("no text{failure}{time}"),
         },
         "alert" => format!("{}: {} (\"{}\")", text("rule"), text("message"), text("text")),
+        "confirm" if payload["waiting"] == true => format!(
+            "{} {} waits for a yes: on set/confirm, or said aloud",
+            text("name"),
+            fields.get("arguments").and_then(Value::as_object).map(pairs).unwrap_or_default()
+        ),
+        "confirm" => "no call waits for a yes".to_owned(),
         _ if topic.starts_with("tool/") => {
             let arguments =
                 fields.get("arguments").and_then(Value::as_object).map(pairs).unwrap_or_default();

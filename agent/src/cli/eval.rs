@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use outpost_agent_core::config::ModelConfig;
+use outpost_agent_core::config::{Capable, ModelConfig};
 use outpost_agent_core::memory::engine_options;
 use outpost_agent_core::model_thread::{EngineModel, Model as _};
 use outpost_agent_core::prompting;
@@ -122,7 +122,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let lines = read_manifest(&args.manifest)?;
     let folder = args.manifest.parent().unwrap_or(Path::new(""));
     let dir = super::model_dir(args.model.as_deref(), None)?;
-    let mut model = EngineModel::load(&dir, &engine_options(&dir, &config)?)?;
+    let mut model = EngineModel::load(&dir, &engine_options(&dir, &config)?, Capable::Any)?;
     let tools = bundled_tools();
     let mut tallies = Tallies::default();
     let started = Instant::now();

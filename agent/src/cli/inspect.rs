@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use outpost_agent_core::config::Capable;
+use outpost_agent_core::shortcomings::summary;
 use outpost_runtime::import::manifest::Manifest;
 
 use crate::cli::out::out;
@@ -21,6 +23,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     out!("source   {}", manifest.source.name);
     out!("licence  {}", manifest.licence.as_deref().unwrap_or("not stated"));
     out!("decoder  {}", manifest.quant);
+    let capabilities = Capable::Stated.of(manifest.capabilities.as_ref());
+    out!("made for {}", summary(&capabilities));
     for (name, part) in &manifest.parts {
         out!("{:>12}  {name}", part.bytes);
     }

@@ -4,6 +4,7 @@
 
 mod broker;
 mod camera;
+mod capabilities;
 mod microphone;
 mod model;
 mod serial;
@@ -62,6 +63,7 @@ pub async fn examine(config: &Config, model: Option<&Path>) -> Vec<Finding> {
     findings.extend(microphone::examine(&config.microphone));
     findings.extend(serial::examine(root, config.firmware.port.as_deref()));
     findings.extend(model::examine(&config.model, model));
+    findings.extend(capabilities::examine(config, model));
     findings.push(broker::examine(&config.mqtt).await);
     findings
 }

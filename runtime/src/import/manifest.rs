@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::quantize::Quant;
+use crate::capabilities::Capabilities;
 use crate::error::{Error, Result};
 
 /// The description of a packed model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Layout of the packed directory; another one must be imported again.
     pub format: u32,
@@ -23,6 +24,9 @@ pub struct Manifest {
     /// First line of the checkpoint's licence file, which is copied as `LICENSE`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
+    /// What the model was made for; none: anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
     /// Every other file of the packed directory.
     pub parts: BTreeMap<String, Part>,
 }
@@ -133,7 +137,9 @@ impl Manifest {
                 return Ok(false);
             }
         }
-        Ok(true)
+        // A statement that came later.
+        let stated = Capabilities::FILE;
+        Ok(self.source.files.contains_key(stated) || !checkpoint.join(stated).exists())
     }
 
     fn each_part(
@@ -203,8 +209,9 @@ mod tests {
             Part::of(&weights, &mut |_| ()).unwrap(),
         )]);
         let source = Source { name: "tiny".into(), files: BTreeMap::new() };
-        let mut manifest =
-            Manifest { format: Manifest::FORMAT, quant: Quant::Int4, source, licence: None, parts };
+        let (format, quant, licence) = (Manifest::FORMAT, Quant::Int4, None);
+        let capabilities = Some(Capabilities { chat: false, ..Capabilities::default() });
+        let mut manifest = Manifest { format, quant, source, licence, capabilities, parts };
         let write = |manifest: &Manifest| {
             std::fs::write(
                 dir.path().join(Manifest::FILE),

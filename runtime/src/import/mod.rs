@@ -200,6 +200,7 @@ fn describe(
         quant: options.quant,
         source: origin.describe(&mut read)?,
         licence: origin.licence(),
+        capabilities: origin.capabilities(),
         parts: written
             .iter()
             .map(|path| Ok((file_name(path), Part::of(path, &mut read)?)))

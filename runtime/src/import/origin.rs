@@ -10,6 +10,7 @@ use super::gguf::Gguf;
 use super::manifest::{self, Source};
 use super::source::TensorSource;
 use super::{UserAdapter, hub_config, native, peft, text};
+use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -52,6 +53,7 @@ pub(crate) struct Origin {
     pub(crate) read_already: Vec<(String, Vec<usize>)>,
     name: String,
     licence: Option<String>,
+    capabilities: Option<Capabilities>,
     /// Every file that was read.
     files: Vec<PathBuf>,
 }
@@ -99,6 +101,8 @@ impl Origin {
                 files.push(path);
             }
         }
+        let capabilities = Capabilities::of_checkpoint(dir)?;
+        files.extend(capabilities.is_some().then(|| dir.join(Capabilities::FILE)));
         let (text, is_native) = released(&documents[CONFIG], dir, ignored)?;
         documents.insert(CONFIG, text);
         let open = if is_native { Checkpoint::open_native } else { Checkpoint::open };
@@ -108,7 +112,8 @@ impl Origin {
             text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
         };
         let licence = documents.get(LICENCE).and_then(first_line);
-        Ok(Self { tensors, documents, read_already: Vec::new(), name, licence, files })
+        let read_already = Vec::new();
+        Ok(Self { tensors, documents, read_already, name, licence, capabilities, files })
     }
 
     fn gguf(path: &Path, name: String, ignored: &[String]) -> Result<Self> {
@@ -121,7 +126,8 @@ impl Origin {
         ]);
         let (read_already, licence) = (file.factors(), file.licence());
         let files = file.files().into_iter().map(Path::to_owned).collect();
-        Ok(Self { tensors: Box::new(file), documents, read_already, name, licence, files })
+        let (tensors, capabilities) = (Box::new(file), None);
+        Ok(Self { tensors, documents, read_already, name, licence, capabilities, files })
     }
 
     /// A document that every origin has.
@@ -132,6 +138,11 @@ impl Origin {
     /// The model's licence, in a line.
     pub(crate) fn licence(&self) -> Option<String> {
         self.licence.clone()
+    }
+
+    /// What the model was made for, if that is stated.
+    pub(crate) fn capabilities(&self) -> Option<Capabilities> {
+        self.capabilities.clone()
     }
 
     /// Every file that was read.

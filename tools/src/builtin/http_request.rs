@@ -7,6 +7,7 @@ use reqwest::header::HeaderMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::confirm::Confirm;
 use crate::fault::{ClassName, Faults};
 use crate::http::{Bounds, Client, ClientError, Exchange, HostRule};
 use crate::tool::{
@@ -131,6 +132,7 @@ impl HttpRequest {
             spec,
             full: None,
             class: config.class.into(),
+            confirm: Confirm::Never,
             idempotent: false,
             // The client keeps the time, and says more about it.
             limit: Some(time + Duration::from_secs(1)),

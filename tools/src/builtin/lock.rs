@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{command, name};
+use crate::confirm::Confirm;
 use crate::devices::Devices;
 use crate::tool::{Class, Context, Tool, ToolError, ToolOutcome};
 
@@ -36,6 +37,11 @@ impl Tool for SetLock {
     const DESCRIPTION: &'static str = "Lock or unlock a door.";
     const CLASS: Class = Class::Guarded;
     const IDEMPOTENT: bool = true;
+
+    /// Unlocking: locking does no harm, and should stay quick.
+    fn confirm() -> Confirm {
+        Confirm::on("locked", false)
+    }
 
     async fn call(
         &self,

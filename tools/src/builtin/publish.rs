@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::bus::{Bus, Publication, fits, is_filter, is_topic};
+use crate::confirm::Confirm;
 use crate::fault::{ClassName, Faults};
 use crate::tool::{
     BoxFuture, Callable, Context, Definition, ErrorKind, Source, Spec, ToolError, ToolOutcome,
@@ -82,6 +83,7 @@ impl Publish {
             spec,
             full: None,
             class,
+            confirm: Confirm::Never,
             idempotent: false,
             limit: None,
             source: Source::Own,

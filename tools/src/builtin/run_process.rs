@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::confirm::Confirm;
 use crate::fault::{ClassName, Faults};
 use crate::process::{Bounds, Program};
 use crate::tool::{
@@ -108,6 +109,7 @@ impl RunProcess {
             spec: Spec { name: "run_process".into(), description, schema },
             full: None,
             class: config.class.into(),
+            confirm: Confirm::Never,
             idempotent: false,
             // The program's own limit says more when it passes.
             limit: Some(config.limit() + Duration::from_secs(1)),

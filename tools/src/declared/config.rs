@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::builtin::http_request::Verb;
+use crate::confirm::Confirm;
 use crate::fault::ClassName;
 use crate::requests::Correlate;
 use crate::secret::Header;
@@ -25,6 +26,8 @@ pub struct DeclaredConfig {
     pub arguments: Option<Map<String, Value>>,
     /// Who may call it.
     pub class: ClassName,
+    /// Which calls a person has to agree to.
+    pub confirm: Confirm,
     /// Whether doing it twice comes to the same as doing it once.
     pub idempotent: bool,
     /// A call that takes longer has failed.

@@ -66,6 +66,11 @@ impl Declared {
         read::read(config, key, faults)
     }
 
+    /// JSON Schema of its arguments.
+    pub fn schema(&self) -> &Value {
+        &self.definition.spec.schema
+    }
+
     /// The topic on which its answers come, if it waits for any.
     pub fn listens_to(&self) -> Option<&str> {
         match &self.action {

@@ -68,6 +68,9 @@ pub(super) fn read(config: &DeclaredConfig, key: &str, faults: &mut Faults) -> O
     if config.parameters.is_some() && config.arguments.is_some() {
         faults.add(format!("{key}.arguments"), "", "leave it out, or parameters");
     }
+    for (name, value, remedy) in config.confirm.misfits(&schema) {
+        faults.add(format!("{key}.confirm.{name}"), value, remedy);
+    }
     if let Err(fault) = Arguments::of(&written) {
         faults.add(format!("{key}.parameters"), "", fault);
     }
@@ -83,6 +86,7 @@ pub(super) fn read(config: &DeclaredConfig, key: &str, faults: &mut Faults) -> O
         },
         full: Some(written),
         class: config.class.into(),
+        confirm: config.confirm.clone(),
         idempotent: config.idempotent,
         limit: Some(limit + Duration::from_millis(500)),
         source: Source::Own,

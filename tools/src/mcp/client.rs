@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use super::content::outcome;
 use super::transport::Answering;
 use super::{McpConfig, ourselves};
+use crate::confirm::Confirm;
 use crate::http::plain_client;
 use crate::plain::{plain, short};
 use crate::process::Group;
@@ -302,6 +303,7 @@ fn definition(config: &McpConfig, tool: &McpTool, name: String) -> Result<Defini
         spec: Spec { name, description: short(said, MAX_DESCRIPTION), schema },
         full: Some(full),
         class: config.class.into(),
+        confirm: Confirm::Never,
         // What a server says of itself in this is a hint only.
         idempotent: false,
         limit: Some(config.limit()),

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use jiff::Zoned;
 use jiff::civil::DateTime;
 use serde::Deserialize;
+use serde_json::Value;
 
+use crate::confirm::Confirm;
 use crate::schedule::Schedule;
 use crate::tool::Class;
 
@@ -80,8 +82,8 @@ pub struct ToolRule {
     pub when: Schedule,
     /// Calls within a minute at most; none: as for all tools.
     pub per_minute: Option<usize>,
-    /// Whether a person has to agree to each call.
-    pub confirm: bool,
+    /// Which calls a person has to agree to; none: as the tool says.
+    pub confirm: Option<Confirm>,
 }
 
 /// The rules.
@@ -118,12 +120,12 @@ impl PolicyRules {
     /// Whether a person has to agree to the call, or why it may not be.
     fn admit(
         &self,
-        tool: &str,
-        class: Class,
+        Proposed { tool, class, confirm, arguments }: Proposed<'_>,
         Caller { origin, doubtful }: Caller,
         local: DateTime,
     ) -> Result<bool, String> {
         let rule = self.tools.get(tool);
+        let class = self.class_of(tool, class);
         let named = rule.and_then(|rule| rule.from.as_ref()).map(|from| from.contains(&origin));
         let of_agent = origin == Origin::Agent;
         let refusal = match class {
@@ -147,10 +149,24 @@ impl PolicyRules {
         if rule.is_some_and(|rule| !rule.when.holds(local)) {
             return Err(format!("the rules do not allow {tool} at this time"));
         }
-        let asked_for = rule.is_some_and(|rule| rule.confirm);
+        let confirm = rule.and_then(|rule| rule.confirm.as_ref()).unwrap_or(confirm);
+        let asked_for = confirm.applies(arguments);
         let doubtful = doubtful || origin == Origin::Untrusted;
         Ok(asked_for || (class == Class::Guarded && doubtful && !of_agent))
     }
+}
+
+/// A call to be judged, with what its tool says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Proposed<'a> {
+    /// The tool.
+    pub tool: &'a str,
+    /// The class that the tool says it is of.
+    pub class: Class,
+    /// Which calls need a yes, as the tool says.
+    pub confirm: &'a Confirm,
+    /// What it is called with.
+    pub arguments: &'a Value,
 }
 
 /// What the rules say of a call.
@@ -214,24 +230,21 @@ impl Policy {
         &self.rules
     }
 
-    /// Judges a call of a tool that says it is of `class`; one that is not refused counts against the rate. The agent's own calls
-    /// have no rate: they are alerts.
+    /// Judges a call; one that is not refused counts against the rate. The agent's own calls have no rate: they are alerts.
     pub fn decide(
         &mut self,
-        tool: &str,
-        class: Class,
+        call: Proposed<'_>,
         caller: impl Into<Caller>,
         now: Moment,
     ) -> Verdict {
         let caller = caller.into();
         let origin = caller.origin;
-        let class = self.rules.class_of(tool, class);
-        let confirm = match self.rules.admit(tool, class, caller, now.local) {
+        let confirm = match self.rules.admit(call, caller, now.local) {
             Ok(confirm) => confirm,
             Err(reason) => return Verdict::Refuse(reason),
         };
         if origin != Origin::Agent
-            && let Err(reason) = self.count(tool, now.instant)
+            && let Err(reason) = self.count(call.tool, now.instant)
         {
             return Verdict::Refuse(reason);
         }

@@ -23,6 +23,10 @@ pub struct AgentConfig {
     pub parallel_calls: usize,
     /// Retries of an idempotent call that timed out or could not reach its target.
     pub retries: u32,
+    /// Calls of which the model is less sure are not made; 0 for off. A probability.
+    pub min_confidence: f64,
+    /// The same for guarded tools, if it is more.
+    pub min_confidence_guarded: f64,
     /// Whether utterances are transcribed in reports; costs a second pass of the model.
     pub transcribe: bool,
     /// Time for work in progress at shutdown.
@@ -43,6 +47,8 @@ impl Default for AgentConfig {
             tool_timeout: Duration::from_secs(10),
             parallel_calls: 4,
             retries: 1,
+            min_confidence: 0.0,
+            min_confidence_guarded: 0.0,
             transcribe: false,
             grace: Duration::from_secs(2),
             metrics: Duration::from_mins(1),
@@ -65,6 +71,13 @@ impl AgentConfig {
         }
         if self.retries > 5 {
             faults.add("agent.retries", self.retries, "use a value from 0 to 5");
+        }
+        for (key, least) in [
+            ("agent.min_confidence", self.min_confidence),
+            ("agent.min_confidence_guarded", self.min_confidence_guarded),
+        ] {
+            let remedy = "use a probability from 0 (off) to 1";
+            faults.require((0.0..=1.0).contains(&least), key, least, remedy);
         }
         let seconds = self.metrics.as_secs_f64();
         if !(seconds == 0.0 || (1.0..=86_400.0).contains(&seconds)) {

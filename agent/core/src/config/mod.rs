@@ -33,12 +33,13 @@ pub use evidence::EvidenceConfig;
 pub use firmware::{CheckChoice, FirmwareConfig};
 pub use live::LiveSettings;
 pub use microphone::{EndOfSpeech, EndpointConfig, MicrophoneConfig, Pace, Vad, WakeConfig};
-pub use model::{Device, Encoders, Kv, ModelConfig};
+pub use model::{Capable, Device, Encoders, Kv, ModelConfig};
 pub use mqtt::{HomeAssistantConfig, MqttConfig, Secret, TlsConfig, Transport, Version};
 pub use outpost_tools::fault::{Fault, Faults};
 pub use policy::{PolicyConfig, RuleConfig};
 pub(crate) use sections::Sections;
 pub use tools::ToolsConfig;
+pub(crate) use tools::written as written_tools;
 pub(crate) use watch::Condition;
 pub use watch::{Answer, RuleError, Severity, WatchRule};
 
@@ -180,7 +181,7 @@ impl Config {
     pub(crate) fn check(&self, faults: &mut Faults) {
         self.model.check(faults);
         self.agent.check(tools::names(self).as_deref(), faults);
-        self.policy.check(&self.agent, faults);
+        self.policy.check(&self.agent, &self.tool, faults);
         self.audit.check(faults);
         tools::check(self, faults);
         self.microphone.check(faults);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use outpost_runtime::device::DeviceChoice;
-use outpost_runtime::{EncoderWeights, EngineOptions, KvFormat};
+use outpost_runtime::{Capabilities, EncoderWeights, EngineOptions, KvFormat};
 use serde::Deserialize;
 
 use crate::config::Faults;
@@ -26,6 +26,8 @@ pub struct ModelConfig {
     pub kv: Kv,
     /// `auto`, `resident` or `on-demand`.
     pub encoders: Encoders,
+    /// `stated` or `any`.
+    pub capabilities: Capable,
     /// Maximum length of the answer, in tokens.
     pub max_new_tokens: usize,
     /// Deadline of a generation, including its time in the queue.
@@ -42,6 +44,7 @@ impl Default for ModelConfig {
             context: 4096,
             kv: Kv::Bf16,
             encoders: Encoders::Auto,
+            capabilities: Capable::Stated,
             max_new_tokens: 256,
             deadline: Duration::from_mins(1),
         }
@@ -89,6 +92,26 @@ pub enum Encoders {
     Resident,
     /// In their files: slower, a layer is read when its turn comes.
     OnDemand,
+}
+
+/// What a model is taken to be capable of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Capable {
+    /// Of what it states; of anything if it states nothing.
+    Stated,
+    /// Of anything.
+    Any,
+}
+
+impl Capable {
+    /// The capabilities of a model with this statement.
+    pub fn of(self, stated: Option<&Capabilities>) -> Capabilities {
+        match self {
+            Self::Stated => stated.cloned().unwrap_or_default(),
+            Self::Any => Capabilities::default(),
+        }
+    }
 }
 
 impl ModelConfig {

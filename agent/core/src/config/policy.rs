@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use outpost_tools::declared::DeclaredConfig;
 use outpost_tools::schedule::{Day, Schedule};
 use outpost_tools::tool::Class;
-use outpost_tools::{Origin, PolicyRules, ToolRule};
+use outpost_tools::{Confirm, Origin, PolicyRules, ToolRule};
 use serde::Deserialize;
 
 use crate::config::duration::seconds;
@@ -44,8 +45,9 @@ pub struct RuleConfig {
     pub hours: Option<String>,
     /// Rate limit per minute; `policy.per_minute` if left out.
     pub per_minute: Option<usize>,
-    /// Whether every call needs confirmation.
-    pub confirm: bool,
+    /// Which calls need confirmation: `true`, `false`, or a table of argument values. Default: as
+    /// the tool has it.
+    pub confirm: Option<Confirm>,
 }
 
 impl Default for PolicyConfig {
@@ -70,7 +72,8 @@ impl RuleConfig {
 
     /// Whether calls may need confirmation.
     fn asks(&self) -> bool {
-        self.confirm || self.from.iter().flatten().any(|origin| *origin == Origin::Untrusted)
+        self.confirm.as_ref().is_some_and(|confirm| *confirm != Confirm::Never)
+            || self.from.iter().flatten().any(|origin| *origin == Origin::Untrusted)
     }
 
     fn check(&self, key: &str, faults: &mut Faults) {
@@ -99,7 +102,7 @@ impl PolicyConfig {
             from: rule.from.clone(),
             when: rule.schedule().unwrap_or_default(),
             per_minute: rule.per_minute,
-            confirm: rule.confirm,
+            confirm: rule.confirm.clone(),
         };
         PolicyRules {
             guarded_from: self.guarded_from.clone(),
@@ -109,7 +112,12 @@ impl PolicyConfig {
         }
     }
 
-    pub(crate) fn check(&self, agent: &AgentConfig, faults: &mut Faults) {
+    pub(crate) fn check(
+        &self,
+        agent: &AgentConfig,
+        declared: &[DeclaredConfig],
+        faults: &mut Faults,
+    ) {
         if self.guarded_from.contains(&Origin::Untrusted) {
             let remedy = "text that was read is data: name `untrusted` in policy.tools.NAME.from, and a person is asked each time";
             faults.add("policy.guarded_from", "\"untrusted\"", remedy);
@@ -123,7 +131,8 @@ impl PolicyConfig {
         for (name, rule) in &self.tools {
             rule.check(&format!("policy.tools.{name}"), faults);
         }
-        let asks = self.tools.values().any(RuleConfig::asks);
+        let asks = self.tools.values().any(RuleConfig::asks)
+            || declared.iter().any(|tool| tool.confirm != Confirm::Never);
         if self.confirm.is_zero() {
             faults.add("policy.confirm_seconds", 0, "use more than 0");
         } else if asks && self.confirm + agent.tool_timeout > agent.limits.acting {
@@ -141,16 +150,20 @@ mod tests {
     #[test]
     fn what_is_written_is_what_is_judged_by() {
         let text = "[policy]\nguarded_from = ['voice']\ndry_run = true\n[policy.tools.set_lock]\nclass = 'guarded'\n\
-                    from = ['voice', 'untrusted']\nhours = '07:00-22:00'\nper_minute = 2\nconfirm = true\n";
+                    from = ['voice', 'untrusted']\nhours = '07:00-22:00'\nper_minute = 2\nconfirm = true\n\
+                    [policy.tools.set_light]\nconfirm = { state = 'off', room = ['hallway', 'office'] }\n";
         let rules = Config::parse(text, "test.toml").unwrap().policy.rules();
         let rule = ToolRule {
             class: Some(Class::Guarded),
             from: Some(vec![Origin::Voice, Origin::Untrusted]),
             when: Schedule::new(None, Some("07:00-22:00")).unwrap(),
             per_minute: Some(2),
-            confirm: true,
+            confirm: Some(Confirm::Always),
         };
-        let tools = BTreeMap::from([("set_lock".to_owned(), rule)]);
+        let named = serde_json::json!({"state": "off", "room": ["hallway", "office"]});
+        let confirm = Some(Confirm::Where(named.as_object().unwrap().clone()));
+        let light = ToolRule { confirm, ..ToolRule::default() };
+        let tools = BTreeMap::from([("set_lock".into(), rule), ("set_light".into(), light)]);
         let guarded_from = vec![Origin::Voice];
         assert_eq!(rules, PolicyRules { guarded_from, per_minute: 60, dry_run: true, tools });
         assert_eq!(PolicyConfig::default().rules(), PolicyRules::default());
@@ -159,7 +172,11 @@ mod tests {
     #[test]
     fn rules_that_give_too_much_away_or_nothing_at_all_are_faults() {
         let text = "[policy]\nguarded_from = ['untrusted', 'agent']\nper_minute = 0\nyes = ['']\nconfirm_seconds = 55\n\
-                    [policy.tools.set_lock]\nclass = 'internal'\nhours = 'late'\ndays = []\nper_minute = 0\nconfirm = true\n";
+                    [policy.tools.set_lock]\nclass = 'internal'\nhours = 'late'\ndays = []\nper_minute = 0\nconfirm = true\n\
+                    [policy.tools.set_light]\nconfirm = { state = 'of' }\n[policy.tools.set_blinds]\nconfirm = {}\n\
+                    [policy.tools.fan]\nconfirm = { sped = 3 }\n\
+                    [[tool]]\nname = 'fan'\ndescription = 'Set the fan.'\narguments = { speed = 'integer' }\n\
+                    confirm = { speed = 'fast' }\npublish = { topic = 'fan', payload = '{speed}' }\n";
         let faults = Config::parse(text, "test.toml").unwrap_err().to_string();
         for part in [
             "policy.guarded_from[1] = \"agent\": unknown variant",
@@ -171,6 +188,10 @@ mod tests {
             "policy.tools.set_lock.hours = \"late\"",
             "policy.tools.set_lock.days",
             "policy.tools.set_lock.per_minute = 0",
+            "policy.tools.set_light.confirm.state = \"of\": no call can have this value",
+            "policy.tools.set_blinds.confirm",
+            "use true or false",
+            "tool[0].confirm.speed = \"fast\": no call can have this value",
         ] {
             assert!(faults.contains(part), "{part} is not in:\n{faults}");
         }

@@ -1,6 +1,6 @@
 //! `[tools]`, `[[tool]]` and `[[mcp]]`: tools beyond the bundled ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use outpost_tools::builtin::http_request::HttpConfig;
@@ -14,6 +14,7 @@ use outpost_tools::remote::RemoteConfig;
 use outpost_tools::requests::Correlate;
 use outpost_tools::secret::Header;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::config::{Config, Faults, Version};
 use crate::toolset::{BOARD_TOOLS, bundled_tools};
@@ -58,8 +59,13 @@ pub(crate) fn names(config: &Config) -> Option<Vec<String>> {
     if config.tools.mqtt.is_some() || !config.mcp.is_empty() {
         return None;
     }
+    Some(written(config))
+}
+
+/// Names of the tools that the file itself defines or switches on.
+pub(crate) fn written(config: &Config) -> Vec<String> {
     let built_in = config.tools.names().into_iter().map(str::to_owned);
-    Some(built_in.chain(config.tool.iter().map(|tool| tool.name.clone())).collect())
+    built_in.chain(config.tool.iter().map(|tool| tool.name.clone())).collect()
 }
 
 /// Validates all three.
@@ -71,14 +77,18 @@ pub(crate) fn check(config: &Config, found: &mut Faults) {
     tools.memory.iter().for_each(|table| table.check(found));
     tools.schedule.iter().for_each(|table| table.check(found));
     tools.mqtt.iter().for_each(|table| table.check(found));
-    let bundled: BTreeSet<String> = bundled_tools().into_iter().map(|tool| tool.name).collect();
+    let mut schemas: BTreeMap<String, Value> =
+        bundled_tools().into_iter().map(|tool| (tool.name, tool.schema)).collect();
+    let bundled: Vec<String> = schemas.keys().cloned().collect();
     let mut taken: BTreeSet<&str> = bundled.iter().map(String::as_str).collect();
     taken.extend(BOARD_TOOLS);
     taken.extend(["raise_alert"]);
     taken.extend(tools.names());
     for (index, tool) in config.tool.iter().enumerate() {
         let key = format!("tool[{index}]");
-        Declared::read(tool, &key, found);
+        if let Some(declared) = Declared::read(tool, &key, found) {
+            schemas.insert(tool.name.clone(), declared.schema().clone());
+        }
         if !taken.insert(&tool.name) {
             found.add(
                 format!("{key}.name"),
@@ -92,6 +102,12 @@ pub(crate) fn check(config: &Config, found: &mut Faults) {
         if tool.request.as_ref().is_some_and(by_properties) && config.mqtt.version != Version::V5 {
             let remedy = "set mqtt.version to \"5\", or use another way";
             found.add(format!("{key}.request.correlate"), "\"properties\"", remedy);
+        }
+    }
+    for (name, rule) in &config.policy.tools {
+        let (Some(confirm), Some(schema)) = (&rule.confirm, schemas.get(name)) else { continue };
+        for (argument, value, remedy) in confirm.misfits(schema) {
+            found.add(format!("policy.tools.{name}.confirm.{argument}"), value, remedy);
         }
     }
     let mut servers = BTreeSet::new();

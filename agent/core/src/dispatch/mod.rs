@@ -59,6 +59,13 @@ pub struct CallResult {
     pub undone: bool,
 }
 
+impl CallResult {
+    /// Whether the call succeeded.
+    pub fn is_done(&self) -> bool {
+        self.for_model["ok"] == true
+    }
+}
+
 /// Executes and reports tool calls.
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
@@ -131,7 +138,19 @@ impl Dispatcher {
         let candidates: Vec<Candidate> = candidates.collect();
         let mut latest = self.offer.lock().unwrap_or_else(PoisonError::into_inner);
         if latest.0 != candidates {
-            let offer = Offer::of(candidates.clone(), self.host.reach.model.measure());
+            let model = &self.host.reach.model;
+            let offer = Offer::of(candidates.clone(), model.capabilities(), model.measure());
+            let names = |tools: &[ToolSpec]| {
+                tools.iter().map(|tool| tool.name.clone()).collect::<Vec<_>>().join(", ")
+            };
+            let by_call = names(&offer.report.by_call);
+            if !by_call.is_empty() && by_call != names(&latest.1.report.by_call) {
+                warn!(
+                    tools = by_call,
+                    "the model was not made for these tools and is not offered them; an `ask` with a `call` makes use of them, \
+                     and so does a model that can, or model.capabilities = \"any\""
+                );
+            }
             for LeftOut { name, reason } in &offer.report.left_out {
                 warn!(tool = name, reason, "left out a tool");
             }
@@ -203,7 +222,7 @@ impl Dispatcher {
             refused: None,
             alert: Some(alert.clone()),
         });
-        (raised.await.for_model["ok"] == true).then_some(alert)
+        raised.await.is_done().then_some(alert)
     }
 
     async fn run(&self, wanted: Wanted<'_>) -> CallResult {

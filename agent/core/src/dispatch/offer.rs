@@ -1,7 +1,7 @@
 //! Which tools the model is offered. Foreign definitions have a budget, so that they cannot fill the context.
 
-use outpost_runtime::ToolSpec;
 use outpost_runtime::prompt::tool_list;
+use outpost_runtime::{Capabilities, ToolSpec};
 use outpost_tools::Source;
 
 use crate::measure::Measure;
@@ -20,17 +20,31 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// The tools.
+    /// The tools that the model is offered.
     pub fn tools(&self) -> &[ToolSpec] {
         &self.report.tools
     }
 
-    /// Chooses tools by budget: our own always, then those of trusted sources, then the rest.
-    pub(super) fn of(mut candidates: Vec<Candidate>, measure: &Measure) -> Self {
+    /// The tools that a `call` may name: those, and what the model was not made for.
+    pub fn callable(&self) -> Vec<ToolSpec> {
+        [&self.report.tools[..], &self.report.by_call].concat()
+    }
+
+    /// Chooses tools for the model: those that it was made for and, by budget, our own always, then those of trusted sources,
+    /// then the rest.
+    pub(super) fn of(
+        mut candidates: Vec<Candidate>,
+        capabilities: &Capabilities,
+        measure: &Measure,
+    ) -> Self {
         candidates.sort_by_key(|(_, source)| *source);
         let mut offer = Self::default();
         let mut used = 0;
         for (tool, source) in candidates {
+            if !capabilities.tools.include(&tool.name) {
+                offer.report.by_call.push(tool);
+                continue;
+            }
             let tokens = measure.tokens(&tool_list(std::slice::from_ref(&tool)));
             let (each, all) = (measure.definition(), measure.definitions());
             let reason = if source == Source::Own {
@@ -59,6 +73,7 @@ impl Offer {
 
 #[cfg(test)]
 mod tests {
+    use outpost_runtime::capabilities::Names;
     use serde_json::json;
 
     use super::*;
@@ -89,6 +104,7 @@ mod tests {
                 tool("trusted", 500, Source::Trusted),
                 tool("trusted_huge", 1001, Source::Trusted),
             ],
+            &Capabilities::default(),
             &measure,
         );
         let offered = vec!["own", "trusted", "foreign", "small"];
@@ -103,10 +119,30 @@ mod tests {
     #[test]
     fn a_turn_is_sure_of_its_tools_where_no_foreign_one_is_offered() {
         let measure = Measure::new(str::len, 8000);
+        let any = Capabilities::default();
         let own = || tool("own", 7000, Source::Own);
-        let offer = Offer::of(vec![own(), tool("foreign", 10, Source::Foreign)], &measure);
+        let offer = Offer::of(vec![own(), tool("foreign", 10, Source::Foreign)], &any, &measure);
         assert_eq!(names(&offer), (vec!["own"], vec!["foreign"]));
         assert!(!offer.foreign, "what is left out cannot instruct");
-        assert!(!Offer::of(vec![tool("trusted", 10, Source::Trusted)], &measure).foreign);
+        let trusted = vec![tool("trusted", 10, Source::Trusted)];
+        assert!(!Offer::of(trusted, &any, &measure).foreign);
+    }
+
+    #[test]
+    fn what_the_model_was_not_made_for_is_kept_for_calls_and_cannot_instruct() {
+        let measure = Measure::new(str::len, 8000);
+        let tools = Names::Only(vec!["own".into()]);
+        let narrow = Capabilities { tools, ..Capabilities::default() };
+        let candidates = vec![
+            tool("own", 10, Source::Own),
+            tool("notes", 10, Source::Own),
+            tool("foreign", 5000, Source::Foreign),
+        ];
+        let offer = Offer::of(candidates, &narrow, &measure);
+        assert_eq!(names(&offer), (vec!["own"], vec![]));
+        let callable = offer.callable();
+        let callable: Vec<&str> = callable.iter().map(|tool| tool.name.as_str()).collect();
+        assert_eq!(callable, ["own", "notes", "foreign"]);
+        assert!(!offer.foreign);
     }
 }

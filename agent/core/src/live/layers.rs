@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use outpost_runtime::Capabilities;
+
 use crate::config::{Config, Faults, LiveSettings};
 use crate::live::Documents;
 use crate::live::desired::Desired;
 use crate::report::{ConfigReport, RefusedConfig, Standing};
+use crate::shortcomings::of_config;
 
 /// The file, below the group's and the device's document.
 #[derive(Debug)]
 pub struct Layers {
     file: Config,
+    capabilities: Capabilities,
     group: Layer,
     device: Layer,
 }
@@ -29,9 +33,9 @@ struct Layer {
 }
 
 impl Layers {
-    /// Starts with the file alone.
-    pub fn new(file: Config) -> Self {
-        Self { file, group: Layer::default(), device: Layer::default() }
+    /// Starts with the file alone, for a model of these capabilities.
+    pub fn new(file: Config, capabilities: Capabilities) -> Self {
+        Self { file, capabilities, group: Layer::default(), device: Layer::default() }
     }
 
     /// Applies the latest documents. An invalid one changes nothing: its predecessor stays in
@@ -47,6 +51,7 @@ impl Layers {
             live: LiveSettings::of(&config),
             group: self.group.standing(),
             device: self.device.standing(),
+            warnings: of_config(&config, &self.capabilities).bounded(),
         }
     }
 
@@ -99,7 +104,7 @@ mod tests {
     const FILE: &str = "[agent]\nmax_steps = 5\n[[watch]]\nname = 'exit'\ncontains = 'EXIT'\n";
 
     fn layers(file: &str) -> Layers {
-        Layers::new(Config::parse(file, "test.toml").unwrap())
+        Layers::new(Config::parse(file, "test.toml").unwrap(), Capabilities::default())
     }
 
     fn latest(group: Option<Value>, device: Option<Value>) -> Documents {

@@ -11,10 +11,11 @@ pub mod layers;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
+use outpost_runtime::Capabilities;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::config::{Config, LiveSettings};
+use crate::config::{Config, Faults, LiveSettings};
 use crate::live::layers::Layers;
 use crate::report::{Body, ConfigReport, Report, Sink};
 
@@ -46,15 +47,18 @@ impl Documents {
 }
 
 /// Applies desired documents as they arrive and reports the result. `keep` is given those that are in force.
+///
+/// `model` says what its capabilities are: settings beyond them are warned of.
 pub async fn follow(
-    file: &Config,
+    (file, model): (&Config, &Capabilities),
     desired: &mut watch::Receiver<Documents>,
     keep: &(dyn Fn(&Documents) + Send + Sync),
     live: &watch::Sender<LiveSettings>,
     sink: &dyn Sink,
 ) {
-    let mut layers = Layers::new(file.clone());
+    let mut layers = Layers::new(file.clone(), model.clone());
     let mut told: Option<ConfigReport> = None;
+    let mut warned = Faults::default();
     loop {
         let wanted = desired.borrow_and_update().clone();
         // Compiling patterns may take a while.
@@ -80,6 +84,12 @@ pub async fn follow(
             }
             changed
         });
+        if report.warnings != warned {
+            for warning in report.warnings.iter() {
+                warn!("{warning}");
+            }
+            warned = report.warnings.clone();
+        }
         // Until then it would only repeat the file.
         if is_known && told.as_ref() != Some(&report) {
             for refused in [&report.group, &report.device].into_iter().flatten() {

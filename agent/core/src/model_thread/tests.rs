@@ -36,6 +36,7 @@ impl Model for Echo {
             text,
             calls: Vec::new(),
             finish: Finish::EndOfTurn,
+            confidence: None,
             usage: Usage::default(),
         })
     }
@@ -142,7 +143,8 @@ fn a_full_queue_gives_way_to_a_higher_priority() {
 async fn a_request_that_the_thread_never_takes_is_late_too() {
     let parts = Heartbeats::default();
     let shared = Arc::new(Shared::new(8, parts.part("model")));
-    let handle = ModelHandle { shared, measure: Measure::default() };
+    let (measure, capabilities) = <_>::default();
+    let handle = ModelHandle { shared, measure, capabilities };
     let request = Request::new(vec![Turn::text(Role::User, "anybody there?")]);
     let asked = handle.generate(Origin::Ask, request, Duration::from_secs(5));
     assert!(tokio::time::timeout(Duration::from_millis(10), asked).await.is_err());
@@ -169,6 +171,7 @@ impl Model for Talker {
             text: String::new(),
             calls: Vec::new(),
             finish: Finish::EndOfTurn,
+            confidence: None,
             usage: Usage::default(),
         })
     }

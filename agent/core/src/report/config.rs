@@ -11,6 +11,8 @@ pub struct ConfigReport {
     pub group: Option<Standing>,
     /// What is desired of the device; none: nothing.
     pub device: Option<Standing>,
+    /// Settings in force that the model was not made for.
+    pub warnings: Faults,
 }
 
 /// What became of the documents of one topic.

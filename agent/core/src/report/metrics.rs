@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use outpost_runtime::Confidence;
+
 use crate::event::{Event, Payload};
 use crate::report::State;
 
@@ -74,9 +76,28 @@ pub struct ModelStats {
     pub tokens: u64,
     /// Time in which they were decoded.
     pub decode: Duration,
+    /// Answers in which it decided whether and what to call.
+    pub decided: u64,
+    /// Of these, the sums of the mean and of the least probability of the tokens that decided.
+    pub sure: (f64, f64),
 }
 
 impl ModelStats {
+    /// Counts how sure it was of an answer.
+    pub fn decide(&mut self, confidence: Confidence) {
+        let (mean, least) = confidence.probabilities();
+        self.decided += 1;
+        self.sure.0 += f64::from(mean);
+        self.sure.1 += f64::from(least);
+    }
+
+    /// How sure it was: mean and least probability, each over all answers; none before the first.
+    pub fn confidence(&self) -> Option<(f64, f64)> {
+        let (mean, least) = self.sure;
+        let decided = self.decided as f64;
+        (self.decided > 0).then(|| (mean / decided, least / decided))
+    }
+
     /// How fast it decoded, over all answers; none before the first.
     pub fn tokens_per_second(&self) -> Option<f64> {
         let seconds = self.decode.as_secs_f64();

@@ -11,7 +11,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use outpost_runtime::ToolSpec;
+use outpost_runtime::{Confidence, ToolSpec};
 use outpost_tools::ToolError;
 use outpost_tools::bus::{Publication, RemoteCall};
 use outpost_tools::tool::BoxFuture;
@@ -118,6 +118,8 @@ pub enum Body {
 pub struct OfferReport {
     /// As the model is shown them.
     pub tools: Vec<ToolSpec>,
+    /// Those that the model was not made for, so that only a call by name makes use of them.
+    pub by_call: Vec<ToolSpec>,
     /// Those that found no room in the prompt.
     pub left_out: Vec<LeftOut>,
 }
@@ -202,6 +204,8 @@ pub struct VoiceReport {
     pub text: String,
     /// Names of the tools that it called, in order.
     pub calls: Vec<String>,
+    /// How sure the model was of its calls, or of making none.
+    pub confidence: Option<Confidence>,
     /// From the end of the utterance to the end of the answer.
     pub latency: Duration,
     /// What went wrong, if anything.
@@ -220,6 +224,7 @@ impl VoiceReport {
             transcript: None,
             text: String::new(),
             calls: Vec::new(),
+            confidence: None,
             latency: Duration::ZERO,
             error: None,
         }
@@ -369,6 +374,10 @@ pub struct AnswerReport {
     pub text: String,
     /// Names of the tools that it called, in order.
     pub calls: Vec<String>,
+    /// What came of it; none where the model was not asked.
+    pub outcome: Option<VoiceOutcome>,
+    /// How sure the model was of its calls, or of making none.
+    pub confidence: Option<Confidence>,
     /// What came of the call, where the question was one.
     pub result: Option<Value>,
     /// From the question to the answer.
@@ -388,6 +397,8 @@ impl AnswerReport {
             respond_to: None,
             text: String::new(),
             calls: Vec::new(),
+            outcome: None,
+            confidence: None,
             result: None,
             latency: Duration::ZERO,
             error: Some(error),

@@ -13,7 +13,7 @@ use outpost_agent_core::report::{
     OfferReport, Outcome, Phase, Presence, ReadingReport, RefusedConfig, Report, ReportId,
     Standing, State, StateReport, TimerReport, ToolReport, Unheard, VoiceOutcome, VoiceReport,
 };
-use outpost_runtime::ToolSpec;
+use outpost_runtime::{Confidence, ToolSpec};
 use outpost_tools::bus::RemoteCall;
 use serde_json::{Map, Value, json};
 
@@ -113,7 +113,9 @@ fn metrics() -> Body {
         ..Counts::default()
     };
     let decode = Duration::from_millis(1500);
-    let model = ModelStats { waiting: 0, answered: 12, failed: 2, tokens: 96, decode };
+    let sure = (3.98, 3.6);
+    let model =
+        ModelStats { waiting: 0, answered: 12, failed: 2, tokens: 96, decode, decided: 4, sure };
     Body::Metrics(Box::new(MetricsReport {
         uptime: Duration::from_mins(10),
         counts,
@@ -174,6 +176,11 @@ pub(super) fn camera_reports(event: EventId) -> Vec<Body> {
     ]
 }
 
+/// How sure the model was.
+fn sure() -> Confidence {
+    Confidence { mean: 0.996_f32.ln(), least: 0.981_f32.ln(), tokens: 7 }
+}
+
 /// A piece of an answer, all of it, and the answer to a call.
 fn answers(event: EventId) -> [Body; 3] {
     let answer = AnswerReport {
@@ -182,6 +189,8 @@ fn answers(event: EventId) -> [Body; 3] {
         respond_to: None,
         text: "Done.".into(),
         calls: vec!["set_light".into()],
+        outcome: Some(VoiceOutcome::Called),
+        confidence: Some(sure()),
         result: None,
         latency: Duration::from_millis(305),
         error: None,
@@ -190,6 +199,8 @@ fn answers(event: EventId) -> [Body; 3] {
     let called = AnswerReport {
         transaction: Some("44".into()),
         text: String::new(),
+        outcome: None,
+        confidence: None,
         calls: vec!["read_sensor".into()],
         result: Some(json!({ "ok": true, "text": "21.5 °C" })),
         latency: Duration::from_millis(4),
@@ -211,10 +222,12 @@ fn answers(event: EventId) -> [Body; 3] {
 /// What there is to say of tools.
 fn of_tools() -> [Body; 1] {
     let schema = json!({"type": "object", "properties": {}, "additionalProperties": false});
+    let (any, uptime) = (json!({"type": "object"}), "Tell how long a machine has been up.".into());
     let description = "Read the text that the camera sees.".into();
     let reason = "its definition has 5310 tokens, and one may have 512".into();
     [Body::Offered(OfferReport {
         tools: vec![ToolSpec { name: "read_camera".into(), description, schema }],
+        by_call: vec![ToolSpec { name: "uptime".into(), description: uptime, schema: any }],
         left_out: vec![LeftOut { name: "brew".into(), reason }],
     })]
 }
@@ -245,10 +258,15 @@ fn settings() -> Body {
         ..WatchRule::default()
     };
     let tools = Some(vec!["set_light".into(), "read_camera".into()]);
+    let gate = WatchRule {
+        name: "gate".into(),
+        ask: Some("Is the gate open?".into()),
+        ..WatchRule::default()
+    };
     let live = LiveSettings {
         tools,
         max_steps: 2,
-        watch: vec![rule],
+        watch: vec![rule, gate],
         ..LiveSettings::of(&Config::default())
     };
     let mut faults = Faults::default();
@@ -256,7 +274,10 @@ fn settings() -> Body {
     let group = Some(Standing { applied: true, desired: Some("kitchens-4".into()), refused: None });
     let refused = Some(RefusedConfig { desired: Some("desk-8".into()), faults });
     let device = Some(Standing { applied: false, desired: None, refused });
-    Body::Config(Box::new(ConfigReport { live, group, device }))
+    let mut warnings = Faults::default();
+    let remedy = "never asked: the model was not made to answer questions";
+    warnings.add("watch[1].ask", "\"Is the gate open?\"", remedy);
+    Body::Config(Box::new(ConfigReport { live, group, device, warnings }))
 }
 
 fn microphone() -> MicrophoneState {
@@ -291,6 +312,7 @@ pub(super) fn bodies() -> Vec<Body> {
             transcript: Some("turn on the kitchen light".into()),
             text: "Done.".into(),
             calls: called,
+            confidence: Some(sure()),
             latency: Duration::from_millis(412),
             error: None,
         }),
