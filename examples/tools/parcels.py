@@ -2,13 +2,14 @@
 """Offers two tools to an Outpost agent from Python: a counter of parcels that can be read and set.
 
     pip install paho-mqtt
-    examples/tools/parcels.py --host localhost --device outpost
+    examples/tools/parcels.py --host localhost --device desk
 
 The agent's configuration needs the table [tools.mqtt]. The tools go when the program ends or its connection is lost.
 """
 
 import argparse
 import json
+import socket
 
 import paho.mqtt.client as mqtt
 
@@ -46,7 +47,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--host", default="localhost")
     parser.add_argument("--port", type=int, default=1883)
-    parser.add_argument("--device", default="outpost")
+    parser.add_argument("--device", default=socket.gethostname())
     options = parser.parse_args()
     base = f"outpost/{options.device}/tools"
     available = f"{base}/parcels/available"

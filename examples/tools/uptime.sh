@@ -3,10 +3,11 @@
 #
 #   examples/tools/uptime.sh HOST PORT DEVICE
 #
+# DEVICE is mqtt.device of the agent; left out, this machine's name.
 # The agent's configuration needs the table [tools.mqtt]. The tool goes when the script ends.
 set -eu
 
-host=${1:-localhost} port=${2:-1883} device=${3:-outpost}
+host=${1:-localhost} port=${2:-1883} device=${3:-$(uname -n)}
 topic="outpost/$device/tools/uptime"
 
 say() {

@@ -139,7 +139,7 @@ impl Trial {
         }
         std::fs::create_dir_all(folder.path().join("disk"))?;
         let config = format!(
-            "[mqtt]\nhost = \"127.0.0.1\"\nport = {}\nkeep_alive_seconds = 5\noutbox = \"disk/outbox.redb\"\n",
+            "[mqtt]\ndevice = \"outpost\"\nhost = \"127.0.0.1\"\nport = {}\nkeep_alive_seconds = 5\noutbox = \"disk/outbox.redb\"\n",
             proxy.address.port()
         );
         std::fs::write(folder.path().join("outpost.toml"), config)?;

@@ -75,11 +75,26 @@ impl Broker {
     /// # Errors
     /// When it is not installed, or does not listen within 20 s.
     pub fn start(folder: &Path, port: u16, persistent: bool) -> Result<Self> {
-        let config = "mosquitto.conf";
         let place = folder.display();
+        let lines = format!("persistence {persistent}\npersistence_location {place}/\n");
+        Self::with(folder, port, &lines)
+    }
+
+    /// Starts mosquitto with the rules of an ACL file. Users need no password.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn with_rules(folder: &Path, port: u16, rules: &str) -> Result<Self> {
+        let file = folder.join("acl");
+        std::fs::write(&file, rules)?;
+        Self::with(folder, port, &format!("acl_file {}\n", file.display()))
+    }
+
+    fn with(folder: &Path, port: u16, lines: &str) -> Result<Self> {
+        let config = "mosquitto.conf";
         let text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\n\
-             max_queued_messages 0\n             persistence {persistent}\npersistence_location {place}/\nuser root\n"
+             max_queued_messages 0\n{lines}user root\n"
         );
         std::fs::write(folder.join(config), text)?;
         let server = Server::start("mosquitto", folder, config)?;
