@@ -33,9 +33,9 @@ ask() {
         -m "{\"prompt\": \"$text\", \"transaction\": \"$transaction\"}"
 }
 
-# A text in the answer, which is JSON; escapes stay as they are.
+# A text in the answer, which is JSON. Of its escapes only quotes and backslashes are undone.
 text_of() {
-    printf '%s' "$answer" | sed -n 's/.*"'"$1"'": *"\(\([^"\\]\|\\.\)*\)".*/\1/p'
+    printf '%s\n' "$answer" | sed -n 's/.*"'"$1"'": *"\(\([^"\\]\|\\.\)*\)".*/\1/p' | sed 's/\\\(["\\]\)/\1/g'
 }
 
 for pause in 1 2 4 0; do
