@@ -145,9 +145,21 @@ fn model_dir(flag: Option<&Path>, configured: Option<&Path>) -> anyhow::Result<P
 mod tests {
     use std::io;
 
+    use outpost_agent_core::memory::MemoryError;
+    use outpost_broker::{Broker, BrokerError};
     use outpost_runtime::Error;
 
     use super::*;
+
+    #[test]
+    fn what_the_next_start_would_find_too_needs_a_person() {
+        let full = MemoryError::Full { needed: 2, free: 1, context: 4096, table: String::new() };
+        assert!(needs_a_person(&AppError::from(full).into()));
+        assert!(needs_a_person(&ModelDirError::NotFound.into()));
+        let broken = ConfigError::Unreadable { path: "a".into(), source: io::Error::other("b") };
+        assert!(needs_a_person(&anyhow::Error::from(broken).context("c")));
+        assert!(!needs_a_person(&AppError::from(BrokerError::Silent(Broker::ANY)).into()));
+    }
 
     #[test]
     fn what_an_error_says_of_its_cause_is_not_said_again() {
