@@ -114,7 +114,7 @@ async fn the_machine_with_a_board_answers_the_calls_of_its_page() {
     board.until("channel 0");
     let mut daemon = Daemon::scripted(config, &Script::default()).await.unwrap();
     while daemon.expect("firmware").await["state"] != "up" {}
-    daemon.expect("sensor/temperature").await;
+    daemon.expect("sensor/room").await;
     let mut fan = Subscriber::connect(daemon.broker(), "fan", "home/#").await.unwrap();
     let asks = lines.iter().filter(|line| line.contains("/ask\" -m '"));
     let mut answers = Vec::new();

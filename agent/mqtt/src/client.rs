@@ -239,10 +239,13 @@ struct Work {
     suspicions: Suspicions,
 }
 
-/// Why a connection ended, and how long it was up, if it was.
+/// How a connection ended.
 struct Ended {
     fault: Fault,
+    /// How long it was up, if it was.
     lived: Option<Duration>,
+    /// Whether the broker ended it at a message.
+    at_message: bool,
 }
 
 /// The connection task.
@@ -270,8 +273,11 @@ impl Link {
         while !self.task_group.disconnect.is_cancelled() {
             number += 1;
             let ended = self.connection(&mut work, number).await;
-            let Some(Ended { fault, lived }) = ended else { return };
+            let Some(Ended { fault, lived, at_message }) = ended else { return };
             let hint = work.suspicions.hint(&self.options.client);
+            if at_message {
+                retry.reset();
+            }
             let pause = retry.pause(fault.kind, lived, hint.is_some());
             self.say_down(&fault, hint, pause);
             if fault.kind == FaultKind::TooLong {
@@ -325,15 +331,15 @@ impl Link {
             Ok(target) => target,
             Err(fault) => {
                 let fault = Fault { kind: FaultKind::Refused, reason: fault.to_string() };
-                return Some(Ended { fault, lived: None });
+                return Some(Ended { fault, lived: None, at_message: false });
             }
         };
         let spawn = |poll| self.task_group.tracker.spawn(poll).abort_handle();
         let session = Session::open(&target, &self.options, spawn);
         let mut connection = Connection::new(session, self.options.keep_alive, number);
         let fault = self.converse(&mut connection, work).await?;
-        work.suspicions.learn(&self.outbox, &connection, &fault);
-        Some(Ended { fault, lived: connection.lived() })
+        let at_message = work.suspicions.learn(&self.outbox, &connection, &fault);
+        Some(Ended { fault, lived: connection.lived(), at_message })
     }
 
     /// Sends and receives; returns why the connection ended, `None` after shutdown.

@@ -22,6 +22,11 @@ impl Default for Retry {
 }
 
 impl Retry {
+    /// The next pause is the first again: what ended the connection ends no more than a few.
+    pub(super) fn reset(&mut self) {
+        self.0.reset();
+    }
+
     /// The pause after a connection that ended, and was up for this long. `is_evicted`: another client seems to have its id.
     pub(super) fn pause(
         &mut self,
