@@ -41,20 +41,18 @@ pub(super) fn examine() -> Option<Finding> {
 
 /// The command that runs the doctor as the unit runs the agent, whose user is there only while it runs.
 pub fn as_the_unit() -> String {
-    let mut command = "systemd-run --pipe --wait -p User=outpost".to_owned();
     let settings = UNIT
         .lines()
-        .filter(|line| line.split_once('=').is_some_and(|(key, _)| REACH.contains(&key)));
-    for setting in settings {
-        command.push_str(" -p ");
-        if setting.contains(' ') {
-            command.push_str(&format!("'{setting}'"));
-        } else {
-            command.push_str(setting);
-        }
-    }
-    command.push_str(" outpost doctor --config /etc/outpost/outpost.toml");
-    command
+        .filter(|line| line.split_once('=').is_some_and(|(key, _)| REACH.contains(&key)))
+        .map(|setting| match setting.contains(' ') {
+            true => format!("-p '{setting}'"),
+            false => format!("-p {setting}"),
+        });
+    let settings: Vec<String> = settings.collect();
+    format!(
+        "systemd-run --pipe --wait -p User=outpost {} outpost doctor --config /etc/outpost/outpost.toml",
+        settings.join(" ")
+    )
 }
 
 #[cfg(test)]

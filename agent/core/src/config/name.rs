@@ -4,7 +4,7 @@
 const NAMELESS: &str = "outpost";
 
 /// The host's name as an [`id`]: `mqtt.device` where the configuration has none, and `%H` in its texts.
-pub fn of_host() -> String {
+pub(super) fn of_host() -> String {
     // The kernel has it, also of a container.
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
