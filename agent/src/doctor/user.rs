@@ -44,9 +44,9 @@ pub fn as_the_unit() -> String {
     let settings = UNIT
         .lines()
         .filter(|line| line.split_once('=').is_some_and(|(key, _)| REACH.contains(&key)))
-        .map(|setting| match setting.contains(' ') {
-            true => format!("-p '{setting}'"),
-            false => format!("-p {setting}"),
+        .map(|setting| {
+            let quote = if setting.contains(' ') { "'" } else { "" };
+            format!("-p {quote}{setting}{quote}")
         });
     let settings: Vec<String> = settings.collect();
     format!(
