@@ -26,7 +26,7 @@ use outpost_agent_core::turn::Turns;
 use outpost_agent_core::watch::WatchList;
 use outpost_agent_core::{dispatch, live, memory, metrics, prompting, toolset};
 use outpost_broker::{Broker, BrokerError};
-use outpost_mqtt::client::{MqttError, Publisher};
+use outpost_mqtt::client::{LinkStatus, MqttError, Publisher};
 use outpost_mqtt::session::MAX_PACKET;
 use outpost_mqtt::{client, transport};
 use outpost_runtime::Capabilities;
@@ -87,6 +87,13 @@ pub enum AppError {
     /// The tools of the configuration.
     #[error(transparent)]
     Toolbox(#[from] ToolboxError),
+}
+
+impl AppError {
+    /// Whether the same would happen at the next start, until a person acts.
+    pub fn needs_a_person(&self) -> bool {
+        matches!(self, Self::Memory(_) | Self::Watch(_) | Self::Mqtt(MqttError::Transport(_)))
+    }
 }
 
 /// A daemon with model and broker, not yet running.
@@ -215,7 +222,6 @@ impl App {
         let grace = config.agent.grace / 2;
         let pulse = parts.part("agent");
         let ended = run_agent(agent, grace, pulse, &task_group);
-        info!(device = config.mqtt.device, "ready");
         Ok(Running {
             task_group,
             ended,
@@ -232,7 +238,13 @@ impl App {
 /// Starts the embedded broker. It asks for the credentials of the configuration, if there are some.
 fn embedded_broker(config: &MqttConfig) -> Result<Broker, AppError> {
     let login = transport::login(config).map_err(MqttError::from)?;
-    Ok(Broker::guarded(config.listen.unwrap_or(Broker::ANY), MAX_PACKET, login)?)
+    let start = |listen| Broker::guarded(listen, MAX_PACKET, login.clone());
+    let broker = match config.listen {
+        Some(listen) => start(listen),
+        // Another broker may have the usual port.
+        None => start(Broker::USUAL).or_else(|_| start(Broker::ANY)),
+    };
+    Ok(broker?)
 }
 
 /// Has the daemon end when the embedded broker has: without it nobody hears it. Returns where the broker listens.
@@ -382,6 +394,11 @@ impl Running {
     /// State and counters of the agent.
     pub fn counts(&self) -> watch::Receiver<Counts> {
         self.counted.clone()
+    }
+
+    /// Follows the connection to the broker.
+    pub fn link(&self) -> watch::Receiver<LinkStatus> {
+        self.publisher.status()
     }
 
     /// Address of the embedded broker, if there is one.

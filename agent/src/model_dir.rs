@@ -43,8 +43,11 @@ pub enum ModelDirError {
     /// Packing failed.
     #[error(transparent)]
     Import(#[from] outpost_runtime::Error),
-    /// The folder of packed models cannot be written.
-    #[error("{}: {source}", path.display())]
+    /// The bundled model cannot be packed where it belongs.
+    #[error(
+        "the bundled model cannot be packed: {}: {source}; pack it once, as a user who may, with `outpost import {CHECKPOINT} \
+         FOLDER`, and set model.path to that folder", path.display()
+    )]
     Io {
         /// The folder or file.
         path: PathBuf,
@@ -118,6 +121,10 @@ pub fn prepare(found: &Found, progress: &mut dyn FnMut(&str)) -> Result<PathBuf,
     };
     let source = root.join(CHECKPOINT);
     let destination = root.join(PACKED);
+    // Also for a user who may not write there.
+    if is_current(&source, &destination) {
+        return Ok(destination);
+    }
     let folder = destination.parent().unwrap_or(root);
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -128,10 +135,7 @@ pub fn prepare(found: &Found, progress: &mut dyn FnMut(&str)) -> Result<PathBuf,
     let lock = folder.join("import.lock");
     File::create(&lock).and_then(|file| file.lock().map(|()| file)).map_err(io(&lock)).and_then(
         |_held| {
-            let is_current = Manifest::read(&destination)
-                .and_then(|manifest| manifest.is_of(&source))
-                .unwrap_or(false);
-            if !is_current {
+            if !is_current(&source, &destination) {
                 progress(&format!("packing the bundled model into {PACKED}, once"));
                 let options = ImportOptions { quant: Quant::Int4 };
                 import(&source, &destination, &options, &mut |_| ())?;
@@ -139,4 +143,27 @@ pub fn prepare(found: &Found, progress: &mut dyn FnMut(&str)) -> Result<PathBuf,
             Ok(destination)
         },
     )
+}
+
+/// Whether a packed model is that of a checkpoint as it is now.
+fn is_current(checkpoint: &Path, packed: &Path) -> bool {
+    Manifest::read(packed).and_then(|manifest| manifest.is_of(checkpoint)).unwrap_or(false)
+}
+
+/// Whether [`prepare`] has nothing to do: true if the model is packed, false if it is not and can be.
+///
+/// # Errors
+/// If it would have to be packed where this user may not write.
+pub fn can_prepare(found: &Found) -> Result<bool, ModelDirError> {
+    let Found::Bundled(root) = found else { return Ok(true) };
+    let destination = root.join(PACKED);
+    if is_current(&root.join(CHECKPOINT), &destination) {
+        return Ok(true);
+    }
+    let nearest = destination.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(root);
+    let probe = nearest.join(format!(".outpost-{}", std::process::id()));
+    File::create_new(&probe)
+        .and_then(|_| std::fs::remove_file(&probe))
+        .map_err(|source| ModelDirError::Io { path: nearest.to_owned(), source })?;
+    Ok(false)
 }

@@ -2,7 +2,7 @@
 """Offers two tools to an Outpost agent from Python: a counter of parcels that can be read and set.
 
     pip install paho-mqtt
-    examples/tools/parcels.py --host localhost --device outpost
+    examples/tools/parcels.py --host localhost --device desk
 
 The agent's configuration needs the table [tools.mqtt], and a model that can call tools that it was not trained on. The
 bundled one is not offered these: call them by name ({"call": {"name": "count_parcels"}} on `ask`), or set
@@ -11,6 +11,7 @@ capabilities = "any" in [model]. The tools go when the program ends or its conne
 
 import argparse
 import json
+import socket
 
 import paho.mqtt.client as mqtt
 
@@ -48,7 +49,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--host", default="localhost")
     parser.add_argument("--port", type=int, default=1883)
-    parser.add_argument("--device", default="outpost")
+    parser.add_argument("--device", default=socket.gethostname())
     options = parser.parse_args()
     base = f"outpost/{options.device}/tools"
     available = f"{base}/parcels/available"

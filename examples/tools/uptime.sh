@@ -3,12 +3,13 @@
 #
 #   examples/tools/uptime.sh HOST PORT DEVICE
 #
+# DEVICE is mqtt.device of the agent; left out, this machine's name.
 # The agent's configuration needs the table [tools.mqtt], and a model that can call tools that it was not trained on. The bundled
 # one is not offered this tool: call it by name ({"call": {"name": "uptime", ...}} on `ask`), or set capabilities = "any" in
 # [model]. The tool goes when the script ends.
 set -eu
 
-host=${1:-localhost} port=${2:-1883} device=${3:-outpost}
+host=${1:-localhost} port=${2:-1883} device=${3:-$(uname -n)}
 topic="outpost/$device/tools/uptime"
 
 say() {

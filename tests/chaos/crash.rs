@@ -21,7 +21,9 @@ pub(crate) async fn run() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let broker = Broker::start(folder.path(), port, true)?;
-    let config = format!("[mqtt]\nhost = \"127.0.0.1\"\nport = {port}\noutbox = \"outbox.redb\"\n");
+    let config = format!(
+        "[mqtt]\ndevice = \"outpost\"\nhost = \"127.0.0.1\"\nport = {port}\noutbox = \"outbox.redb\"\n"
+    );
     std::fs::write(folder.path().join("outpost.toml"), config)?;
     let mut judge = judge(&broker).await?;
     let mut daemon = Daemon::start(folder.path())?;

@@ -117,7 +117,7 @@ fn step(step: u64) -> ToolCall {
 /// The configuration of the daemon: it speaks this version of MQTT over this port.
 pub(crate) fn configure(folder: &Path, port: u16, version: Version) -> Result<()> {
     let text = format!(
-        "[mqtt]\nhost = '127.0.0.1'\nport = {port}\nversion = '{version}'\nkeep_alive_seconds = 5\n\
+        "[mqtt]\ndevice = 'outpost'\nhost = '127.0.0.1'\nport = {port}\nversion = '{version}'\nkeep_alive_seconds = 5\n\
          outbox = 'disk/outbox.redb'\n\
          [agent]\nparallel_calls = 1\ntool_timeout_seconds = 2\n[policy]\nper_minute = 1000000\n\
          [tools.publish]\ntopics = ['{LAMP}']\nclass = 'open'\n"

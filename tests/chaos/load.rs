@@ -314,7 +314,7 @@ fn configuration(port: u16) -> String {
     let eval = root().join("models/nano/eval");
     let (sounds, pictures) = (eval.join("wav"), eval.join("ocr_heldout_fonts"));
     format!(
-        "[mqtt]\nhost = '127.0.0.1'\nport = {port}\noutbox = 'outbox.redb'\n\
+        "[mqtt]\ndevice = 'outpost'\nhost = '127.0.0.1'\nport = {port}\noutbox = 'outbox.redb'\n\
          [agent]\nmetrics_seconds = 5\n[policy]\nper_minute = 100000\n\
          [microphone]\npath = '{}'\nrepeat = true\n\
          [camera]\npath = '{}'\ninterval_ms = 3000\n\

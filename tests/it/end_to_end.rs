@@ -4,7 +4,7 @@
 use outpost_agent::app::App;
 use outpost_agent::model_dir;
 use outpost_agent_core::config::Config;
-use outpost_tests::daemon::Daemon;
+use outpost_tests::daemon::{Daemon, at_home};
 use outpost_tests::root;
 
 pub(crate) fn bundled() -> std::path::PathBuf {
@@ -17,7 +17,7 @@ async fn a_spoken_command_and_a_picture_become_reports() {
     let samples = root().join("models/nano/samples");
     config.microphone.path = Some(samples.join("lock_the_front_door.wav"));
     config.camera.path = Some(samples.join("sign.png"));
-    let app = App::build(config, &bundled()).await.unwrap();
+    let app = App::build(at_home(config), &bundled()).await.unwrap();
     let mut daemon = Daemon::start(app).await.unwrap();
     let camera = daemon.expect("event/camera").await;
     assert!(camera.get("error").is_none() && camera["source"] == "sign.png", "{camera}");
@@ -34,7 +34,7 @@ async fn a_spoken_command_and_a_picture_become_reports() {
 
 #[tokio::test]
 async fn a_written_command_becomes_a_tool_call_and_an_answer() {
-    let app = App::build(Config::default(), &bundled()).await.unwrap();
+    let app = App::build(at_home(Config::default()), &bundled()).await.unwrap();
     let mut daemon = Daemon::start(app).await.unwrap();
     daemon.tell("ask", r#"{"prompt": "lock the front door", "transaction": "7"}"#).await;
     let tool = daemon.expect("tool/set_lock").await;

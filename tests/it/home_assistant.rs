@@ -184,7 +184,7 @@ impl House {
     fn config(&self, enabled: bool) -> Config {
         let (port, outbox) = (self.broker.address().port(), self.outbox());
         let text = format!(
-            "[mqtt]\nhost = '127.0.0.1'\nport = {port}\noutbox = {outbox:?}\n\
+            "[mqtt]\ndevice = 'outpost'\nhost = '127.0.0.1'\nport = {port}\noutbox = {outbox:?}\n\
              [mqtt.home_assistant]\nenabled = {enabled}\n\
              [agent]\nmetrics_seconds = 1\n[policy.tools.set_lock]\nconfirm = true\n"
         );

@@ -7,7 +7,7 @@ use outpost_agent_core::config::Config;
 use outpost_agent_core::model_thread::Model;
 use outpost_mqtt::message::Message;
 use outpost_mqtt::subscriber::Subscriber;
-use outpost_tests::daemon::{Daemon, Line, Script};
+use outpost_tests::daemon::{Daemon, Line, Script, at_home};
 use outpost_tests::media::write_png;
 use serde_json::{Value, json};
 
@@ -127,7 +127,7 @@ async fn what_cannot_be_used_changes_nothing_and_its_faults_come_back() {
 async fn what_was_retained_before_the_start_is_in_force_and_numbers_come_as_often_as_it_says() {
     let script = Script::default();
     let model = move || Ok(Box::new(script) as Box<dyn Model>);
-    let app = App::with_model(Config::default(), model).await.unwrap();
+    let app = App::with_model(at_home(Config::default()), model).await.unwrap();
     let topic = "outpost/outpost/config/desired";
     let mut early = Subscriber::connect(app.broker().unwrap(), "early", topic).await.unwrap();
     let desired = Message::new(topic, r#"{"id": "early", "agent": {"metrics_seconds": 1}}"#);

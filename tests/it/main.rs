@@ -23,6 +23,8 @@ mod demo;
 #[cfg(test)]
 mod end_to_end;
 #[cfg(test)]
+mod examples;
+#[cfg(test)]
 mod firmware;
 #[cfg(test)]
 mod fleet;
@@ -45,6 +47,10 @@ mod microphone;
 #[cfg(test)]
 mod parity;
 #[cfg(test)]
+mod program;
+#[cfg(test)]
+mod readme;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod service;
@@ -56,3 +62,5 @@ mod sweep;
 mod tokenizer;
 #[cfg(test)]
 mod tools;
+#[cfg(test)]
+mod unit;

@@ -176,8 +176,9 @@ async fn a_command_through_a_card_becomes_its_call() {
     let cards = Cards::playing(&command("lock_the_front_door.wav"), "S16_LE", 16_000, 1);
     let config = cards.dir.path().join("outpost.toml");
     let (host, port) = (address.ip(), address.port());
-    let text =
-        format!("[microphone]\ndevice = 'plugged'\n[mqtt]\nhost = '{host}'\nport = {port}\n");
+    let text = format!(
+        "[microphone]\ndevice = 'plugged'\n[mqtt]\ndevice = 'outpost'\nhost = '{host}'\nport = {port}\n"
+    );
     std::fs::write(&config, text).unwrap();
     let mut daemon = cards.outpost().arg("run").arg("--config").arg(config).spawn().unwrap();
 

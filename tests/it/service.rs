@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::demo::outpost;
+use crate::program::Program;
 
 /// What the agent says next that has this in it.
 fn expect(socket: &UnixDatagram, part: &str) -> String {
@@ -149,6 +150,25 @@ fn the_password_for_the_broker_is_a_credential_of_systemd() {
     match heard {
         Ok(heard) => assert_eq!(String::from_utf8_lossy(&heard.stdout), "online\n"),
         Err(_) => outpost_tests::skip("mosquitto-clients is not installed"),
+    }
+}
+
+#[test]
+fn a_broker_that_refuses_stands_where_ready_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some((_broker, port)) = guarded_broker(dir.path(), "right") else { return };
+    std::fs::write(dir.path().join("secret"), "wrong\n").unwrap();
+    let config = dir.path().join("outpost.toml");
+    let text = format!(
+        "[mqtt]\ndevice = 'desk'\nhost = '127.0.0.1'\nport = {port}\nusername = 'desk'\npassword_file = 'secret'\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut run = outpost();
+    run.args(["run", "--config"]).arg(&config);
+    let said = Program::start(&mut run, &dir.path().join("log")).until("  talk ");
+    let reason = "the broker does not accept user desk with this password (mqtt.username, mqtt.password_file)";
+    for part in ["ready, but without its broker: device desk", reason, "-u desk -P PASSWORD -t"] {
+        assert!(said.contains(part), "{part} is not in:\n{said}");
     }
 }
 

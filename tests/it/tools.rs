@@ -12,7 +12,7 @@ use outpost_agent::app::App;
 use outpost_agent_core::config::Config;
 use outpost_agent_core::model_thread::Model;
 use outpost_mqtt::subscriber::Subscriber;
-use outpost_tests::daemon::{Daemon, Line, Script};
+use outpost_tests::daemon::{Daemon, Line, Script, at_home};
 use outpost_tests::{root, skip};
 use serde_json::{Value, json};
 
@@ -196,7 +196,7 @@ async fn on_mosquitto(port: u16, script: &Script) -> Daemon {
         format!("[mqtt]\nhost = '127.0.0.1'\nport = {port}\n[tools.mqtt]\ntrusted = ['uptime']\n");
     let script = script.clone();
     let load = move || Ok(Box::new(script) as Box<dyn Model>);
-    let app = App::with_model(config(&text), load).await.unwrap();
+    let app = App::with_model(at_home(config(&text)), load).await.unwrap();
     Daemon::on(app, SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap()
 }
 
@@ -242,7 +242,10 @@ async fn the_python_example_offers_tools_and_a_lost_connection_takes_them_away()
     let mut example = Command::new("python3");
     example.arg(root().join("examples/tools/parcels.py")).env("PYTHONPATH", peers);
     let example = Running(
-        example.args(["--host", "127.0.0.1", "--port", &port.to_string()]).spawn().unwrap(),
+        example
+            .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--device", "outpost"])
+            .spawn()
+            .unwrap(),
     );
     offers.until(|names| has(names, "count_parcels") && has(names, "set_parcels")).await;
     assert_eq!(call(&mut daemon, "set_parcels", json!({"count": 3})).await["ok"], true);

@@ -103,6 +103,16 @@ impl Broker {
         Ok(broker)
     }
 
+    /// As [`Broker::start`], with the rules of an ACL file, and nothing kept. Users need no password.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_rules(folder: &Path, port: u16, rules: &str) -> Result<Self> {
+        let file = folder.join("acl");
+        std::fs::write(&file, rules)?;
+        Self::ruled(folder, port, false, &format!("acl_file {}", file.display()))
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.server.pid()

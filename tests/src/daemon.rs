@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outpost_agent::app::{App, AppError, Running};
-use outpost_agent_core::config::Config;
+use outpost_agent_core::config::{Config, MqttConfig};
 use outpost_agent_core::model_thread::Model;
+use outpost_broker::Broker;
 use outpost_mqtt::message::Message;
 use outpost_mqtt::subscriber::{Received, Subscriber};
 use outpost_runtime::{
@@ -111,6 +112,19 @@ impl Model for Script {
     }
 }
 
+/// A configuration in which the daemon has the name and the port that tests expect, where it doesn't say otherwise.
+#[must_use]
+pub fn at_home(mut config: Config) -> Config {
+    let mqtt = &mut config.mqtt;
+    if mqtt.device == MqttConfig::default().device {
+        mqtt.device = "outpost".into();
+    }
+    if mqtt.host.is_none() {
+        mqtt.listen.get_or_insert(Broker::ANY);
+    }
+    config
+}
+
 /// A daemon at work and a subscriber to all that it says.
 #[derive(Debug)]
 pub struct Daemon {
@@ -141,7 +155,8 @@ impl Daemon {
         equip: impl FnOnce(&Registry) -> Result<(), AddError>,
     ) -> Result<Self, AppError> {
         let script = script.clone();
-        let app = App::with_model(config, move || Ok(Box::new(script) as Box<dyn Model>)).await?;
+        let load = move || Ok(Box::new(script) as Box<dyn Model>);
+        let app = App::with_model(at_home(config), load).await?;
         equip(app.tools())?;
         Self::start(app).await
     }

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{self as unix, UnixDatagram};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -64,7 +66,9 @@ impl fmt::Debug for Broker {
 
 impl Broker {
     /// Any free port on the loopback interface.
-    pub const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    pub const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    /// Port on the loopback interface at which MQTT clients expect a broker.
+    pub const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1883);
 
     const UP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -87,6 +91,7 @@ impl Broker {
         login: Option<(String, String)>,
     ) -> Result<Self, BrokerError> {
         let refused = |source| BrokerError::Listen { address: listen, source };
+        let claim = (listen.port() != 0).then(|| claim(listen)).transpose().map_err(refused)?;
         // rumqttd only logs when it cannot bind, so try first.
         let probe = TcpListener::bind(listen).map_err(refused)?;
         let address = probe.local_addr().map_err(refused)?;
@@ -96,6 +101,7 @@ impl Broker {
         let server = std::thread::Builder::new()
             .name("broker".into())
             .spawn(move || {
+                let _claim = claim;
                 if let Err(fault) = broker.start() {
                     tracing::error!(%fault, "the embedded broker ended");
                 }
@@ -121,6 +127,12 @@ impl Broker {
     pub fn is_running(&self) -> bool {
         self.threads.are_alive()
     }
+}
+
+/// A name that only one can have: no other agent tries the address while the broker is about to bind it.
+fn claim(address: SocketAddr) -> io::Result<UnixDatagram> {
+    let name = format!("outpost-broker-{address}");
+    UnixDatagram::bind_addr(&unix::SocketAddr::from_abstract_name(name)?)
 }
 
 fn config(listen: SocketAddr, max_packet: usize, login: Option<(String, String)>) -> Config {
@@ -167,5 +179,18 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(!broken.are_alive());
+    }
+
+    #[test]
+    fn of_brokers_that_want_one_port_at_once_one_gets_it() {
+        let free = TcpListener::bind(Broker::ANY).unwrap().local_addr().unwrap();
+        let start = || std::thread::spawn(move || Broker::start(free, 1 << 20));
+        let started: Vec<_> = (0..4).map(|_| start()).collect();
+        let started: Vec<_> = started.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let (got, refused): (Vec<_>, Vec<_>) = started.iter().partition(|broker| broker.is_ok());
+        assert_eq!((got.len(), refused.len()), (1, 3), "{started:?}");
+        for fault in refused {
+            assert!(matches!(fault, Err(BrokerError::Listen { .. })), "{fault:?}");
+        }
     }
 }

@@ -55,14 +55,19 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// The folder: the configuration's, else one in systemd's state directory, if there is one.
+    pub fn folder(config: &EvidenceConfig) -> Option<PathBuf> {
+        let state =
+            || std::env::var_os("STATE_DIRECTORY").map(|state| Path::new(&state).join("evidence"));
+        config.folder.clone().or_else(state)
+    }
+
     /// Opens the configured folder, creating it if necessary. `None` if no evidence is kept.
     ///
     /// # Errors
     /// If it cannot be created.
     pub fn open(config: &EvidenceConfig) -> Result<Option<Self>, EvidenceError> {
-        let state =
-            || std::env::var_os("STATE_DIRECTORY").map(|state| Path::new(&state).join("evidence"));
-        let Some(folder) = config.folder.clone().or_else(state) else { return Ok(None) };
+        let Some(folder) = Self::folder(config) else { return Ok(None) };
         private::create_folder(&folder)
             .map_err(|source| EvidenceError::Io { path: folder.clone(), source })?;
         Ok(Some(Self { folder, limit: config.limit_mb * 1_000_000 }))

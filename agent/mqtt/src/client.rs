@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outpost_agent_core::back_off::BackOff;
 use outpost_agent_core::config::MqttConfig;
 use outpost_agent_core::event::Inbound;
 use outpost_agent_core::heartbeat::Pulse;
@@ -34,6 +33,7 @@ pub use crate::link_status::LinkStatus;
 use crate::message::{Keep, Message};
 use crate::orders::{OrderQueue, Orders};
 use crate::outbox::{Condition, Limits, Outbox, OutboxError};
+use crate::retry::Retry;
 use crate::session::{Arrival, ConnectOptions, Fault, FaultKind, Session, Signal, Verdict};
 use crate::subscriptions::Subscriptions;
 use crate::suspicions::Suspicions;
@@ -41,8 +41,6 @@ use crate::topics::Topics;
 use crate::transport::{Target, TransportError};
 use crate::{home_assistant, inbound, orders, payload, topics};
 
-/// Back-off between connection attempts.
-const BACK_OFF: BackOff = BackOff::new(Duration::from_millis(250), Duration::from_mins(1));
 /// Interval of housekeeping.
 const TEND: Duration = Duration::from_secs(1);
 /// Time to deliver what is in flight at shutdown.
@@ -232,6 +230,15 @@ struct Work {
     suspicions: Suspicions,
 }
 
+/// How a connection ended.
+struct Ended {
+    fault: Fault,
+    /// How long it was up, if it was.
+    lived: Option<Duration>,
+    /// Whether the broker ended it at a message.
+    at_message: bool,
+}
+
 /// The connection task.
 struct Link {
     config: MqttConfig,
@@ -249,23 +256,20 @@ struct Link {
 
 impl Link {
     async fn run(self, orders: OrderQueue) {
-        let mut back_off = BACK_OFF;
+        let mut retry = Retry::default();
         let filters = Filters::new(self.subscriptions());
         let suspicions = Suspicions::default();
         let mut work = Work { filters, orders, refused: BTreeSet::new(), suspicions };
         let mut number = 0;
         while !self.task_group.disconnect.is_cancelled() {
             number += 1;
-            let Some(fault) = self.connection(&mut work, number).await else { return };
+            let ended = self.connection(&mut work, number).await;
+            let Some(Ended { fault, lived, at_message }) = ended else { return };
             let hint = work.suspicions.hint(&self.options.client);
-            // Two clients of one id would disconnect each other as fast as they can.
-            if *self.status.borrow() == LinkStatus::Up && hint.is_none() {
-                back_off.reset();
+            if at_message {
+                retry.reset();
             }
-            if fault.kind == FaultKind::Refused {
-                back_off.exhaust();
-            }
-            let pause = back_off.pause();
+            let pause = retry.pause(fault.kind, lived, hint.is_some());
             self.say_down(&fault, hint, pause);
             if fault.kind == FaultKind::TooLong {
                 work.filters.suspect(Instant::now());
@@ -312,20 +316,21 @@ impl Link {
     }
 
     /// Runs one connection; returns why it ended, `None` after shutdown.
-    async fn connection(&self, work: &mut Work, number: u64) -> Option<Fault> {
+    async fn connection(&self, work: &mut Work, number: u64) -> Option<Ended> {
         self.promise();
-        let refused =
-            |fault: TransportError| Fault { kind: FaultKind::Refused, reason: fault.to_string() };
         let target = match Target::new(&self.config, self.embedded) {
             Ok(target) => target,
-            Err(fault) => return Some(refused(fault)),
+            Err(fault) => {
+                let fault = Fault { kind: FaultKind::Refused, reason: fault.to_string() };
+                return Some(Ended { fault, lived: None, at_message: false });
+            }
         };
         let spawn = |poll| self.task_group.spawn_owned("mqtt", poll);
         let session = Session::open(&target, &self.options, spawn);
         let mut connection = Connection::new(session, self.options.keep_alive, number);
         let fault = self.converse(&mut connection, work).await?;
-        work.suspicions.learn(&self.outbox, &connection, &fault);
-        Some(fault)
+        let at_message = work.suspicions.learn(&self.outbox, &connection, &fault);
+        Some(Ended { fault, lived: connection.lived(), at_message })
     }
 
     /// Sends and receives; returns why the connection ended, `None` after shutdown.

@@ -17,6 +17,7 @@ mod orders;
 pub mod outbox;
 pub mod payload;
 pub mod probe;
+mod retry;
 pub mod session;
 pub mod subscriber;
 pub mod subscriptions;

@@ -100,6 +100,11 @@ pub fn info(topics: &Topics) -> Message {
     message(topics.info(), true, Timestamp::now(), ReportId::new(), body)
 }
 
+/// What the doctor publishes to see whether it may.
+pub fn probe(topics: &Topics) -> Message {
+    message(topics.probe(), false, Timestamp::now(), ReportId::new(), json!({}))
+}
+
 fn message(topic: String, retain: bool, at: Timestamp, id: ReportId, body: Value) -> Message {
     let mut object = Map::new();
     object.insert("ts".into(), at.to_string().into());

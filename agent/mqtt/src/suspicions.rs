@@ -34,18 +34,23 @@ pub(super) struct Suspicions {
 }
 
 impl Suspicions {
-    /// A connection ended.
-    pub(super) fn learn(&mut self, outbox: &Outbox, connection: &Connection, fault: &Fault) {
+    /// A connection ended. Returns whether that is put down to a message, which is sent a few times at most.
+    pub(super) fn learn(
+        &mut self,
+        outbox: &Outbox,
+        connection: &Connection,
+        fault: &Fault,
+    ) -> bool {
         let lived = connection.lived().filter(|_| fault.kind == FaultKind::Closed);
         let Some(lived) = lived else {
             self.evictions = 0;
-            return;
+            return false;
         };
         self.evictions = if lived < LASTING { self.evictions + 1 } else { 0 };
-        let Some((suspect, topic)) = connection.oldest() else { return };
+        let Some((suspect, topic)) = connection.oldest() else { return false };
         self.careful = CAREFUL;
         if !connection.is_careful() {
-            return;
+            return false;
         }
         self.evictions = 0;
         match suspect {
@@ -54,6 +59,7 @@ impl Suspicions {
             // One that acts is not sent again.
             Source::Order(_) => {}
         }
+        true
     }
 
     /// Maximum messages in flight.

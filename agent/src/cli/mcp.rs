@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use outpost_agent_core::config::{Config, MqttConfig};
+use outpost_broker::Broker;
 use outpost_tools::mcp::server::serve;
 
 use crate::toolbox::relay::Relay;
@@ -41,10 +42,8 @@ impl Args {
             None => MqttConfig::default(),
         };
         if mqtt.host.is_none() && self.host.is_none() {
-            // The embedded broker has to listen where it can be found.
-            let listen = mqtt.listen.context(
-                "which broker? give --host and --port, or a --config with mqtt.host or mqtt.listen",
-            )?;
+            // The embedded broker, unless it found its port taken.
+            let listen = mqtt.listen.unwrap_or(Broker::USUAL);
             (mqtt.host, mqtt.port) = (Some(listen.ip().to_string()), listen.port());
         }
         mqtt.host = self.host.clone().or(mqtt.host);

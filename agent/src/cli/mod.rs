@@ -9,6 +9,7 @@ mod demo_report;
 mod doctor;
 mod eval;
 mod firmware_sim;
+mod greeting;
 mod import;
 mod inspect;
 mod listen;
@@ -27,9 +28,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use outpost_agent_core::config::ConfigError;
 
-use crate::model_dir;
+use crate::app::AppError;
+use crate::model_dir::{self, ModelDirError};
 
-/// What a wrong configuration exits with, after `EX_CONFIG` of sysexits.h.
+/// What ends a command that fails until a person acts, after `EX_CONFIG` of sysexits.h. The unit does not start it again.
 const EXIT_CONFIG: u8 = 78;
 
 /// A local voice and camera agent: one model, tools, reports over MQTT.
@@ -101,10 +103,16 @@ impl Cli {
         };
         result.unwrap_or_else(|error| {
             say_error(&error);
-            let is_config = error.chain().any(<dyn std::error::Error>::is::<ConfigError>);
-            if is_config { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+            if needs_a_person(&error) { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         })
     }
+}
+
+/// Whether the same would happen at the next start: a wrong configuration, no usable model, too little memory, a secret that
+/// cannot be read.
+fn needs_a_person(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<ConfigError>() || cause.is::<ModelDirError>())
+        || error.downcast_ref().is_some_and(AppError::needs_a_person)
 }
 
 fn say_error(error: &anyhow::Error) {
@@ -137,9 +145,21 @@ fn model_dir(flag: Option<&Path>, configured: Option<&Path>) -> anyhow::Result<P
 mod tests {
     use std::io;
 
+    use outpost_agent_core::memory::MemoryError;
+    use outpost_broker::{Broker, BrokerError};
     use outpost_runtime::Error;
 
     use super::*;
+
+    #[test]
+    fn what_the_next_start_would_find_too_needs_a_person() {
+        let full = MemoryError::Full { needed: 2, free: 1, context: 4096, table: String::new() };
+        assert!(needs_a_person(&AppError::from(full).into()));
+        assert!(needs_a_person(&ModelDirError::NotFound.into()));
+        let broken = ConfigError::Unreadable { path: "a".into(), source: io::Error::other("b") };
+        assert!(needs_a_person(&anyhow::Error::from(broken).context("c")));
+        assert!(!needs_a_person(&AppError::from(BrokerError::Silent(Broker::ANY)).into()));
+    }
 
     #[test]
     fn what_an_error_says_of_its_cause_is_not_said_again() {

@@ -1,34 +1,55 @@
 //! `outpost run`: the daemon.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use outpost_agent_core::config::Config;
+use outpost_mqtt::client::LinkStatus;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::app::App;
+use crate::cli::greeting::greeting;
 use crate::service::{self, Systemd};
+
+/// How long the greeting waits for the broker's first answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Run the agent until it is told to end by SIGINT or SIGTERM.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The configuration, TOML; `docs/config.md` lists its keys.
+    /// The configuration, TOML; `docs/config.md` lists its keys. Left out: the defaults.
     #[arg(long)]
-    config: PathBuf,
+    config: Option<PathBuf>,
     /// A packed model, instead of the configuration's.
     #[arg(long)]
     model: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = Config::read(&args.config)?;
+    let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
     let dir = super::model_dir(args.model.as_deref(), config.model.path.as_deref())?;
     let runtime = tokio::runtime::Runtime::new().context("starting tokio")?;
     let code = runtime.block_on(serve(config, dir));
     // What did not end in time is not waited for.
     runtime.shutdown_background();
     code
+}
+
+/// Says what the agent hears, sees and reports, as soon as its broker has answered.
+async fn greet(
+    config: &Config,
+    embedded: Option<SocketAddr>,
+    mut link: watch::Receiver<LinkStatus>,
+) {
+    let answered = link.wait_for(|status| *status != LinkStatus::Connecting);
+    timeout(ANSWER, answered).await.map(drop).ok();
+    let link = link.borrow().clone();
+    super::say(&greeting(config, embedded, &link));
 }
 
 async fn serve(config: Config, dir: PathBuf) -> anyhow::Result<ExitCode> {
@@ -42,19 +63,18 @@ async fn serve(config: Config, dir: PathBuf) -> anyhow::Result<ExitCode> {
     });
     let grace = config.agent.grace;
     let app = tokio::select! {
-        app = service::loading(&Systemd, App::build(config, &dir)) => app?,
+        app = service::loading(&Systemd, App::build(config.clone(), &dir)) => app?,
         () = &mut told_to_end => return Ok(ExitCode::SUCCESS),
     };
-    if let Some(address) = app.broker() {
-        super::say(&format!("embedded MQTT broker on {address}"));
-    }
+    let embedded = app.broker();
     let running = app.spawn()?;
     service::ready(&Systemd);
     let watchdog = sd_notify::watchdog_enabled();
     let parts = running.parts().clone();
     let counts = running.counts();
+    let greet = greet(&config, embedded, running.link());
     let is_broken = tokio::select! {
-        () = service::attend(Systemd, watchdog, parts, counts) => false,
+        ((), ()) = async { tokio::join!(greet, service::attend(Systemd, watchdog, parts, counts)) } => false,
         () = told_to_end => false,
         () = running.broken() => true,
     };

@@ -9,11 +9,15 @@ mod microphone;
 mod model;
 mod serial;
 mod sound;
+mod storage;
+mod user;
 
 use std::path::Path;
 
 use outpost_agent_core::config::Config;
 use serde::Serialize;
+
+pub use user::{as_the_unit, is_root};
 
 /// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -30,7 +34,7 @@ pub enum Verdict {
 /// A finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The part of the machine: `sound`, `camera`, `serial`, `model`, `memory`, `gpu` or `mqtt`.
+    /// The part of the machine: `user`, `sound`, `camera`, `serial`, `model`, `memory`, `gpu`, `storage` or `mqtt`.
     pub area: &'static str,
     /// Severity.
     pub verdict: Verdict,
@@ -58,12 +62,14 @@ impl Finding {
 /// Checks everything. `model` is a packed model to check instead of the configured one.
 pub async fn examine(config: &Config, model: Option<&Path>) -> Vec<Finding> {
     let root = Path::new("/");
-    let mut findings = sound::examine(root);
+    let mut findings = Vec::from_iter(user::examine());
+    findings.extend(sound::examine(root));
     findings.extend(camera::examine(root, config.camera.device.as_deref()));
     findings.extend(microphone::examine(&config.microphone));
     findings.extend(serial::examine(root, config.firmware.port.as_deref()));
     findings.extend(model::examine(&config.model, model));
     findings.extend(capabilities::examine(config, model));
+    findings.extend(storage::examine(config));
     findings.push(broker::examine(&config.mqtt).await);
     findings
 }

@@ -18,8 +18,7 @@ pub(super) fn examine(config: &ModelConfig, flag: Option<&Path>) -> Vec<Finding>
     let mut findings = vec![gpu(config)];
     match model_dir::find(flag, config.path.as_deref()) {
         Ok(Found::Packed(dir)) => findings.extend(packed(&dir, config)),
-        Ok(Found::Bundled(_)) => findings
-            .push(Finding::ok(AREA, "the bundled one, which is packed when it is first used")),
+        Ok(found @ Found::Bundled(_)) => findings.push(bundled(&found)),
         Err(fault) => findings.push(Finding::wrong(
             AREA,
             fault.to_string(),
@@ -27,6 +26,19 @@ pub(super) fn examine(config: &ModelConfig, flag: Option<&Path>) -> Vec<Finding>
         )),
     }
     findings
+}
+
+/// The bundled model, which is packed when it is first used.
+fn bundled(found: &Found) -> Finding {
+    match model_dir::can_prepare(found) {
+        Ok(true) => Finding::ok(AREA, "the bundled one"),
+        Ok(false) => Finding::ok(AREA, "the bundled one, which is packed when it is first used"),
+        Err(fault) => Finding::wrong(
+            AREA,
+            fault.to_string(),
+            "pack it where the agent's user may read it, and name the folder in model.path",
+        ),
+    }
 }
 
 fn packed(dir: &Path, config: &ModelConfig) -> Vec<Finding> {

@@ -40,15 +40,20 @@ struct Inner {
 }
 
 impl Audit {
+    /// The file: the configuration's, else one in systemd's state directory, if there is one.
+    pub fn path(config: &AuditConfig) -> Option<PathBuf> {
+        let state = || {
+            std::env::var_os("STATE_DIRECTORY").map(|state| Path::new(&state).join("audit.jsonl"))
+        };
+        config.path.clone().or_else(state)
+    }
+
     /// Opens the configured file, if any.
     ///
     /// # Errors
     /// When it cannot be opened.
     pub fn open(config: &AuditConfig) -> Result<Self, AuditError> {
-        let state = || {
-            std::env::var_os("STATE_DIRECTORY").map(|state| Path::new(&state).join("audit.jsonl"))
-        };
-        let Some(path) = config.path.clone().or_else(state) else { return Ok(Self(None)) };
+        let Some(path) = Self::path(config) else { return Ok(Self(None)) };
         let limit = config.max_mib << 20;
         let log = Log::open(&path, limit, config.keep)
             .map_err(|source| AuditError { path: path.clone(), source })?;

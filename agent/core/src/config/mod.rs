@@ -8,11 +8,13 @@ mod audit;
 mod camera;
 pub(crate) mod duration;
 mod evidence;
+mod expand;
 mod firmware;
 mod live;
 mod microphone;
 mod model;
 mod mqtt;
+mod name;
 mod policy;
 mod sections;
 mod tools;
@@ -30,11 +32,13 @@ pub use camera::{
     AgreementConfig, Area, CameraConfig, CameraGate, MotionConfig, PixelFormat, ReadingConfig,
 };
 pub use evidence::EvidenceConfig;
+use expand::Places;
 pub use firmware::{CheckChoice, FirmwareConfig};
 pub use live::LiveSettings;
 pub use microphone::{EndOfSpeech, EndpointConfig, MicrophoneConfig, Pace, Vad, WakeConfig};
 pub use model::{Capable, Device, Encoders, Kv, ModelConfig};
 pub use mqtt::{HomeAssistantConfig, MqttConfig, Secret, TlsConfig, Transport, Version};
+pub use name::id;
 pub use outpost_tools::fault::{Fault, Faults};
 pub use policy::{PolicyConfig, RuleConfig};
 pub(crate) use sections::Sections;
@@ -147,6 +151,7 @@ impl Config {
             source: Box::new(source),
         })?;
         let mut faults = Faults::default();
+        Places::of_this_machine(&name::of_host()).fill(&mut table, &mut faults);
         let mut sections = Sections { table: &mut table, faults: &mut faults };
         let config = Self {
             model: sections.take("model"),

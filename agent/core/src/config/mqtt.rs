@@ -9,12 +9,13 @@ use serde::Deserialize;
 
 use crate::config::Faults;
 use crate::config::duration::seconds;
+use crate::config::name;
 
 /// `[mqtt]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MqttConfig {
-    /// Name of the device in topics.
+    /// Name of the device in topics. Default: the host's, as an [`id`](crate::config::id).
     pub device: String,
     /// Group of the device.
     pub group: Option<String>,
@@ -28,7 +29,7 @@ pub struct MqttConfig {
     pub transport: Transport,
     /// WebSocket path.
     pub ws_path: String,
-    /// Address of the embedded broker. Default: a free port.
+    /// Address of the embedded broker. Default: port 1883 of the loopback interface if it is free, else another.
     pub listen: Option<SocketAddr>,
     /// Whether the embedded broker may listen beyond this machine.
     pub listen_public: bool,
@@ -141,7 +142,7 @@ impl fmt::Debug for Secret {
 impl Default for MqttConfig {
     fn default() -> Self {
         Self {
-            device: "outpost".into(),
+            device: name::of_host(),
             group: None,
             host: None,
             port: 1883,

@@ -5,13 +5,14 @@ use std::process::Command;
 
 use outpost_agent_core::config::{Config, Transport, Version};
 use outpost_agent_core::event::Consent;
+use outpost_agent_core::report::AnswerReport;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::contract::{bodies, camera_reports};
 use super::mosquitto::{Mosquitto, free_port, reaches, works};
 use super::*;
 use crate::client::LinkStatus;
-use crate::probe::probe;
+use crate::probe::{Publishing, probe};
 use crate::session::FaultKind;
 
 /// Certificates of an authority, a broker at 127.0.0.1 and a client, as PEM files in a folder.
@@ -171,8 +172,17 @@ async fn with_the_recommended_rules_the_agent_may_all_it_has_to_and_only_the_own
     let mut panel = open("panel").await;
     let owner = open("owner").await;
     let operator = open("operator").await;
-    let mut device = Device::with(&of("desk"), None);
+    let mut config = MqttConfig { group: Some("desks".into()), ..of("desk") };
+    config.home_assistant.enabled = true;
+    let mut device = Device::with(&config, None);
     reaches(&mut device, |status| *status == LinkStatus::Up).await;
+    assert_eq!(probe(&config).await.unwrap(), Publishing::Allowed);
+    let other = MqttConfig { username: Some("shelf".into()), ..config.clone() };
+    assert!(matches!(probe(&other).await.unwrap(), Publishing::Denied(_)), "not as another device");
+    let house = of("homeassistant");
+    let mut house =
+        Subscriber::to(&house, "homeassistant", "homeassistant/device/#").await.unwrap();
+    assert_eq!(next(&mut house).await.topic, "homeassistant/device/outpost-desk/config");
 
     // All that an agent says is taken.
     let said = [bodies(), camera_reports(EventId::new())].concat();
@@ -200,6 +210,23 @@ async fn with_the_recommended_rules_the_agent_may_all_it_has_to_and_only_the_own
         }
     }
     device.inbound.recv().await;
+
+    // A program asks the group, and only it reads what is answered to it.
+    let mut program = Subscriber::to(&of("program"), "program", "reply/program/#").await.unwrap();
+    let mut nosy = Subscriber::to(&of("panel"), "nosy", "reply/#").await.unwrap();
+    let reply = "reply/program/desk";
+    let ask = Message {
+        response_topic: Some(reply.into()),
+        ..Message::new("outpost/@desks/ask", "are you there")
+    };
+    program.send(ask).await.unwrap();
+    let asked = tokio::time::timeout(SOON, device.inbound.recv()).await.unwrap().unwrap();
+    let Inbound::Ask(Ask { respond_to, .. }) = asked else { panic!("{asked:?}") };
+    assert_eq!(respond_to.as_ref().map(|to| to.topic.as_str()), Some(reply));
+    let answer = AnswerReport { respond_to, ..AnswerReport::refusal("not now".to_owned()) };
+    device.publisher.publish(&Report::now(Body::Answer(answer)));
+    assert_eq!(next(&mut program).await.topic, reply);
+    assert!(nosy.next(Duration::from_millis(500)).await.is_none());
 
     let mut latest = device.publisher.desired_config().subscribe();
     for user in [&panel, &owner] {

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::inbound::decode;
 use crate::message::Message;
 use crate::outbox::Condition;
-use crate::payload::{act, encode, info, outbox};
+use crate::payload::{act, encode, info, outbox, probe};
 use crate::session::Arrival;
 use crate::topics::Topics;
 
@@ -344,7 +344,7 @@ pub(super) fn bodies() -> Vec<Body> {
 /// All that a device sends by itself.
 pub(super) fn messages(topics: &Topics) -> Vec<Message> {
     let condition = Condition { durable: true, ..Condition::default() };
-    let made = [info(topics), outbox(&condition, topics)];
+    let made = [info(topics), outbox(&condition, topics), probe(topics)];
     bodies()
         .into_iter()
         .chain(camera_reports(EventId::new()))
