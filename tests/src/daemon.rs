@@ -27,6 +27,8 @@ pub enum Line {
     Hang,
     /// Panics.
     Panic,
+    /// Panics, and can't compute any more, like a GPU after a fault in a kernel.
+    LoseDevice,
 }
 
 /// A model that answers request after request from a list, and keeps the requests.
@@ -34,12 +36,14 @@ pub enum Line {
 pub struct Script {
     lines: Arc<Mutex<VecDeque<Line>>>,
     requests: Arc<Mutex<Vec<Request>>>,
+    is_lost: bool,
 }
 
 impl Script {
     /// A script; after its last line the model says nothing.
     pub fn new(lines: impl IntoIterator<Item = Line>) -> Self {
-        Self { lines: Arc::new(Mutex::new(lines.into_iter().collect())), requests: Arc::default() }
+        let lines = Arc::new(Mutex::new(lines.into_iter().collect()));
+        Self { lines, ..Self::default() }
     }
 
     /// The requests so far.
@@ -62,6 +66,10 @@ impl Model for Script {
             Some(Line::Say(text)) => (text, Vec::new()),
             Some(Line::Call(calls)) => ("", calls),
             Some(Line::Panic) => panic!("the script says so"),
+            Some(Line::LoseDevice) => {
+                self.is_lost = true;
+                panic!("the script says so")
+            }
             Some(Line::Hang) => loop {
                 stop.check()?;
                 std::thread::yield_now();
@@ -87,6 +95,10 @@ impl Model for Script {
     }
 
     fn forget(&mut self) {}
+
+    fn synchronize(&mut self) {
+        assert!(!self.is_lost, "the device is lost");
+    }
 }
 
 /// A daemon at work and a subscriber to all that it says.
@@ -250,6 +262,11 @@ impl Daemon {
             .publish(&format!("outpost/outpost/{topic}"), payload)
             .await
             .expect("a connection");
+    }
+
+    /// Waits until the daemon is of no use any more.
+    pub async fn broken(&self) {
+        self.running.broken().await;
     }
 
     /// Ends the daemon; whether all its reports reached the broker.

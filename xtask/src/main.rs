@@ -6,6 +6,7 @@
 //! - [`mod@bench`]: its speed beside other programs, and what fewer bits cost
 //! - [`demo`]: the product on sample inputs, and other programs of the workspace
 //! - [`tidy`]: house rules that no compiler checks
+//! - [`cuda`]: what only a machine with a GPU can show
 //! - [`vm`]: the agent as a service on an emulated machine
 //! - [`home_assistant`]: the device in Home Assistant itself
 //! - [`process`]: child processes, and their end when a signal comes
@@ -13,6 +14,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "tasks talk to whoever runs them")]
 
 mod bench;
+mod cuda;
 mod demo;
 mod home_assistant;
 mod process;
@@ -37,6 +39,7 @@ Tasks:
   test             run every check that a change must pass
   test --long kernels
                    the kernels' tests under the address sanitizer, with many more cases
+  test --cuda      what only a machine with a GPU can show, step by step; see docs/jetson.md
   test --vm        run the agent as a service on an emulated machine with a sound card and a camera
   test --home-assistant
                    run the agent beside Home Assistant, which has to find, show and command it
@@ -77,6 +80,7 @@ fn run(args: &[String]) -> Result<()> {
         ["setup", "--cuda"] => setup::run(&root, setup::Flavour::Cuda),
         ["test"] => test::run(&root),
         ["test", "--long", "kernels"] => test::kernels(&root),
+        ["test", "--cuda"] => cuda::run(&root),
         ["test", "--vm"] => vm::run(&root),
         ["test", "--home-assistant"] => home_assistant::run(&root),
         ["bench", rest @ ..] => bench::run(&root, rest),

@@ -14,6 +14,7 @@ use outpost_agent_core::report::{
     Standing, State, StateReport, TimerReport, ToolReport, Unheard, VoiceOutcome, VoiceReport,
 };
 use outpost_runtime::ToolSpec;
+use outpost_runtime::device::NoCuda;
 use outpost_tools::bus::RemoteCall;
 use serde_json::{Map, Value, json};
 
@@ -322,7 +323,8 @@ pub(super) fn bodies() -> Vec<Body> {
 /// All that a device sends by itself.
 pub(super) fn messages(topics: &Topics) -> Vec<Message> {
     let condition = Condition { durable: true, ..Condition::default() };
-    let made = [info(topics), outbox(&condition, topics)];
+    let closed = NoCuda::NoPermission { node: "/dev/nvidia0".into() };
+    let made = [info(None, topics), info(Some(&closed), topics), outbox(&condition, topics)];
     bodies()
         .into_iter()
         .chain(camera_reports(EventId::new()))
