@@ -18,7 +18,7 @@ struct Board {
     name: String,
     /// Its architecture, as in `8.7`.
     architecture: String,
-    /// Major version of Jetson Linux (35: JetPack 5, 36: 6, 38: 7, 39: 7.2); none on other computers.
+    /// Major version of Jetson Linux: 35 is of `JetPack` 5, 36 of 6, 38 of 7, 39 of 7.2. None on other computers.
     jetson_linux: Option<u32>,
 }
 
@@ -146,7 +146,7 @@ fn missing(ldd: &str) -> BTreeSet<&str> {
     ldd.lines().filter_map(|line| line.trim().strip_suffix(" => not found")).collect()
 }
 
-/// The architectures that a libtorch is built for: from its code, or from the PyTorch that it is part of.
+/// The architectures that a libtorch is built for: from its code, or from the Python package that it is part of.
 fn architectures(home: &Path, library: &Path) -> BTreeSet<String> {
     let mut cuobjdump = Command::new("cuobjdump");
     let listed = process::capture(cuobjdump.args(["--list-elf", "--list-ptx"]).arg(library));

@@ -74,3 +74,37 @@ fn a_session_that_is_cut_goes_on_like_its_fork() {
         }
     }
 }
+
+#[cfg(feature = "torch")]
+#[test]
+#[ignore = "needs a GPU, whose memory it fills"]
+fn a_context_that_does_not_fit_is_refused_and_a_short_one_computed() {
+    use tch::{Kind, Tensor};
+
+    let device = crate::device::tests::torch_device();
+    assert!(device.is_cuda(), "OUTPOST_TEST_DEVICE is cuda");
+    let decoder = load(Quant::Int4);
+    let short = || last_of(&decoder, 5);
+    let expected = short();
+    let (mut ballast, mut bytes) = (Vec::new(), 1_i64 << 30);
+    while bytes >= 1 << 20 {
+        match Tensor::f_zeros([bytes], (Kind::Uint8, device)) {
+            Ok(tensor) => ballast.push(tensor),
+            Err(_) => bytes /= 2,
+        }
+    }
+    let positions = 1 << 18;
+    let mut long = Session::new(&decoder, Adapter::None, positions).unwrap();
+    let fault = long.pad(Regime::Long, positions).unwrap_err();
+    assert!(matches!(fault, Error::OutOfMemory(_)), "{fault}");
+    drop((long, ballast));
+    assert!(largest_difference(&short(), &expected) < 1e-4);
+    println!("figure {fault}");
+}
+
+/// Logits of the last of some positions.
+#[cfg(feature = "torch")]
+fn last_of(decoder: &Decoder, count: u32) -> Features {
+    let mut session = Session::new(decoder, Adapter::None, 512).unwrap();
+    decoder.forward(&mut session, &decoder.embed(&ids(count)).unwrap(), Logits::Last).unwrap()
+}

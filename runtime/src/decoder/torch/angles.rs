@@ -39,7 +39,7 @@ impl Tables {
         &mut self,
         rope: &Rope,
         regime: Regime,
-        positions: Range<usize>,
+        positions: &Range<usize>,
     ) -> Result<Angles> {
         let (head_dim, kind, device) = (self.head_dim, self.kind, self.device);
         let slot = match regime {
@@ -49,13 +49,14 @@ impl Tables {
         let known = slot.as_ref().map_or(0, Angles::len);
         if known < positions.end {
             let more = positions.end.next_multiple_of(Self::STEP) - known;
-            let more = Angles::upload(rope, regime, known..known + more, (head_dim, kind, device))?;
+            let more =
+                Angles::upload(rope, regime, &(known..known + more), (head_dim, kind, device))?;
             *slot = Some(match slot.take() {
                 Some(table) => table.followed_by(&more)?,
                 None => more,
             });
         }
-        let table = slot.as_ref().map(|table| table.narrow(&positions));
+        let table = slot.as_ref().map(|table| table.narrow(positions));
         // The slot was filled above.
         table.unwrap_or_else(|| Angles::upload(rope, regime, positions, (head_dim, kind, device)))
     }
@@ -84,7 +85,7 @@ impl Angles {
     fn upload(
         rope: &Rope,
         regime: Regime,
-        positions: Range<usize>,
+        positions: &Range<usize>,
         (head_dim, kind, device): (usize, Kind, Device),
     ) -> Result<Self> {
         let n = positions.len();

@@ -220,7 +220,7 @@ impl Sequence for TorchSequence {
             .f_to(device)?;
         let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
         let positions = self.kv.len()..self.kv.len() + n;
-        let angles = model.tables.of(pass.rope, pass.regime, positions)?;
+        let angles = model.tables.of(pass.rope, pass.regime, &positions)?;
         for (index, layer) in model.layers.iter().enumerate() {
             xs = layer.forward(&xs, index, &mut self.kv, &angles, pass.adapter);
         }
