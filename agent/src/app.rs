@@ -386,9 +386,13 @@ impl Running {
         &self.parts
     }
 
-    /// Waits until a task has panicked without which the daemon is of no use: then drain it, and exit.
+    /// Waits until the daemon is of no use any more, since an essential task has panicked or the model's device is lost: then
+    /// drain it, and exit.
     pub async fn broken(&self) {
-        self.task_group.broken.cancelled().await;
+        tokio::select! {
+            () = self.task_group.broken.cancelled() => {}
+            () = self.model.handle.lost() => {}
+        }
     }
 
     /// State and counters of the agent.

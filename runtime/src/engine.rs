@@ -121,6 +121,12 @@ impl Engine {
         })
     }
 
+    /// Waits for the device. Panics where it can't be used any more, such as a GPU after a fault in one of its kernels: every
+    /// later call would fail too.
+    pub fn synchronize(&self) {
+        self.decoder.synchronize();
+    }
+
     /// The model's sizes.
     pub fn config(&self) -> &Config {
         &self.config
@@ -174,6 +180,7 @@ impl Engine {
             let asked = Asked { prompt: &prompt, keys: &keys, adapter, stop };
             self.prefill(&asked, begun, cache, &mut usage)?
         };
+        // Logits are on the host by now, and so they are after each step: no time is read before the device is done.
         let started = Instant::now();
         while let Some(tokens) = answer.advance(&logits, sink)? {
             stop.check()?;

@@ -86,10 +86,25 @@ pub enum Error {
         "the decoder gave no usable logit: are the weights of this model damaged? `outpost inspect` checks them"
     )]
     NoLogit,
-    /// libtorch refused an allocation or an operation.
+    /// The device has no room for an intermediate result, or for keys and values.
+    #[error(
+        "out of memory: {0}; set a shorter `model.context` or `model.kv` to int8, or import the model with a smaller --quant"
+    )]
+    OutOfMemory(String),
+    /// libtorch refused an operation.
     #[cfg(feature = "torch")]
     #[error("libtorch: {0}")]
-    Torch(#[from] tch::TchError),
+    Torch(#[source] tch::TchError),
+}
+
+#[cfg(feature = "torch")]
+impl From<tch::TchError> for Error {
+    fn from(fault: tch::TchError) -> Self {
+        match Self::out_of_memory(&fault.to_string()) {
+            Some(refused) => refused,
+            None => Self::Torch(fault),
+        }
+    }
 }
 
 /// Why a generation ended before its time.
@@ -104,6 +119,25 @@ pub enum StopReason {
 }
 
 impl Error {
+    /// An allocation that was refused, where libtorch or CUDA says so: they tell it by their words alone.
+    pub fn out_of_memory(words: &str) -> Option<Self> {
+        let is_refused = ["out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"]
+            .iter()
+            .any(|refusal| words.contains(refusal));
+        // The rest is a backtrace.
+        is_refused.then(|| Self::OutOfMemory(words.lines().next().unwrap_or_default().to_owned()))
+    }
+
+    /// Whether the device itself refused, rather than the request or the model.
+    pub fn is_of_device(&self) -> bool {
+        match self {
+            Self::OutOfMemory(_) => true,
+            #[cfg(feature = "torch")]
+            Self::Torch(_) => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }
     }
@@ -115,4 +149,26 @@ impl Error {
 
 fn at(path: Option<&Path>) -> String {
     path.map_or_else(String::new, |path| format!(" {}", path.display()))
+}
+
+#[cfg(all(test, feature = "torch"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allocation_that_is_refused_is_told_from_other_faults() {
+        let of = |words: &str| Error::from(tch::TchError::Torch(words.to_owned()));
+        let refused =
+            of("CUDA out of memory. Tried to allocate 2.00 GiB.\nException raised from malloc");
+        assert!(
+            matches!(&refused, Error::OutOfMemory(words) if words.ends_with("2.00 GiB.")),
+            "{refused:?}"
+        );
+        let other = of("CUDA error: an illegal memory access was encountered");
+        assert!(matches!(other, Error::Torch(_)), "{other:?}");
+        // libtorch itself, on the CPU.
+        let size = [1_i64 << 40, 1 << 20];
+        let fault = tch::Tensor::f_empty(size, (tch::Kind::Float, tch::Device::Cpu)).unwrap_err();
+        assert!(matches!(Error::from(fault), Error::OutOfMemory(_)));
+    }
 }

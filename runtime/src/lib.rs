@@ -32,6 +32,8 @@ pub mod plan;
 mod prefix_cache;
 mod prefix_store;
 pub mod prompt;
+#[cfg(feature = "torch")]
+mod quantized;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod readers;

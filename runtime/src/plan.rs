@@ -15,6 +15,16 @@ use crate::import::{ImportOptions, Quant, onnx, stored};
 /// Code and data of the program, libtorch and the encoders' intermediate results.
 pub const ALLOWANCE: u64 = 400 << 20;
 
+/// On a GPU: the CUDA context, its kernels, libtorch's and cuBLAS's workspaces, and what tiles of codes are unpacked to. An estimate
+/// that no GPU has confirmed yet; others measured 0.4 to 1 GiB.
+pub const CUDA_ALLOWANCE: u64 = 800 << 20;
+
+/// Positions of kept system prefixes, all together: on a GPU they are copies, four at most, each a multiple of 64 positions.
+const PREFIXES: u64 = 4 * 512;
+
+/// Parts that lie on the GPU where there is one.
+const ON_GPU: [&str; 5] = ["decoder", "head", "vision adapter", "speech adapter", "CUDA"];
+
 /// The sizes of published models by name, so that a plan needs no download.
 pub const PRESETS: [(&str, &str); 3] = [
     ("phi-4-multimodal", include_str!("../presets/phi-4-multimodal.json")),
@@ -35,6 +45,10 @@ pub struct Plan {
     layers: u64,
     /// The largest of these layers.
     layer: u64,
+    /// Positions of kept prefixes.
+    prefixes: u64,
+    /// Bits of a packed weight on a GPU, by those in the file.
+    gpu_bits: [u64; 2],
 }
 
 /// The sizes of a published model; none for an unknown name.
@@ -71,7 +85,41 @@ impl Plan {
             embedding: (sizes.hidden_size * size_of::<f32>()) as u64,
             layers: layers.values().sum(),
             layer: layers.values().copied().max().unwrap_or(0),
+            prefixes: 0,
+            // Scales and zeros of 32 codes are two bf16 there.
+            gpu_bits: if options.quant == Quant::Int4 { [10, 9] } else { [1, 1] },
         }
+    }
+
+    /// The same model with its decoder on a GPU. A head that is the embedding is there once more: tokens are looked up on the
+    /// host.
+    #[must_use]
+    pub fn on_gpu(mut self) -> Self {
+        let [there, here] = self.gpu_bits;
+        if !self.parts.iter().any(|(name, _)| *name == "head") {
+            let embedding = self.parts.iter().position(|(name, _)| *name == "embedding");
+            if let Some(at) = embedding {
+                self.parts.insert(at + 1, ("head", self.parts[at].1));
+            }
+        }
+        for (name, bytes) in &mut self.parts {
+            if ON_GPU.contains(name) {
+                *bytes = *bytes * there / here;
+            }
+        }
+        self.parts.push(("CUDA", CUDA_ALLOWANCE));
+        Self { prefixes: PREFIXES, ..self }
+    }
+
+    /// Keys and values of kept prefixes, where they are counted.
+    pub fn prefixes(&self, kv: KvFormat) -> u64 {
+        self.prefixes * self.cache(1, kv)
+    }
+
+    /// Of a model [on a GPU](Plan::on_gpu), what lies there: all of it in memory of its own, or in that of the board.
+    pub fn gpu(&self, context: usize, kv: KvFormat) -> u64 {
+        let parts = self.parts.iter().filter(|(name, _)| ON_GPU.contains(name));
+        parts.map(|(_, bytes)| bytes).sum::<u64>() + self.cache(context, kv) + self.prefixes(kv)
     }
 
     /// Keys and values of a whole context.
@@ -92,7 +140,7 @@ impl Plan {
     /// Everything, at a context of that many positions.
     pub fn total(&self, context: usize, kv: KvFormat, encoders: EncoderWeights) -> u64 {
         let parts: u64 = self.parts.iter().map(|(_, bytes)| bytes).sum();
-        let all = parts + self.cache(context, kv) + self.prompt(context);
+        let all = parts + self.cache(context, kv) + self.prefixes(kv) + self.prompt(context);
         match encoders {
             EncoderWeights::Resident => all,
             EncoderWeights::OnDemand => all - self.layers + self.layer,
@@ -145,6 +193,28 @@ mod tests {
         }
         // Beside weights in f32, what is computed is f32.
         assert_eq!(plan("phi-4-mini", Quant::F32).cache(4096, KvFormat::Bf16), 1 << 30);
+    }
+
+    #[test]
+    fn on_a_gpu_there_is_room_for_cuda_the_head_and_kept_prefixes() {
+        let (context, kv, encoders) = (4096, KvFormat::Bf16, EncoderWeights::Resident);
+        for quant in [Quant::Bf16, Quant::Int8, Quant::Int4] {
+            let on_cpu = plan("phi-4-multimodal", quant);
+            let on_gpu = on_cpu.clone().on_gpu();
+            let part = |plan: &Plan, name: &str| {
+                plan.parts.iter().find(|(known, _)| *known == name).map_or(0, |part| part.1)
+            };
+            assert_eq!(on_gpu.prefixes(kv), 256 << 20);
+            assert!(part(&on_gpu, "head") >= part(&on_cpu, "embedding"));
+            assert!(part(&on_gpu, "decoder") >= part(&on_cpu, "decoder"));
+            let more = on_gpu.total(context, kv, encoders) - on_cpu.total(context, kv, encoders);
+            assert!(more >= CUDA_ALLOWANCE + (256 << 20) + part(&on_cpu, "embedding"), "{more}");
+            // The encoders, the table of embeddings, the prompt and the program's own stay on the host.
+            let host = on_gpu.total(context, kv, encoders) - on_gpu.gpu(context, kv);
+            let named = ["embedding", "vision encoder", "audio encoder", "allowance"]
+                .map(|name| part(&on_cpu, name));
+            assert_eq!(host, named.iter().sum::<u64>() + on_cpu.prompt(context));
+        }
     }
 
     #[test]

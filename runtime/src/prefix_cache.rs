@@ -27,6 +27,14 @@ pub struct PrefixCache {
     store: Option<PrefixStore>,
 }
 
+/// Where a beginning is kept.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Among the system prefixes.
+    Prefix(usize),
+    Latest,
+}
+
 #[derive(Debug)]
 struct Kept {
     adapter: Adapter,
@@ -64,14 +72,27 @@ impl PrefixCache {
     /// A session that holds the longest kept beginning of `keys`, never all of it: the last position must be computed to have
     /// its logits.
     pub(crate) fn resume(&mut self, adapter: Adapter, keys: &[Key]) -> Result<Option<Session>> {
-        let session = self.find(adapter, keys);
+        let place = self.longest(adapter, keys);
         // It goes on or makes room: kept beside a new one, a context would be held twice.
-        self.latest = None;
-        session
+        let latest = self.latest.take();
+        match (place, latest) {
+            (Some((Place::Latest, length)), Some(kept)) => kept.session.cut(length).map(Some),
+            (Some((Place::Prefix(index), length)), _) => self.fork_prefix(index, length),
+            _ => Ok(None),
+        }
     }
 
     /// As [`PrefixCache::resume`], and the latest conversation stays: what is computed may not be wanted.
     pub(crate) fn find(&mut self, adapter: Adapter, keys: &[Key]) -> Result<Option<Session>> {
+        match (self.longest(adapter, keys), &self.latest) {
+            (Some((Place::Latest, length)), Some(kept)) => kept.session.fork(length).map(Some),
+            (Some((Place::Prefix(index), length)), _) => self.fork_prefix(index, length),
+            _ => Ok(None),
+        }
+    }
+
+    /// Where the longest beginning is kept, and its length.
+    fn longest(&self, adapter: Adapter, keys: &[Key]) -> Option<(Place, usize)> {
         let shared = |kept: &Kept| {
             let common = kept.keys.iter().zip(keys).take_while(|(a, b)| a == b).count();
             if kept.adapter == adapter { common.min(keys.len() - 1) } else { 0 }
@@ -79,19 +100,20 @@ impl PrefixCache {
         let best =
             (0..self.prefixes.len()).map(|index| (shared(&self.prefixes[index]), index)).max();
         let of_latest = self.latest.as_ref().map_or(0, shared);
-        if let Some((length, index)) = best
-            && length >= of_latest
-            && length > 0
-        {
-            let Some(kept) = self.prefixes.remove(index) else { return Ok(None) };
-            let session = kept.session.fork(length);
-            self.prefixes.push_back(kept);
-            return session.map(Some);
+        match best {
+            Some((length, index)) if length >= of_latest && length > 0 => {
+                Some((Place::Prefix(index), length))
+            }
+            _ => (of_latest > 0).then_some((Place::Latest, of_latest)),
         }
-        match &self.latest {
-            Some(kept) if of_latest > 0 => kept.session.fork(of_latest).map(Some),
-            _ => Ok(None),
-        }
+    }
+
+    /// A fork of a system prefix, which is the most recently used one then.
+    fn fork_prefix(&mut self, index: usize, length: usize) -> Result<Option<Session>> {
+        let Some(kept) = self.prefixes.remove(index) else { return Ok(None) };
+        let session = kept.session.fork(length);
+        self.prefixes.push_back(kept);
+        session.map(Some)
     }
 
     /// Keeps a copy of a system prefix.

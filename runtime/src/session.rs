@@ -102,7 +102,7 @@ impl Session {
     /// When memory is short.
     pub fn fork(&self, len: usize) -> Result<Self> {
         let len = len.min(self.len());
-        let width = self.kept.embeds.len().checked_div(self.len().min(self.kept.most)).unwrap_or(0);
+        let width = self.width_of_kept();
         let kept = &self.kept.embeds[..self.kept.embeds.len().min(len * width)];
         Ok(Self {
             adapter: self.adapter,
@@ -111,6 +111,22 @@ impl Session {
             regime: self.regime,
             kept: Kept { embeds: kept.to_vec(), most: self.kept.most },
         })
+    }
+
+    /// As [`Session::fork`], of a session that is not needed any more.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub(crate) fn cut(mut self, len: usize) -> Result<Self> {
+        let width = self.width_of_kept();
+        let len = len.min(self.len());
+        self.kept.embeds.truncate(len * width);
+        Ok(Self { sequence: self.sequence.cut(len)?, ..self })
+    }
+
+    /// Numbers of an embedding that is kept.
+    fn width_of_kept(&self) -> usize {
+        self.kept.embeds.len().checked_div(self.len().min(self.kept.most)).unwrap_or(0)
     }
 
     /// Takes in embeddings of a sequence that now has `regime`, and gives those that must be computed: the same, or those of all

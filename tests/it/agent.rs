@@ -164,6 +164,21 @@ async fn a_generation_past_its_deadline_and_a_panic_are_errors_and_the_agent_goe
 }
 
 #[tokio::test]
+async fn a_daemon_whose_device_is_lost_says_so_and_has_to_be_started_again() {
+    let script = Script::new([Line::Say("Done."), Line::LoseDevice, Line::Say("never said")]);
+    let mut daemon = Daemon::scripted(Config::default(), &script).await.unwrap();
+    daemon.tell("ask", "anything").await;
+    assert_eq!(daemon.expect("answer").await["text"], "Done.");
+    daemon.tell("ask", "anything").await;
+    let answer = daemon.expect("answer").await;
+    assert!(answer["error"].as_str().unwrap().contains("internal error"), "{answer}");
+    // `outpost run` then drains it and ends with a failure, after which systemd starts it again.
+    daemon.broken().await;
+    assert!(daemon.end().await, "reports still go out");
+    assert_eq!(script.requests().len(), 2);
+}
+
+#[tokio::test]
 async fn a_camera_that_takes_too_long_is_a_tool_time_out() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::default();

@@ -33,6 +33,8 @@ mod foreign;
 #[cfg(test)]
 mod gguf;
 #[cfg(test)]
+mod gpu;
+#[cfg(test)]
 mod home_assistant;
 #[cfg(test)]
 mod import;

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use outpost_runtime::config::Config;
-use outpost_runtime::device::DeviceChoice;
 use outpost_runtime::import::{ImportOptions, Quant, import};
 use outpost_runtime::media::read_wav;
 use outpost_runtime::{Audio, Engine, EngineOptions, Image, Part, Request, Role, Stop, Turn};
@@ -167,7 +166,7 @@ impl Packed {
     }
 
     pub(crate) fn engine_with(&self, options: &EngineOptions) -> Engine {
-        let options = EngineOptions { device: DeviceChoice::Cpu, ..options.clone() };
+        let options = EngineOptions { device: outpost_tests::device(), ..options.clone() };
         Engine::load(&self.path(), &options).unwrap()
     }
 }

@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 
-use outpost_runtime::device::DeviceChoice;
 use outpost_runtime::import::{ImportOptions, Quant, import};
 use outpost_runtime::prompt::Prompt;
 use outpost_runtime::{Engine, EngineOptions, PrefixCache, Request, Role, Stop, Turn};
@@ -62,7 +61,7 @@ fn engine(expected: &Expected, quant: Quant) -> Option<Engine> {
     let dir = tempfile::tempdir().unwrap();
     let packed = dir.path().join("packed");
     import(&file, &packed, &ImportOptions { quant }, &mut |_| ()).unwrap();
-    let options = EngineOptions { device: DeviceChoice::Cpu, ..EngineOptions::default() };
+    let options = EngineOptions { device: outpost_tests::device(), ..EngineOptions::default() };
     Some(Engine::load(&packed, &options).unwrap())
 }
 

@@ -32,6 +32,8 @@ pub enum Line {
     Hang,
     /// Panics.
     Panic,
+    /// Panics, and can't compute any more, like a GPU after a fault in a kernel.
+    LoseDevice,
 }
 
 /// A model that answers request after request from a list, and keeps the requests.
@@ -40,13 +42,14 @@ pub struct Script {
     lines: Arc<Mutex<VecDeque<Line>>>,
     requests: Arc<Mutex<Vec<Request>>>,
     capabilities: Capabilities,
+    is_lost: bool,
 }
 
 impl Script {
     /// A script; after its last line the model says nothing.
     pub fn new(lines: impl IntoIterator<Item = Line>) -> Self {
         let lines = Arc::new(Mutex::new(lines.into_iter().collect()));
-        Self { lines, requests: Arc::default(), capabilities: Capabilities::default() }
+        Self { lines, ..Self::default() }
     }
 
     /// The same script of a model that was made for this.
@@ -80,6 +83,10 @@ impl Model for Script {
                 ("", calls)
             }
             Some(Line::Panic) => panic!("the script says so"),
+            Some(Line::LoseDevice) => {
+                self.is_lost = true;
+                panic!("the script says so")
+            }
             Some(Line::Hang) => loop {
                 stop.check()?;
                 std::thread::yield_now();
@@ -109,6 +116,10 @@ impl Model for Script {
 
     fn capabilities(&self) -> Capabilities {
         self.capabilities.clone()
+    }
+
+    fn synchronize(&mut self) {
+        assert!(!self.is_lost, "the device is lost");
     }
 }
 
@@ -287,6 +298,11 @@ impl Daemon {
             .publish(&format!("outpost/outpost/{topic}"), payload)
             .await
             .expect("a connection");
+    }
+
+    /// Waits until the daemon is of no use any more.
+    pub async fn broken(&self) {
+        self.running.broken().await;
     }
 
     /// Ends the daemon; whether all its reports reached the broker.

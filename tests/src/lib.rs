@@ -10,10 +10,25 @@ pub mod tool;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+use outpost_runtime::device::DeviceChoice;
+
 /// The root of the repository.
 pub fn root() -> PathBuf {
     let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     here.parent().map_or(here.clone(), PathBuf::from)
+}
+
+/// Where tests compute: what `OUTPOST_TEST_DEVICE` names, else the CPU.
+///
+/// # Panics
+/// If it names no device.
+#[expect(
+    clippy::expect_used,
+    reason = "a test on another device than the one asked for proves nothing"
+)]
+pub fn device() -> DeviceChoice {
+    let named = std::env::var("OUTPOST_TEST_DEVICE").ok();
+    named.map_or(DeviceChoice::Cpu, |name| name.parse().expect("OUTPOST_TEST_DEVICE"))
 }
 
 /// Says that a test checks nothing, because a peer is missing.

@@ -6,6 +6,7 @@
 //! - [`mod@bench`]: its speed beside other programs, and what fewer bits cost
 //! - [`demo`]: the product on sample inputs, and other programs of the workspace
 //! - [`tidy`]: house rules that no compiler checks
+//! - [`cuda`]: what only a machine with a GPU can show
 //! - [`vm`]: the agent as a service on a virtual machine
 //! - [`home_assistant`]: the device in Home Assistant itself
 //! - [`process`]: child processes, and their end when a signal comes
@@ -13,6 +14,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "tasks talk to whoever runs them")]
 
 mod bench;
+mod cuda;
 mod demo;
 mod home_assistant;
 mod process;
@@ -39,6 +41,7 @@ Tasks:
                    the kernels' tests under the address sanitizer, with many more cases
   test --long load [--minutes N]
                    two hours of the agent under load, in which it must not grow
+  test --cuda      what only a machine with a GPU can show, step by step; see docs/jetson.md
   test --vm [MINUTES]
                    run the agent as a service on a virtual machine with a sound card and a camera;
                    its broker is restarted every two minutes for that long (4)
@@ -81,6 +84,7 @@ fn run(args: &[String]) -> Result<()> {
         ["setup", "--cuda"] => setup::run(&root, setup::Flavour::Cuda),
         ["test"] => test::run(&root),
         ["test", "--long", "kernels"] => test::kernels(&root),
+        ["test", "--cuda"] => cuda::run(&root),
         ["test", "--long", "load", rest @ ..] => {
             demo::run(&root, "outpost-chaos", &[&["load"], rest].concat())
         }

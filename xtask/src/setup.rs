@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: what a build needs. Run again, it finds everything in place and says nothing.
 
+mod board;
 mod libtorch;
 mod packages;
 mod peers;
@@ -15,8 +16,18 @@ pub(crate) use wheels::Flavour;
 use anyhow::Result;
 use std::path::Path;
 
+/// Says what the libtorch in place is built for, and that all it needs is there.
+pub(crate) fn check_libtorch(root: &Path) -> Result<()> {
+    board::check(&root.join(".libtorch"))
+}
+
 /// Installs the Debian packages and libtorch.
 pub(crate) fn run(root: &Path, flavour: Flavour) -> Result<()> {
     packages::ensure()?;
-    libtorch::ensure(root, flavour)
+    let with_cuda = flavour == Flavour::Cuda;
+    if with_cuda {
+        board::announce()?;
+    }
+    let is_new = libtorch::ensure(root, flavour)?;
+    if with_cuda || is_new { check_libtorch(root) } else { Ok(()) }
 }

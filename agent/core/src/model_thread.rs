@@ -1,11 +1,12 @@
 //! One OS thread owns the model and serves requests one at a time: voice before ask before camera.
 //!
 //! The only panic boundary: a panic in a forward pass becomes [`ModelError::Internal`], cached
-//! sessions are dropped, and the thread continues.
+//! sessions are dropped, and the thread continues, unless the device is lost: then the daemon ends.
 
-use std::any::Any;
+mod guard;
+
+use std::cell::Cell;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -16,8 +17,10 @@ use outpost_runtime::{
     Capabilities, Engine, EngineOptions, Generation, PrefixCache, Request, Stop, StopReason,
 };
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
+use self::guard::{guarded, recover};
 use crate::config::Capable;
 use crate::event::Origin;
 use crate::heartbeat::Pulse;
@@ -57,6 +60,9 @@ pub trait Model {
 
     /// Drops all cached state, as after a panic.
     fn forget(&mut self);
+
+    /// Waits for the device. Panics if it is lost: after a fault in a kernel every later call to a GPU fails.
+    fn synchronize(&mut self) {}
 
     /// Counts tokens as this model does.
     fn measure(&self) -> Measure {
@@ -129,6 +135,10 @@ impl Model for EngineModel {
         self.cache.clear();
     }
 
+    fn synchronize(&mut self) {
+        self.engine.synchronize();
+    }
+
     fn measure(&self) -> Measure {
         let tokenizer = self.engine.tokenizer().clone();
         // Text that cannot be tokenized has at most one token a byte.
@@ -162,6 +172,15 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// Whether the model's state may be damaged, or its device.
+    fn is_fault(&self) -> bool {
+        match self {
+            Self::Internal(_) => true,
+            Self::Runtime(error) => error.is_of_device(),
+            _ => false,
+        }
+    }
+
     /// Whether the deadline was exceeded.
     pub fn is_deadline(&self) -> bool {
         matches!(self, Self::Runtime(outpost_runtime::Error::Stopped(StopReason::Deadline)))
@@ -192,6 +211,8 @@ struct Shared {
     /// Promises an end from the moment a request is queued, so that a thread that hangs before
     /// taking it is late as well.
     pulse: Pulse,
+    /// Cancelled once the device is lost.
+    lost: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -306,8 +327,22 @@ impl Shared {
 
     fn new(capacity: usize, pulse: Pulse) -> Self {
         let queue = Mutex::default();
-        let arrived = Condvar::new();
-        Self { queue, arrived, capacity: capacity.max(1), pulse }
+        let (arrived, lost) = (Condvar::new(), CancellationToken::new());
+        Self { queue, arrived, capacity: capacity.max(1), pulse, lost }
+    }
+
+    /// Cancels the current request, fails queued ones, and takes no more.
+    fn close(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        if let Some(current) = &queue.current {
+            current.cancel();
+        }
+        while let Some(job) = queue.pop() {
+            job.answer(Answered::error(ModelError::Gone));
+        }
+        drop(queue);
+        self.arrived.notify_all();
     }
 
     fn add(&self, job: Job, origin: Origin) {
@@ -463,18 +498,14 @@ impl ModelHandle {
         ModelStats { waiting: queue.len(), ..queue.stats.clone() }
     }
 
+    /// Waits until the device is lost. No request is answered from then on: end the process, and start it again.
+    pub async fn lost(&self) {
+        self.shared.lost.cancelled().await;
+    }
+
     /// Closes the queue and cancels the current request.
     pub fn close(&self) {
-        let mut queue = self.shared.lock();
-        queue.closed = true;
-        if let Some(current) = &queue.current {
-            current.cancel();
-        }
-        while let Some(job) = queue.pop() {
-            job.answer(Answered::error(ModelError::Gone));
-        }
-        drop(queue);
-        self.shared.arrived.notify_all();
+        self.shared.close();
     }
 }
 
@@ -488,29 +519,48 @@ impl Drop for CancelOnDrop {
 
 fn serve(shared: &Shared, mut model: Box<dyn Model>) {
     while let Some(work) = shared.next() {
-        let job = match work {
-            Work::Job(job) => job,
-            Work::Prefill(request, stop) => {
-                prepare(model.as_mut(), &request, &stop);
-                continue;
-            }
+        let is_well = match work {
+            Work::Job(job) => answer(shared, model.as_mut(), job),
+            Work::Prefill(request, stop) => prepare(model.as_mut(), &request, &stop),
         };
-        let mut unsaid = String::new();
-        // An expired job costs nothing.
-        let result = match job.stop.check() {
-            Ok(()) => {
-                let mut say = |text: &str| aloud(job.words.as_ref(), &mut unsaid, text);
-                guarded(|| model.generate(&job.request, &job.stop, &mut say))
-            }
-            Err(error) => Err(error.into()),
-        };
-        if matches!(result, Err(ModelError::Internal(_))) {
-            model.forget();
+        if !is_well {
+            error!("the device is lost: the process has to end");
+            // What lies on a lost device can't be freed either.
+            std::mem::forget(model);
+            shared.close();
+            shared.pulse.promise(Instant::now().into());
+            shared.lost.cancel();
+            return;
         }
-        count(&mut shared.lock().stats, &result);
-        job.answer(Answered { result, unsaid });
     }
     info!("the model thread stopped");
+}
+
+/// Answers a job. False if the device is lost.
+fn answer(shared: &Shared, model: &mut dyn Model, job: Job) -> bool {
+    let (mut unsaid, spoke) = (String::new(), Cell::new(false));
+    let mut generate = |model: &mut dyn Model| {
+        let mut say = |text: &str| {
+            spoke.set(true);
+            aloud(job.words.as_ref(), &mut unsaid, text);
+        };
+        let result = guarded(|| {
+            // An expired job costs nothing.
+            job.stop.check()?;
+            model.generate(&job.request, &job.stop, &mut say)
+        });
+        (recover(model, &result), result)
+    };
+    let (mut is_well, mut result) = generate(model);
+    let is_full =
+        matches!(result, Err(ModelError::Runtime(outpost_runtime::Error::OutOfMemory(_))));
+    if is_well && is_full && !spoke.get() {
+        warn!("out of memory: kept sessions are forgotten, and the request is tried once more");
+        (is_well, result) = generate(model);
+    }
+    count(&mut shared.lock().stats, &result);
+    job.answer(Answered { result, unsaid });
+    is_well
 }
 
 fn count(stats: &mut ModelStats, answer: &Result<Generation, ModelError>) {
@@ -534,33 +584,13 @@ fn aloud(words: Option<&mpsc::Sender<String>>, unsaid: &mut String, text: &str) 
     }
 }
 
-/// Prefills speculatively. Errors surface only when the result is requested.
-fn prepare(model: &mut dyn Model, request: &Request, stop: &Stop) {
+/// Prefills speculatively. Errors surface only when the result is requested. False if the device is lost.
+fn prepare(model: &mut dyn Model, request: &Request, stop: &Stop) -> bool {
     let prepared = guarded(|| {
         stop.check()?;
         model.prepare(request, stop)
     });
-    if matches!(prepared, Err(ModelError::Internal(_))) {
-        model.forget();
-    }
-}
-
-/// Runs a call into the runtime; turns a panic into an error.
-fn guarded<T>(run: impl FnOnce() -> outpost_runtime::Result<T>) -> Result<T, ModelError> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => Ok(result?),
-        Err(panic) => {
-            let message = panic_message(panic.as_ref());
-            error!(message, "the model panicked");
-            Err(ModelError::Internal(message))
-        }
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".into())
+    recover(model, &prepared)
 }
 
 #[cfg(test)]

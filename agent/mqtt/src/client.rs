@@ -18,6 +18,7 @@ use outpost_agent_core::live::Documents;
 use outpost_agent_core::metrics::Backlog;
 use outpost_agent_core::report::{Act, AnswerReport, Body, Intent, Report, Sink};
 use outpost_agent_core::task_group::TaskGroup;
+use outpost_runtime::device;
 use outpost_tools::ToolError;
 use outpost_tools::tool::BoxFuture;
 use tokio::sync::{mpsc, watch};
@@ -410,7 +411,8 @@ impl Link {
         if !connection.session.subscribe(filters.first()) {
             error!("cannot subscribe");
         }
-        let greetings = [status_message(&self.topics, "online"), payload::info(&self.topics)];
+        let info = payload::info(device::unused_gpu(), &self.topics);
+        let greetings = [status_message(&self.topics, "online"), info];
         let greetings =
             greetings.into_iter().chain(self.discovery.as_ref().map(Discovery::message));
         connection.own.extend(greetings.filter(|message| suspicions.allows(&message.topic)));

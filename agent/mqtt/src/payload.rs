@@ -12,6 +12,7 @@ use outpost_agent_core::report::{
     DeltaReport, EvidenceReport, LeftOut, MetricsReport, MicrophoneState, OfferReport, Outcome,
     Presence, Report, ReportId, Standing, State, VoiceOutcome,
 };
+use outpost_runtime::device::NoCuda;
 use outpost_runtime::{Confidence, ToolSpec};
 use outpost_tools::bus::{Publication, RemoteCall};
 use serde_json::{Map, Value, json};
@@ -94,10 +95,11 @@ pub fn outbox(condition: &Condition, topics: &Topics) -> Message {
     message(topics.outbox(), true, Timestamp::now(), ReportId::new(), present(body))
 }
 
-/// Device information; sent on each connection.
-pub fn info(topics: &Topics) -> Message {
-    let body = json!({ "version": env!("CARGO_PKG_VERSION") });
-    message(topics.info(), true, Timestamp::now(), ReportId::new(), body)
+/// Device information; sent on each connection. `unused_gpu`: why a GPU that is there is not used.
+pub fn info(unused_gpu: Option<&NoCuda>, topics: &Topics) -> Message {
+    let unused_gpu = unused_gpu.map(ToString::to_string);
+    let body = json!({ "version": env!("CARGO_PKG_VERSION"), "unused_gpu": unused_gpu });
+    message(topics.info(), true, Timestamp::now(), ReportId::new(), present(body))
 }
 
 /// What the doctor publishes to see whether it may.

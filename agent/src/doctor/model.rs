@@ -5,7 +5,7 @@ use std::path::Path;
 use outpost_agent_core::config::ModelConfig;
 use outpost_agent_core::memory;
 use outpost_agent_core::memory::gib;
-use outpost_runtime::device;
+use outpost_runtime::device::{self, DeviceChoice, NoCuda};
 use outpost_runtime::import::manifest::Manifest;
 
 use crate::doctor::Finding;
@@ -75,18 +75,28 @@ fn free() -> String {
 }
 
 fn gpu(config: &ModelConfig) -> Finding {
-    let device = device::choose(config.engine_options().device);
-    if matches!(device, Ok(device::Device::Cpu)) {
-        return cpu();
-    }
-    match device {
-        Ok(device) => Finding::ok("gpu", format!("the decoder runs on {device:?}")),
+    let choice = config.engine_options().device;
+    match device::choose(choice) {
+        Ok(device::Device::Cpu) if choice == DeviceChoice::Auto => {
+            device::unused_gpu().map_or_else(cpu, unused)
+        }
+        Ok(device::Device::Cpu) => cpu(),
+        Ok(device) => Finding::ok(
+            "gpu",
+            format!("the decoder runs on {device:?}, which computes as it should"),
+        ),
         Err(fault) => Finding::wrong(
             "gpu",
             fault.to_string(),
-            "see that the user may open the GPU (groups video and render) and that libtorch is the one with CUDA",
+            "set model.device to auto to run on the CPU until then",
         ),
     }
+}
+
+/// The CPU is taken although there is a GPU.
+fn unused(reason: &NoCuda) -> Finding {
+    let found = format!("the GPU of this machine is not used: {reason}");
+    Finding::note("gpu", found, reason.remedy())
 }
 
 fn cpu() -> Finding {
@@ -104,6 +114,27 @@ fn cpu() -> Finding {
 mod tests {
     use super::*;
     use crate::doctor::Verdict;
+
+    #[test]
+    fn each_reason_not_to_use_a_gpu_has_its_words_and_its_remedy() {
+        let node = || "/dev/nvidia0".into();
+        let reasons = [
+            NoCuda::NotBuilt,
+            NoCuda::NotInstalled { folder: "/opt/libtorch/lib".into() },
+            NoCuda::NotLoaded { reason: "libcudss.so.0: cannot open shared object file".into() },
+            NoCuda::NoPermission { node: node() },
+            NoCuda::DriverTooOld { driver: "540.4.0".into(), cuda: 13, needed: 580 },
+            NoCuda::NotFound { node: node() },
+            NoCuda::Broken("no kernel image is available".into()),
+        ];
+        let findings = reasons.each_ref().map(unused);
+        for (index, finding) in findings.iter().enumerate() {
+            assert_eq!((finding.area, finding.verdict), ("gpu", Verdict::Note));
+            assert!(finding.found.ends_with(&reasons[index].to_string()), "{finding:?}");
+            let remedies = findings.iter().filter(|other| other.remedy == finding.remedy);
+            assert_eq!(remedies.count(), 1, "{finding:?}");
+        }
+    }
 
     #[test]
     fn a_folder_without_a_model_is_wrong_and_says_what_to_do() {

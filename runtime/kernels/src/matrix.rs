@@ -20,6 +20,7 @@
 //! made from it by permutes.
 
 use std::fmt;
+use std::ops::Range;
 
 use half::bf16;
 
@@ -204,23 +205,24 @@ impl Matrix {
         Q8Panel::new(self.panel(index), self.width / GROUP)
     }
 
-    /// The codes and scales of a Q4 matrix row by row, as libtorch's CUDA kernel takes them: two codes a byte, the even column
-    /// in the high nibble, `[rows, width / 2]`; and for each group and row a scale and what code 8 stands for,
-    /// `[width / 32, rows, 2]`.
+    /// The codes and scales of some rows of a Q4 matrix, row by row: two codes a byte, the even column in the high nibble,
+    /// `[rows, width / 2]`; and for each group and row a scale and what code 8 stands for, `[width / 32, rows, 2]`.
     ///
     /// # Panics
-    /// When the matrix is in another format.
-    pub fn q4_codes(&self) -> (Vec<u8>, Vec<f32>) {
+    /// When the matrix is in another format, or there are no such rows.
+    pub fn q4_codes(&self, rows: Range<usize>) -> (Vec<u8>, Vec<f32>) {
         assert_eq!(self.format, Format::Q4, "codes of 4 bits");
-        let mut codes = vec![0; self.rows * self.width / 2];
-        let mut scales = vec![0.0; self.width / GROUP * self.rows * 2];
-        for (row, codes) in codes.chunks_exact_mut(self.width / 2).enumerate() {
+        assert!(rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        let mut codes = vec![0; rows.len() * self.width / 2];
+        let mut scales = vec![0.0; self.width / GROUP * rows.len() * 2];
+        for (number, codes) in codes.chunks_exact_mut(self.width / 2).enumerate() {
+            let row = rows.start + number;
             let (panel, n) = (self.q4(row / PANEL), row % PANEL);
             for (group, (lines, codes)) in
                 panel.codes.iter().zip(codes.as_chunks_mut::<16>().0).enumerate()
             {
                 let (scale, min) = panel.scale_min(group, n);
-                let at = 2 * (group * self.rows + row);
+                let at = 2 * (group * rows.len() + number);
                 (scales[at], scales[at + 1]) = (scale, min + 8.0 * scale);
                 for (line, codes) in
                     lines.as_chunks::<64>().0.iter().zip(codes.as_chunks_mut::<4>().0)
@@ -233,6 +235,29 @@ impl Matrix {
                         pair(four[0] >> 4, four[1] >> 4),
                         pair(four[2] >> 4, four[3] >> 4),
                     ];
+                }
+            }
+        }
+        (codes, scales)
+    }
+
+    /// The codes of some rows of a Q8 matrix, row by row, `[rows, width]`, and the scale of each row.
+    ///
+    /// # Panics
+    /// When the matrix is in another format, or there are no such rows.
+    pub fn q8_codes(&self, rows: Range<usize>) -> (Vec<i8>, Vec<f32>) {
+        assert_eq!(self.format, Format::Q8, "codes of 8 bits");
+        assert!(rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        let mut codes = vec![0; rows.len() * self.width];
+        let mut scales = Vec::with_capacity(rows.len());
+        for (row, codes) in rows.zip(codes.chunks_exact_mut(self.width)) {
+            let (panel, n) = (self.q8(row / PANEL), row % PANEL);
+            scales.push(panel.scale[n]);
+            let lines = panel.codes.as_flattened().chunks_exact(ALIGN);
+            for (line, codes) in lines.zip(codes.chunks_exact_mut(4)) {
+                for (code, byte) in codes.iter_mut().zip(&line[4 * n..]) {
+                    // Less 128, in eight bits.
+                    *code = (byte ^ 128).cast_signed();
                 }
             }
         }
@@ -354,17 +379,23 @@ mod tests {
     fn codes_row_by_row_stand_for_the_same_numbers() {
         let (rows, width) = (20, 96);
         let values: Vec<f32> = (0..rows * width).map(|i| ((i * 53) % 97) as f32 - 40.0).collect();
-        let matrix = Matrix::pack(Format::Q4, &values, width).unwrap();
-        let (codes, scales) = matrix.q4_codes();
-        let mut expected = vec![0.0; width];
-        for row in 0..rows {
-            matrix.row(row, &mut expected);
-            for (column, expected) in expected.iter().enumerate() {
+        let [four, eight] =
+            [Format::Q4, Format::Q8].map(|format| Matrix::pack(format, &values, width).unwrap());
+        let (first, count) = (3, 15);
+        let (codes, scales) = four.q4_codes(first..first + count);
+        let (bytes, factors) = eight.q8_codes(first..first + count);
+        let (mut of_q4, mut of_q8) = (vec![0.0; width], vec![0.0; width]);
+        for row in 0..count {
+            four.row(first + row, &mut of_q4);
+            eight.row(first + row, &mut of_q8);
+            for (column, (q4, q8)) in of_q4.iter().zip(&of_q8).enumerate() {
                 let byte = codes[row * width / 2 + column / 2];
                 let code = if column % 2 == 0 { byte >> 4 } else { byte & 15 };
-                let at = 2 * (column / GROUP * rows + row);
+                let at = 2 * (column / GROUP * count + row);
                 let found = (f32::from(code) - 8.0) * scales[at] + scales[at + 1];
-                assert!((found - expected).abs() < 1e-4, "{row} {column}: {found} {expected}");
+                assert!((found - q4).abs() < 1e-4, "{row} {column}: {found}");
+                let found = f32::from(bytes[row * width + column]) * factors[row];
+                assert!((found - q8).abs() < 1e-4, "{row} {column}: {found}");
             }
         }
     }

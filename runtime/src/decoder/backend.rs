@@ -2,7 +2,7 @@
 //! for CUDA, which on a CPU is the reference.
 
 use super::kv::KvFormat;
-use super::rope::Rotation;
+use super::rope::{Regime, Rope};
 use crate::error::Result;
 use crate::features::Features;
 use crate::session::Adapter;
@@ -20,6 +20,9 @@ pub(crate) trait Backend: std::fmt::Debug + Send + Sync {
 
     /// Threads on the CPU.
     fn threads(&self) -> usize;
+
+    /// Waits until all that was asked for is computed. Panics where the device can't be used any more.
+    fn synchronize(&self) {}
 }
 
 /// Keys and values of a sequence, and the arithmetic that adds to them.
@@ -32,6 +35,9 @@ pub(crate) trait Sequence: std::fmt::Debug + Send {
 
     /// The first `len` positions. What is full is shared; neither sees what is appended to the other.
     fn fork(&self, len: usize) -> Result<Box<dyn Sequence>>;
+
+    /// As [`Sequence::fork`], of a sequence that is not needed any more: no second copy where that can be avoided.
+    fn cut(self: Box<Self>, len: usize) -> Result<Box<dyn Sequence>>;
 
     /// Runs positions through all layers and appends them; the logits that are wanted.
     fn forward(&mut self, pass: &Pass<'_>) -> Result<Features>;
@@ -51,8 +57,10 @@ pub(crate) struct Pass<'a> {
     /// Embeddings, `[rows, hidden]`.
     pub(crate) embeds: &'a [f32],
     pub(crate) rows: usize,
-    /// The angles of these positions.
-    pub(crate) rotation: Rotation,
+    /// The angles of all positions.
+    pub(crate) rope: &'a Rope,
+    /// Which of them hold for this sequence.
+    pub(crate) regime: Regime,
     pub(crate) adapter: Adapter,
     pub(crate) logits: Wanted<'a>,
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::*;
+use crate::device::tests::test_device;
 
 const POSITIONS: usize = 32 << 10;
 const TOKENS: usize = 8;
@@ -19,8 +20,7 @@ fn decodes_behind_a_long_context() {
     let dir = PathBuf::from(std::env::var_os("OUTPOST_MODEL").expect("OUTPOST_MODEL is set"));
     let config = Config::read(&dir.join("config.json")).unwrap();
     for format in [KvFormat::Bf16, KvFormat::Int8] {
-        let decoder =
-            Decoder::load(&dir, &config, DeviceChoice::Cpu, None).unwrap().with_kv(format);
+        let decoder = Decoder::load(&dir, &config, test_device(), None).unwrap().with_kv(format);
         let mut session = Session::new(&decoder, Adapter::Vision, POSITIONS).unwrap();
         session.pad(decoder.rope.regime(POSITIONS), POSITIONS - TOKENS).unwrap();
         let begin = Instant::now();

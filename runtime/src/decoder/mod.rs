@@ -82,9 +82,15 @@ impl Decoder {
             Device::Cpu => Box::new(cpu::CpuBackend::load(weights, config, cpu::isa()?, threads)?),
             #[cfg(feature = "torch")]
             Device::Torch(device) => {
-                Box::new(torch::TorchBackend::load(weights, config, device, threads)?)
+                let as_gpu = device != tch::Device::Cpu;
+                Box::new(torch::TorchBackend::load(weights, config, device, as_gpu, threads)?)
             }
         };
+        Self::on(backend, weights, config)
+    }
+
+    /// The decoder on a loaded backend.
+    fn on(backend: Box<dyn Backend>, weights: &Weights, config: &Config) -> Result<Self> {
         let (kernel, threads) = (backend.kernel(), backend.threads());
         tracing::info!(kernel, threads, "decoder loaded");
         Ok(Self {
@@ -117,6 +123,14 @@ impl Decoder {
     /// Threads on the CPU.
     pub fn threads(&self) -> usize {
         self.backend.threads()
+    }
+
+    /// Waits for the device, so that what is timed next starts with nothing left to do.
+    ///
+    /// # Panics
+    /// Where the device can't be used any more, such as a GPU after a fault in one of its kernels.
+    pub fn synchronize(&self) {
+        self.backend.synchronize();
     }
 
     /// Token embeddings `[n, hidden]`.
@@ -181,11 +195,11 @@ impl Decoder {
             let count = self.chunk.min(rows - start);
             let left = rows - start - count;
             let here = wanted.saturating_sub(left).min(count);
-            let sequence = session.sequence();
             let pass = Pass {
                 embeds: &embeds.data[start * width..(start + count) * width],
                 rows: count,
-                rotation: self.rope.rotation(regime, sequence.len(), count),
+                rope: &self.rope,
+                regime,
                 adapter: session.adapter(),
                 logits: match logits {
                     Logits::Of(ids) if left == 0 => Wanted::Ids(ids),

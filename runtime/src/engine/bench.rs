@@ -74,6 +74,8 @@ impl Bench<'_> {
     /// [`crate::Error::ContextFull`] beyond the context.
     pub fn prefill(&mut self, tokens: usize) -> Result<Duration> {
         let ids = self.ids(tokens);
+        // A fork's keys and values may still be on their way.
+        self.engine.synchronize();
         let started = Instant::now();
         self.engine.step(&mut self.session, &ids, Logits::Last)?;
         Ok(started.elapsed())
@@ -85,6 +87,8 @@ impl Bench<'_> {
     /// As [`Bench::prefill`].
     pub fn decode(&mut self, tokens: usize) -> Result<Duration> {
         let ids = self.ids(tokens);
+        // A fork's keys and values may still be on their way.
+        self.engine.synchronize();
         let started = Instant::now();
         for id in &ids {
             self.engine.step(&mut self.session, &[*id], Logits::Last)?;

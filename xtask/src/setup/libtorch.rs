@@ -22,20 +22,20 @@ const UNPACK: &str = include_str!("unpack.py");
 const DETAILS: &str =
     "import os, torch; print(torch.__version__); print(os.path.dirname(torch.__file__))";
 
-/// Puts libtorch in place.
+/// Puts libtorch in place; whether it is another one than before.
 ///
 /// # Errors
 /// When the one that the user chose is not usable, or none can be fetched.
-pub(crate) fn ensure(root: &Path, flavour: Flavour) -> Result<()> {
+pub(crate) fn ensure(root: &Path, flavour: Flavour) -> Result<bool> {
     let home = root.join(".libtorch");
     let chosen = chosen_by_user(&home)?;
     if in_place(&home, chosen.as_deref(), flavour) {
-        return Ok(());
+        return Ok(false);
     }
     let lock = File::create(root.join(".libtorch.lock"))?;
     lock.lock().context("cannot lock .libtorch.lock")?;
     if in_place(&home, chosen.as_deref(), flavour) {
-        return Ok(());
+        return Ok(false);
     }
     let before = build_of(&home);
     let partial = root.join(".libtorch.partial");
@@ -49,7 +49,7 @@ pub(crate) fn ensure(root: &Path, flavour: Flavour) -> Result<()> {
         // Its build script looks at the libraries only once.
         process::run(process::cargo(root).args(["clean", "--quiet", "--package", "torch-sys"]))?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The libtorch that the environment names, other than through `.cargo/config.toml`.

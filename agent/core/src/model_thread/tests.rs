@@ -1,5 +1,6 @@
 //! The thread with a model that waits to be let go.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use outpost_runtime::{Error, Finish, Role, StopReason, Turn, Usage};
@@ -264,4 +265,126 @@ async fn a_slow_receiver_misses_nothing_of_the_text() {
     };
     let (answer, heard) = tokio::join!(asked, hear);
     assert_eq!((answer.unwrap().text.as_str(), heard.as_str()), (text, text));
+}
+
+/// A device that fails as often as it is told to, and then computes.
+struct Faulty {
+    faults: VecDeque<Fault>,
+    /// Whether it can be used after a fault.
+    is_lost: bool,
+    forgotten: Arc<AtomicUsize>,
+}
+
+enum Fault {
+    Panic(&'static str),
+    Error(Error),
+    /// After some text.
+    Midway(Error),
+}
+
+impl Model for Faulty {
+    fn generate(
+        &mut self,
+        _request: &Request,
+        _stop: &Stop,
+        say: &mut dyn FnMut(&str),
+    ) -> outpost_runtime::Result<Generation> {
+        match self.faults.pop_front() {
+            Some(Fault::Panic(words)) => panic!("{words}"),
+            Some(Fault::Error(error)) => return Err(error),
+            Some(Fault::Midway(error)) => {
+                say("half of ");
+                return Err(error);
+            }
+            None => say("the answer"),
+        }
+        Ok(Generation {
+            text: "the answer".into(),
+            calls: Vec::new(),
+            finish: Finish::EndOfTurn,
+            usage: Usage::default(),
+        })
+    }
+
+    fn warm_up(&mut self, _request: &Request) -> outpost_runtime::Result<()> {
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn synchronize(&mut self) {
+        assert!(!self.is_lost, "CUDA error: an illegal memory access was encountered");
+    }
+}
+
+/// The thread with a faulty device, how often it forgot, and its heartbeat.
+async fn faulty(faults: Vec<Fault>, is_lost: bool) -> (ModelThread, Arc<AtomicUsize>, Heartbeats) {
+    let (forgotten, parts) = (Arc::new(AtomicUsize::new(0)), Heartbeats::default());
+    let model = Faulty { faults: faults.into(), is_lost, forgotten: forgotten.clone() };
+    let load = move || Ok(Box::new(model) as Box<dyn Model>);
+    let thread = ModelThread::start(load, 8, parts.part("model")).await.expect("loads");
+    (thread, forgotten, parts)
+}
+
+fn full() -> Error {
+    Error::OutOfMemory("CUDA out of memory. Tried to allocate 2.00 GiB.".into())
+}
+
+#[tokio::test]
+async fn out_of_memory_forgets_kept_sessions_and_tries_once_more() {
+    for fault in [
+        Fault::Error(full()),
+        Fault::Panic("called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory\")"),
+    ] {
+        let (thread, forgotten, _) = faulty(vec![fault], false).await;
+        let answer = ask(&thread, Origin::Ask, "long").await.expect("room was made");
+        assert_eq!((answer.text.as_str(), forgotten.load(Ordering::Relaxed)), ("the answer", 1));
+        thread.join();
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_has_no_room_at_all_fails_and_the_next_one_is_answered() {
+    let (thread, forgotten, _) =
+        faulty(vec![Fault::Error(full()), Fault::Error(full())], false).await;
+    let error = ask(&thread, Origin::Ask, "long").await.expect_err("no room");
+    assert!(matches!(error, ModelError::Runtime(Error::OutOfMemory(_))), "{error}");
+    assert_eq!(forgotten.load(Ordering::Relaxed), 2);
+    assert_eq!(ask(&thread, Origin::Ask, "short").await.expect("answered").text, "the answer");
+    thread.join();
+}
+
+#[tokio::test]
+async fn what_was_said_is_not_said_again() {
+    let (thread, forgotten, _) = faulty(vec![Fault::Midway(full())], false).await;
+    assert!(ask(&thread, Origin::Ask, "long").await.is_err());
+    assert_eq!(forgotten.load(Ordering::Relaxed), 1);
+    thread.join();
+}
+
+#[tokio::test]
+async fn a_fault_that_leaves_the_device_in_order_costs_no_more_than_kept_sessions() {
+    let (thread, forgotten, parts) = faulty(vec![Fault::Panic("a bad index")], false).await;
+    assert!(ask(&thread, Origin::Ask, "first").await.is_err());
+    assert_eq!(forgotten.load(Ordering::Relaxed), 1);
+    assert_eq!(ask(&thread, Origin::Ask, "next").await.expect("answered").text, "the answer");
+    let lost = tokio::time::timeout(Duration::from_millis(10), thread.handle.lost()).await;
+    assert!(lost.is_err() && parts.stuck(tokio::time::Instant::now()).is_empty());
+    thread.join();
+}
+
+#[tokio::test]
+async fn a_lost_device_is_told_and_ends_all_requests() {
+    let (thread, forgotten, parts) = faulty(vec![Fault::Panic("CUDA error")], true).await;
+    let error = ask(&thread, Origin::Ask, "first").await.expect_err("it panicked");
+    assert!(matches!(error, ModelError::Internal(_)), "{error}");
+    thread.handle.lost().await;
+    assert_eq!(forgotten.load(Ordering::Relaxed), 0, "nothing on a lost device can be freed");
+    assert!(matches!(ask(&thread, Origin::Ask, "next").await, Err(ModelError::Gone)));
+    // Nor is the watchdog fed, if the end should take long.
+    let later = tokio::time::Instant::now() + Duration::from_secs(1);
+    assert_eq!(parts.stuck(later), ["model"]);
+    thread.join();
 }

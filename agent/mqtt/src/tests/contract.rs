@@ -13,6 +13,7 @@ use outpost_agent_core::report::{
     OfferReport, Outcome, Phase, Presence, ReadingReport, RefusedConfig, Report, ReportId,
     Standing, State, StateReport, TimerReport, ToolReport, Unheard, VoiceOutcome, VoiceReport,
 };
+use outpost_runtime::device::NoCuda;
 use outpost_runtime::{Confidence, ToolSpec};
 use outpost_tools::bus::RemoteCall;
 use serde_json::{Map, Value, json};
@@ -344,7 +345,9 @@ pub(super) fn bodies() -> Vec<Body> {
 /// All that a device sends by itself.
 pub(super) fn messages(topics: &Topics) -> Vec<Message> {
     let condition = Condition { durable: true, ..Condition::default() };
-    let made = [info(topics), outbox(&condition, topics), probe(topics)];
+    let closed = NoCuda::NoPermission { node: "/dev/nvidia0".into() };
+    let infos = [info(None, topics), info(Some(&closed), topics)];
+    let made = infos.into_iter().chain([outbox(&condition, topics), probe(topics)]);
     bodies()
         .into_iter()
         .chain(camera_reports(EventId::new()))

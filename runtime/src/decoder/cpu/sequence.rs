@@ -96,18 +96,24 @@ impl Sequence for CpuSequence {
         }))
     }
 
+    fn cut(self: Box<Self>, len: usize) -> Result<Box<dyn Sequence>> {
+        // Blocks are copied when they are written to, if then.
+        self.fork(len)
+    }
+
     fn forward(&mut self, pass: &Pass<'_>) -> Result<Features> {
         let model = Arc::clone(&self.model);
         let sizes = model.sizes;
         let count = pass.rows;
         self.reserve(self.len + count);
+        let rotation = pass.rope.rotation(pass.regime, self.len, count);
         let mut room = model.room.lock().unwrap_or_else(PoisonError::into_inner);
         room.xs.clear();
         room.xs.extend_from_slice(pass.embeds);
         let step = Step {
             kernels: &model.kernels,
             sizes,
-            rotation: &pass.rotation,
+            rotation: &rotation,
             adapter: pass.adapter,
             start: self.len,
             count,

@@ -2,9 +2,10 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::Target;
+use super::angles::Angles;
 use super::kv_cache::KvCache;
 use super::lora::AdaptedLinear;
-use super::{Angles, Target};
 use crate::config::Config;
 use crate::error::Result;
 use crate::session::Adapter;
@@ -18,6 +19,9 @@ pub(super) struct Attention {
     kv_heads: i64,
     head_dim: i64,
 }
+
+/// Keys that one part of a long context has.
+const PART: i64 = 1024;
 
 /// Attention to some of the keys, to be joined with that to the others.
 struct Partial {
@@ -53,6 +57,15 @@ impl Partial {
             ys: self.ys.reshape([size[0], g, n, size[3]]),
             weight: self.weight.reshape([size[0], g, n]),
         }
+    }
+
+    /// Attention to all keys, of attention to parts of them that stand in the second dimension:
+    /// `[kv_heads, 1, n, ..]`.
+    fn gathered(self) -> Self {
+        let weight = self.weight.logsumexp(1, true);
+        let share = (&self.weight - &weight).exp().unsqueeze(-1);
+        let ys = (self.ys.to_kind(Kind::Float) * share).sum_dim_intlist(1_i64, true, Kind::Float);
+        Self { ys, weight }
     }
 
     /// Attention to the keys of both, each by its share of the softmax's sum.
@@ -128,9 +141,8 @@ impl Attention {
         let q = q.transpose(0, 1).reshape([self.kv_heads, group, n, self.head_dim]);
         // The query heads of a group stand where positions would: earlier keys are neither repeated nor masked.
         let folded = q.reshape([self.kv_heads, 1, group * n, self.head_dim]);
-        let earlier = |(keys, values): (Tensor, Tensor)| {
-            Partial::of(&folded, &keys.unsqueeze(1), &values.unsqueeze(1), false).arranged(group, n)
-        };
+        let earlier =
+            |(keys, values): (Tensor, Tensor)| to_all(&folded, &keys, &values).arranged(group, n);
         let own = || {
             let each = |xs: &Tensor| xs.unsqueeze(1).expand_as(&q);
             Partial::of(&q, &each(&own.0), &each(&own.1), true)
@@ -143,12 +155,56 @@ impl Attention {
     }
 }
 
+/// Attention of queries `[kv_heads, 1, n, head_dim]` to all keys and values `[kv_heads, m, head_dim]`. Many keys are shared
+/// out in parts, all in one call: few heads alone would keep few of a GPU's processors busy.
+fn to_all(q: &Tensor, keys: &Tensor, values: &Tensor) -> Partial {
+    let size = keys.size();
+    let (heads, m, head_dim) = (size[0], size[1], size[2]);
+    let parts = m / PART;
+    let part = |start: i64, n: i64| {
+        let rows = |xs: &Tensor| xs.narrow(1, start, n).unsqueeze(1);
+        Partial::of(q, &rows(keys), &rows(values), false)
+    };
+    if parts < 2 {
+        return part(0, m);
+    }
+    let rows = |xs: &Tensor| xs.narrow(1, 0, parts * PART).reshape([heads, parts, PART, head_dim]);
+    let each = q.expand([heads, parts, q.size()[2], head_dim], true);
+    let whole = Partial::of(&each, &rows(keys), &rows(values), false).gathered();
+    match m - parts * PART {
+        0 => whole,
+        rest => whole.join(&part(parts * PART, rest)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::tests::torch_device;
 
-    fn random(shape: [i64; 4]) -> Tensor {
-        Tensor::randn(shape, (Kind::Float, Device::Cpu))
+    fn random<const N: usize>(shape: [i64; N]) -> Tensor {
+        Tensor::randn(shape, (Kind::Float, torch_device()))
+    }
+
+    #[test]
+    fn many_keys_in_one_call_are_attended_to_as_in_one_piece() {
+        for head_dim in [32, 128] {
+            // Less than two parts, parts alone, and parts with a rest.
+            for m in [1, 5, PART + 7, 2 * PART, 3 * PART + 90] {
+                let q = random([2, 1, 3, head_dim]);
+                let (keys, values) = (random([2, m + 4, head_dim]), random([2, m + 4, head_dim]));
+                // As in a cache that has room for more.
+                let rows = |xs: &Tensor| xs.narrow(1, 0, m);
+                let found = to_all(&q, &rows(&keys), &rows(&values));
+                let scores =
+                    q.matmul(&rows(&keys).unsqueeze(1).transpose(2, 3)) / (head_dim as f64).sqrt();
+                let expected = scores.softmax(-1, Kind::Float).matmul(&rows(&values).unsqueeze(1));
+                assert_eq!(found.ys.size(), expected.size());
+                assert!((found.ys - expected).abs().max().double_value(&[]) < 1e-4, "{m}");
+                let weight = scores.logsumexp(-1, false);
+                assert!((found.weight - weight).abs().max().double_value(&[]) < 1e-4, "{m}");
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Keys and values of the positions seen so far, in blocks that are added as they are needed, up to a hard bound (spec 1.5).
 //!
-//! A full block is never written to again, so forks share it; the block that a cache writes to is its own.
+//! A full block is never written to again, so forks share it; the block that a cache writes to is its own, and no larger in a
+//! fork than what it holds. On a GPU there is one block alone, which grows: attention to all keys is then few calls, however many
+//! keys there are.
 
 use tch::{Device, Kind, Tensor};
 
+use super::Target;
 use crate::config::DecoderConfig;
 use crate::decoder::kv::KvFormat;
 use crate::error::{Error, Result};
@@ -21,10 +24,13 @@ pub(super) struct KvShape {
     pub(super) kind: Kind,
     pub(super) device: Device,
     pub(super) format: KvFormat,
+    /// One block of any length, rather than many.
+    pub(super) in_one_piece: bool,
 }
 
 impl KvShape {
-    pub(super) fn new(config: &DecoderConfig, kind: Kind, device: Device) -> Self {
+    pub(super) fn new(config: &DecoderConfig, target: Target) -> Self {
+        let Target { device, kind, as_gpu } = target;
         Self {
             layers: config.num_hidden_layers as i64,
             heads: config.num_key_value_heads as i64,
@@ -32,6 +38,7 @@ impl KvShape {
             kind,
             device,
             format: KvFormat::Bf16,
+            in_one_piece: as_gpu,
         }
     }
 }
@@ -44,12 +51,11 @@ struct Packed {
 }
 
 impl Packed {
-    /// Room for keys and values, `[layers, 2, heads, positions, ..]`.
+    /// Room for keys and values of a layer, `[2, heads, positions, ..]`.
     fn room(shape: KvShape, positions: usize) -> Result<Self> {
-        let KvShape { layers, heads, head_dim, kind, device, format } = shape;
-        let empty = |width: i64, kind| {
-            Tensor::f_empty([layers, 2, heads, positions as i64, width], (kind, device))
-        };
+        let KvShape { heads, head_dim, kind, device, format, .. } = shape;
+        let empty =
+            |width: i64, kind| Tensor::f_empty([2, heads, positions as i64, width], (kind, device));
         Ok(match format {
             KvFormat::Bf16 => Self { numbers: empty(head_dim, kind)?, scales: None },
             KvFormat::Int8 => Self {
@@ -90,9 +96,9 @@ impl Packed {
         Self { numbers: view(&self.numbers), scales: self.scales.as_ref().map(view) }
     }
 
-    /// The keys (0) or values (1) of a layer.
-    fn of_layer(&self, layer: usize, side: i64) -> Self {
-        self.view(|tensor| tensor.get(layer as i64).get(side))
+    /// The keys (0) or values (1).
+    fn side(&self, side: i64) -> Self {
+        self.view(|tensor| tensor.get(side))
     }
 
     fn positions(&self, start: usize, n: usize) -> Self {
@@ -108,20 +114,63 @@ impl Packed {
     }
 }
 
-/// Keys, after rotation, and values of every layer.
+/// Keys, after rotation, and values of some positions in every layer. Apart by layer, so that a block which grows is held twice
+/// in one layer alone.
+#[derive(Debug)]
+struct Block(Vec<Packed>);
+
+impl Block {
+    fn room(shape: KvShape, positions: usize) -> Result<Self> {
+        (0..shape.layers).map(|_| Packed::room(shape, positions)).collect::<Result<_>>().map(Self)
+    }
+
+    /// Positions that there is room for.
+    fn positions(&self) -> usize {
+        self.0.first().map_or(0, |layer| layer.numbers.size()[2] as usize)
+    }
+
+    /// The first `n` positions, with room for so many.
+    fn copy(&self, shape: KvShape, n: usize, positions: usize) -> Result<Self> {
+        self.0.iter().map(|layer| copy(layer, shape, n, positions)).collect::<Result<_>>().map(Self)
+    }
+
+    /// Makes room for so many positions; the first `n` stay.
+    fn grow(&mut self, shape: KvShape, n: usize, positions: usize) -> Result<()> {
+        for layer in &mut self.0 {
+            *layer = copy(layer, shape, n, positions)?;
+        }
+        Ok(())
+    }
+
+    /// The same block.
+    fn share(&self) -> Self {
+        Self(self.0.iter().map(|layer| layer.view(Tensor::shallow_clone)).collect())
+    }
+}
+
+/// The first `n` positions of a layer, with room for so many.
+fn copy(layer: &Packed, shape: KvShape, n: usize, positions: usize) -> Result<Packed> {
+    let room = Packed::room(shape, positions)?;
+    room.positions(0, n).fill(&layer.positions(0, n));
+    Ok(room)
+}
+
+/// Keys and values of a sequence.
 #[derive(Debug)]
 pub(super) struct KvCache {
     shape: KvShape,
-    /// Of [`KvCache::BLOCK`] positions each; the last one ends at the limit.
-    blocks: Vec<Packed>,
+    blocks: Vec<Block>,
     len: usize,
     limit: usize,
 }
 
 impl KvCache {
-    /// Positions that are allocated at a time, and attended to at a time: few enough that what is unpacked of them stays in a
-    /// processor's cache, enough that the calls for a block weigh little beside it.
+    /// Positions of a block where there are many: few enough that what is unpacked of them stays in a processor's cache, enough
+    /// that the calls for a block weigh little beside it.
     pub(super) const BLOCK: usize = 1024;
+
+    /// A fork's last block, and one that grows, have room for a multiple of this.
+    const STEP: usize = 64;
 
     /// An empty cache for at most `limit` positions.
     pub(super) fn new(shape: KvShape, limit: usize) -> Self {
@@ -138,21 +187,37 @@ impl KvCache {
         self.len = 0;
     }
 
+    /// Positions that a full block has; the last one ends at the limit.
+    fn block(&self) -> usize {
+        if self.shape.in_one_piece { self.limit.max(1) } else { Self::BLOCK }
+    }
+
     /// Makes room for `n` more positions.
     pub(super) fn reserve(&mut self, n: usize) -> Result<()> {
         let needed = self.len + n;
         if needed > self.limit {
             return Err(Error::ContextFull { prompt: self.len, new: n, limit: self.limit });
         }
-        while self.blocks.len() * Self::BLOCK < needed {
-            self.blocks.push(self.room(self.blocks.len())?);
+        let size = self.block();
+        for index in self.len / size..needed.div_ceil(size) {
+            let first = index * size;
+            let most = size.min(self.limit - first);
+            let wanted = (needed - first).min(most);
+            let room = if self.shape.in_one_piece {
+                // Half as much again, so that not every token copies all.
+                (wanted + wanted / 2).next_multiple_of(Self::STEP).min(most)
+            } else {
+                most
+            };
+            match self.blocks.get_mut(index) {
+                None => self.blocks.push(Block::room(self.shape, room)?),
+                Some(block) if block.positions() < wanted => {
+                    block.grow(self.shape, self.len - first, room)?;
+                }
+                Some(_) => {}
+            }
         }
         Ok(())
-    }
-
-    /// The memory of a block.
-    fn room(&self, block: usize) -> Result<Packed> {
-        Packed::room(self.shape, Self::BLOCK.min(self.limit - block * Self::BLOCK))
     }
 
     /// Stores keys and values `[n, heads, head_dim]` of a layer behind the present positions, and gives them as
@@ -165,12 +230,13 @@ impl KvCache {
     ) -> (Tensor, Tensor) {
         let packed = [keys, values].map(|xs| Packed::of(&xs.transpose(0, 1), self.shape.format));
         let (start, end) = (self.len, self.len + keys.size()[0] as usize);
-        for block in start / Self::BLOCK..end.div_ceil(Self::BLOCK) {
-            let first = block * Self::BLOCK;
-            let (from, to) = (start.max(first), end.min(first + Self::BLOCK));
+        let size = self.block();
+        for block in start / size..end.div_ceil(size) {
+            let first = block * size;
+            let (from, to) = (start.max(first), end.min(first + size));
             for (side, xs) in (0..).zip(&packed) {
-                self.blocks[block]
-                    .of_layer(layer, side)
+                self.blocks[block].0[layer]
+                    .side(side)
                     .positions(from - first, to - from)
                     .fill(&xs.positions(from - start, to - from));
             }
@@ -179,11 +245,12 @@ impl KvCache {
         (keys, values)
     }
 
-    /// Keys and values `[heads, up to BLOCK, head_dim]` of a layer's first `len` positions, a block at a time.
+    /// Keys and values `[heads, up to a block, head_dim]` of a layer's first `len` positions, a block at a time.
     pub(super) fn read(&self, layer: usize, len: usize) -> impl Iterator<Item = (Tensor, Tensor)> {
-        self.blocks.iter().zip((0..len).step_by(Self::BLOCK)).map(move |(block, first)| {
-            let n = (len - first).min(Self::BLOCK);
-            let side = |side| block.of_layer(layer, side).positions(0, n).unpack(self.shape.kind);
+        let size = self.block();
+        self.blocks.iter().zip((0..len).step_by(size)).map(move |(block, first)| {
+            let n = (len - first).min(size);
+            let side = |side| block.0[layer].side(side).positions(0, n).unpack(self.shape.kind);
             (side(0), side(1))
         })
     }
@@ -193,19 +260,27 @@ impl KvCache {
         self.len += n;
     }
 
+    /// Forgets all positions but the first `len`, if nothing that is shared would be written to then.
+    pub(super) fn cut(&mut self, len: usize) -> bool {
+        if self.shape.in_one_piece {
+            self.len = self.len.min(len);
+        }
+        self.shape.in_one_piece
+    }
+
     /// The first `len` positions; neither cache sees what is appended to the other.
     pub(super) fn fork(&self, len: usize) -> Result<Self> {
         let len = len.min(self.len);
-        let full = len / Self::BLOCK;
-        let mut blocks: Vec<Packed> =
-            self.blocks[..full].iter().map(|block| block.view(Tensor::shallow_clone)).collect();
+        let size = self.block();
+        // One piece is never shared, so that it can be cut.
+        let full = if self.shape.in_one_piece { 0 } else { len / size };
+        let mut blocks: Vec<Block> = self.blocks[..full].iter().map(Block::share).collect();
+        let n = len - full * size;
         if let Some(block) = self.blocks.get(full)
-            && len > full * Self::BLOCK
+            && n > 0
         {
-            let n = len - full * Self::BLOCK;
-            let room = self.room(full)?;
-            room.positions(0, n).fill(&block.positions(0, n));
-            blocks.push(room);
+            let room = n.next_multiple_of(Self::STEP).min(block.positions());
+            blocks.push(block.copy(self.shape, n, room)?);
         }
         Ok(Self { shape: self.shape, blocks, len, limit: self.limit })
     }
@@ -214,17 +289,25 @@ impl KvCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::tests::torch_device;
 
     const LONG: usize = 3 * KvCache::BLOCK;
 
     fn cache(limit: usize, format: KvFormat) -> KvCache {
-        let (kind, device) = (Kind::Float, Device::Cpu);
-        KvCache::new(KvShape { layers: 1, heads: 2, head_dim: 64, kind, device, format }, limit)
+        let (kind, device, in_one_piece) = (Kind::Float, torch_device(), false);
+        let shape =
+            KvShape { layers: 1, heads: 2, head_dim: 64, kind, device, format, in_one_piece };
+        KvCache::new(shape, limit)
+    }
+
+    fn in_one_piece(limit: usize, format: KvFormat) -> KvCache {
+        let cache = cache(limit, format);
+        KvCache { shape: KvShape { in_one_piece: true, ..cache.shape }, ..cache }
     }
 
     fn push(cache: &mut KvCache, n: usize, value: f64) {
         cache.reserve(n).unwrap();
-        let xs = Tensor::full([n as i64, 2, 64], value, (Kind::Float, Device::Cpu));
+        let xs = Tensor::full([n as i64, 2, 64], value, (Kind::Float, torch_device()));
         let _ = cache.append(0, &xs, &(&xs * 2.0));
         cache.advance(n);
     }
@@ -234,6 +317,7 @@ mod tests {
         cache
             .blocks
             .iter()
+            .flat_map(|block| &block.0)
             .map(|block| bytes(&block.numbers) + block.scales.as_ref().map_or(0, bytes))
             .sum()
     }
@@ -269,6 +353,45 @@ mod tests {
     }
 
     #[test]
+    fn one_piece_grows_by_half_and_keeps_what_was_stored() {
+        for format in [KvFormat::Bf16, KvFormat::Int8] {
+            let mut cache = in_one_piece(LONG - 24, format);
+            push(&mut cache, 1000, 1.0);
+            assert_eq!((cache.blocks.len(), cache.blocks[0].positions()), (1, 1536));
+            push(&mut cache, 500, 2.0);
+            assert_eq!(cache.blocks[0].positions(), 1536);
+            push(&mut cache, 1500, 3.0);
+            // It ends at the bound.
+            assert_eq!((cache.blocks.len(), cache.blocks[0].positions()), (1, LONG - 24));
+            let expected = [vec![1.0; 1000], vec![2.0; 500], vec![3.0; 1500]].concat();
+            let found = keys(&cache);
+            assert_eq!(found.len(), expected.len());
+            assert!(found.iter().zip(&expected).all(|(a, b)| (a / b - 1.0).abs() < 1e-6));
+            assert_eq!(cache.read(0, 3000).count(), 1);
+            assert!(matches!(cache.reserve(LONG), Err(Error::ContextFull { .. })));
+        }
+    }
+
+    #[test]
+    fn a_fork_of_one_piece_holds_no_more_than_it_needs_and_goes_its_own_way() {
+        let mut one = in_one_piece(LONG, KvFormat::Bf16);
+        push(&mut one, 2000, 1.0);
+        let mut two = one.fork(200).unwrap();
+        assert_eq!(two.blocks[0].positions(), 256);
+        push(&mut one, 1, 7.0);
+        push(&mut two, 100, 5.0);
+        assert_eq!(keys(&one)[1999..].to_vec(), vec![1.0, 7.0]);
+        assert_eq!(keys(&two)[199..].to_vec(), [vec![1.0], vec![5.0; 100]].concat());
+        // Cut, it goes on from there in the same memory.
+        let at = one.blocks[0].0[0].numbers.data_ptr();
+        assert!(one.cut(10));
+        push(&mut one, 1, 9.0);
+        assert_eq!((keys(&one)[9..].to_vec(), one.len()), (vec![1.0, 9.0], 11));
+        assert_eq!(one.blocks[0].0[0].numbers.data_ptr(), at);
+        assert_eq!(keys(&two)[..200].to_vec(), vec![1.0; 200]);
+    }
+
+    #[test]
     fn the_bound_is_hard() {
         let mut cache = cache(10, KvFormat::Bf16);
         push(&mut cache, 10, 1.0);
@@ -284,9 +407,11 @@ mod tests {
             let mut one = cache(LONG, format);
             push(&mut one, KvCache::BLOCK + 4, 1.0);
             let mut two = one.fork(KvCache::BLOCK + 3).unwrap();
-            let at = |cache: &KvCache, block: usize| cache.blocks[block].numbers.data_ptr();
+            let at = |cache: &KvCache, block: usize| cache.blocks[block].0[0].numbers.data_ptr();
             assert_eq!(at(&one, 0), at(&two, 0));
             assert_ne!(at(&one, 1), at(&two, 1));
+            // No room for more than it holds, until more comes.
+            assert_eq!(two.blocks[1].positions(), KvCache::STEP);
             // One that ends with a block has nothing of the next, and one from within a block has a copy of it.
             assert_eq!(one.fork(KvCache::BLOCK).unwrap().blocks.len(), 1);
             let mut early = one.fork(3).unwrap();
@@ -304,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_large_number_costs_only_its_own_group_precision() {
-        let xs = Tensor::rand([5, 2, 64], (Kind::Float, Device::Cpu)) - 0.5;
+        let xs = Tensor::rand([5, 2, 64], (Kind::Float, torch_device())) - 0.5;
         let _ = xs.narrow(2, 40, 1).fill_(100.0);
         let mut cache = cache(10, KvFormat::Int8);
         cache.reserve(5).unwrap();

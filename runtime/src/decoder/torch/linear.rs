@@ -1,10 +1,11 @@
-//! A matrix as libtorch multiplies it: dense, or in CUDA's int4 order.
+//! A matrix as libtorch multiplies it: dense, or with its codes packed as on a GPU.
 
-use outpost_kernels::{Format, GROUP, Matrix};
-use tch::{Device, Kind, Tensor};
+use outpost_kernels::{Format, Matrix};
+use tch::Tensor;
 
 use super::Target;
 use crate::error::Result;
+use crate::quantized::{Int4, Int8};
 use crate::weights::Weights;
 
 /// `ys = xs @ weight^T` for `xs` `[n, width]`, without a bias.
@@ -13,15 +14,7 @@ pub(super) enum Linear {
     /// `[rows, width]`.
     Dense(Tensor),
     Int4(Int4),
-}
-
-/// 4 bits in groups of 32, in the tiles of the CUDA kernel: `w = (code - 8) * scale + zero`.
-#[derive(Debug)]
-pub(super) struct Int4 {
-    weight: Tensor,
-    /// `[width / 32, rows, 2]` in bf16.
-    scale_zero: Tensor,
-    rows: usize,
+    Int8(Int8),
 }
 
 /// Rows that are unpacked at a time.
@@ -40,35 +33,37 @@ impl Linear {
 
     /// A packed matrix, brought to the device.
     pub(super) fn of(matrix: &Matrix, target: Target) -> Result<Self> {
-        // The kernel's tiles are 8 rows by 32 columns.
-        let is_tiled = target.device != Device::Cpu && matrix.rows().is_multiple_of(8);
-        if matrix.format() == Format::Q4 && is_tiled {
-            return int4(matrix, target.device).map(Self::Int4);
+        if target.as_gpu && Int4::takes(matrix) {
+            return Int4::of(matrix, target.device).map(Self::Int4);
+        }
+        if target.as_gpu && matrix.format() == Format::Q8 {
+            return Int8::of(matrix, target.device, target.kind).map(Self::Int8);
         }
         dense(matrix, target).map(Self::Dense)
     }
 
     pub(super) fn rows(&self) -> usize {
-        match self {
-            Self::Dense(weight) => weight.size()[0] as usize,
-            Self::Int4(int4) => int4.rows,
-        }
+        let rows = match self {
+            Self::Dense(weight) => weight.size()[0],
+            Self::Int4(weight) => weight.rows(),
+            Self::Int8(weight) => weight.rows(),
+        };
+        rows as usize
     }
 
     pub(super) fn forward(&self, xs: &Tensor) -> Tensor {
         match self {
             Self::Dense(weight) => xs.linear::<&Tensor>(weight, None),
-            Self::Int4(int4) => {
-                xs.internal_weight_int4pack_mm(&int4.weight, GROUP as i64, &int4.scale_zero)
-            }
+            Self::Int4(weight) => weight.product(xs),
+            Self::Int8(weight) => weight.product(xs),
         }
     }
 }
 
 /// The numbers of a matrix, on the device.
-fn dense(matrix: &Matrix, Target { device, kind }: Target) -> Result<Tensor> {
+fn dense(matrix: &Matrix, target: Target) -> Result<Tensor> {
     let (rows, width) = (matrix.rows(), matrix.width());
-    let whole = Tensor::f_empty([rows as i64, width as i64], (kind, device))?;
+    let whole = Tensor::f_empty([rows as i64, width as i64], (target.kind, target.device))?;
     let mut block = vec![0.0_f32; ROWS.min(rows) * width];
     for start in (0..rows).step_by(ROWS) {
         let count = ROWS.min(rows - start);
@@ -80,22 +75,4 @@ fn dense(matrix: &Matrix, Target { device, kind }: Target) -> Result<Tensor> {
         whole.f_narrow(0, start as i64, count as i64)?.f_copy_(&part)?;
     }
     Ok(whole)
-}
-
-/// The codes of a matrix in the order of CUDA's kernel, and their scales.
-fn int4(matrix: &Matrix, device: Device) -> Result<Int4> {
-    let (rows, width) = (matrix.rows(), matrix.width());
-    let groups = width / GROUP;
-    let (codes, scales) = matrix.q4_codes();
-    let size = [rows as i64, width as i64 / 2];
-    let inner_tiles =
-        [8, 4, 2].into_iter().find(|tiles| width.is_multiple_of(16 * tiles)).unwrap_or(2);
-    let weight = Tensor::f_from_data_size(&codes, &size, Kind::Uint8)?
-        .f_to(device)?
-        .f_internal_convert_weight_to_int4pack(inner_tiles as i64)?;
-    let scale_zero = Tensor::f_from_slice(&scales)?
-        .f_view([groups as i64, rows as i64, 2])?
-        .f_to_kind(Kind::BFloat16)?
-        .f_to(device)?;
-    Ok(Int4 { weight, scale_zero, rows })
 }

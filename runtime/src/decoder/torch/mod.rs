@@ -1,5 +1,6 @@
 //! The decoder on libtorch: on CUDA, and on the CPU as the reference that reads like the paper.
 
+mod angles;
 mod attention;
 mod kv_cache;
 mod linear;
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use outpost_kernels::Format;
 use tch::{Device, Kind, Tensor};
 
+use self::angles::{Angles, Tables};
 use self::attention::Attention;
 use self::kv_cache::{KvCache, KvShape};
 use self::linear::Linear;
@@ -19,7 +21,6 @@ use self::mlp::Mlp;
 use self::norm::RmsNorm;
 use super::backend::{Backend, Pass, Sequence, Wanted};
 use super::kv::KvFormat;
-use super::rope::Rotation;
 use crate::config::Config;
 use crate::error::Result;
 use crate::features::Features;
@@ -29,6 +30,9 @@ use crate::weights::Weights;
 /// Bytes of a layer's intermediate results at a time. A matrix product of some hundred rows is as fast a row as one of
 /// thousands; what more rows at a time would add is memory.
 const ACTIVATIONS: usize = 20 << 20;
+
+/// The same for a GPU, where more positions share the unpacking of a tile of codes.
+const GPU_ACTIVATIONS: usize = 64 << 20;
 
 #[derive(Debug)]
 pub(crate) struct TorchBackend {
@@ -43,6 +47,7 @@ struct Model {
     layers: Vec<Layer>,
     norm: RmsNorm,
     lm_head: Linear,
+    tables: Tables,
 }
 
 #[derive(Debug)]
@@ -53,28 +58,23 @@ struct Layer {
     mlp: Mlp,
 }
 
-/// cos and sin of some positions, ready to be multiplied with heads: `[n, 1, head_dim]`.
-#[derive(Debug)]
-struct Angles {
-    cos: Tensor,
-    /// Negative in the first half, as the formula asks; 0 where nothing is rotated.
-    sin: Tensor,
-    rotary: i64,
-}
-
 /// What a matrix becomes on the way to the device.
 #[derive(Debug, Clone, Copy)]
 struct Target {
     device: Device,
     kind: Kind,
+    /// Laid out as for a GPU: codes stay packed.
+    as_gpu: bool,
 }
 
 impl TorchBackend {
-    /// Unpacks the weights of a packed directory for libtorch.
+    /// Brings the weights of a packed directory to libtorch. With `as_gpu` codes stay packed, and keys and values lie in one
+    /// piece, whatever the device is; else all is as plain as in the paper.
     pub(crate) fn load(
         weights: &Weights,
         config: &Config,
         device: Device,
+        as_gpu: bool,
         threads: usize,
     ) -> Result<Self> {
         let _no_grad = tch::no_grad_guard();
@@ -85,7 +85,7 @@ impl TorchBackend {
         let head = weights.head(sizes)?;
         let is_f32 = head.format() == Format::F32;
         let kind = if is_f32 { Kind::Float } else { Kind::BFloat16 };
-        let target = Target { device, kind };
+        let target = Target { device, kind, as_gpu };
         let layers = (0..sizes.num_hidden_layers)
             .map(|layer| Layer::load(weights, config, &format!("model.layers.{layer}"), target))
             .collect::<Result<_>>()?;
@@ -93,13 +93,14 @@ impl TorchBackend {
             layers,
             norm: RmsNorm::load(weights, config, "model.norm", target)?,
             lm_head: Linear::of(&head, target)?,
+            tables: Tables::new(sizes.head_dim(), kind, device),
         };
         // At a layer's widest point gate and up, and what an adapter adds to them, are held at once.
         let position = 2 * 2 * sizes.intermediate_size * kind.elt_size_in_bytes();
         Ok(Self {
             model: Arc::new(Mutex::new(model)),
-            kv_shape: KvShape::new(sizes, kind, device),
-            chunk: (ACTIVATIONS / position).max(1),
+            kv_shape: KvShape::new(sizes, target),
+            chunk: (if as_gpu { GPU_ACTIVATIONS } else { ACTIVATIONS } / position).max(1),
         })
     }
 }
@@ -150,6 +151,12 @@ impl Backend for TorchBackend {
     fn threads(&self) -> usize {
         usize::try_from(tch::get_num_threads()).unwrap_or(1)
     }
+
+    fn synchronize(&self) {
+        if let Device::Cuda(index) = self.kv_shape.device {
+            tch::Cuda::synchronize(index as i64);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -198,18 +205,22 @@ impl Sequence for TorchSequence {
         Ok(Box::new(Self { model: Arc::clone(&self.model), shape: self.shape, kv }))
     }
 
+    fn cut(mut self: Box<Self>, len: usize) -> Result<Box<dyn Sequence>> {
+        if self.kv.cut(len) { Ok(self) } else { self.fork(len) }
+    }
+
     fn forward(&mut self, pass: &Pass<'_>) -> Result<Features> {
         let _no_grad = tch::no_grad_guard();
-        let KvShape { kind, device, head_dim, .. } = self.shape;
+        let KvShape { kind, device, .. } = self.shape;
         let n = pass.rows;
         self.kv.reserve(n)?;
-        let head_dim = head_dim as usize;
-        let angles = Angles::of(&pass.rotation, head_dim, kind, device)?;
         let mut xs = Tensor::f_from_slice(pass.embeds)?
             .f_view([n as i64, -1])?
             .f_to_kind(kind)?
             .f_to(device)?;
-        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        let positions = self.kv.len()..self.kv.len() + n;
+        let angles = model.tables.of(pass.rope, pass.regime, &positions)?;
         for (index, layer) in model.layers.iter().enumerate() {
             xs = layer.forward(&xs, index, &mut self.kv, &angles, pass.adapter);
         }
@@ -239,38 +250,5 @@ impl Sequence for TorchSequence {
 
     fn restore(&mut self, _positions: usize, _bytes: &[u8]) -> Result<bool> {
         Ok(false)
-    }
-}
-
-impl Angles {
-    fn of(rotation: &Rotation, head_dim: usize, kind: Kind, device: Device) -> Result<Self> {
-        let pairs = rotation.pairs;
-        let n = rotation.cos.len() / pairs.max(1);
-        let mut cos = vec![1.0_f32; n * head_dim];
-        let mut sin = vec![0.0_f32; n * head_dim];
-        let rows = cos.chunks_exact_mut(head_dim).zip(sin.chunks_exact_mut(head_dim));
-        for (position, (cos, sin)) in rows.enumerate() {
-            let (c, s) = rotation.of(position);
-            for pair in 0..pairs {
-                (cos[pair], cos[pair + pairs]) = (c[pair], c[pair]);
-                (sin[pair], sin[pair + pairs]) = (-s[pair], s[pair]);
-            }
-        }
-        let shape = [n as i64, 1, head_dim as i64];
-        let table = |values: &[f32]| {
-            Tensor::f_from_slice(values)?.f_view(shape)?.f_to_kind(kind)?.f_to(device)
-        };
-        Ok(Self { cos: table(&cos)?, sin: table(&sin)?, rotary: 2 * pairs as i64 })
-    }
-
-    /// Rotates heads `[n, heads, head_dim]`: pair `(j, j + rotary / 2)` by the angle of its position, the rest stays.
-    fn apply(&self, xs: &Tensor) -> Tensor {
-        let half = self.rotary / 2;
-        let rest = xs.size()[2] - self.rotary;
-        let swapped = Tensor::cat(
-            &[xs.narrow(2, half, half), xs.narrow(2, 0, half), xs.narrow(2, self.rotary, rest)],
-            2,
-        );
-        (xs * &self.cos).addcmul_(&swapped, &self.sin)
     }
 }
