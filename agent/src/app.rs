@@ -38,7 +38,7 @@ use outpost_tools::{AddError, Registry};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::firmware::Firmware;
 use crate::toolbox::{Site, ToolboxError};

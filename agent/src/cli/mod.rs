@@ -153,7 +153,13 @@ mod tests {
 
     #[test]
     fn what_the_next_start_would_find_too_needs_a_person() {
-        let full = MemoryError::Full { needed: 2, free: 1, context: 4096, table: String::new() };
+        let full = MemoryError::Full {
+            needed: 2,
+            free: 1,
+            place: "",
+            context: 4096,
+            table: String::new(),
+        };
         assert!(needs_a_person(&AppError::from(full).into()));
         assert!(needs_a_person(&ModelDirError::NotFound.into()));
         let broken = ConfigError::Unreadable { path: "a".into(), source: io::Error::other("b") };

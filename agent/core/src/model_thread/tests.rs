@@ -303,6 +303,7 @@ impl Model for Faulty {
             calls: Vec::new(),
             finish: Finish::EndOfTurn,
             usage: Usage::default(),
+            confidence: None,
         })
     }
 
