@@ -64,6 +64,7 @@ def main(target, start=None):
     (partial / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(folder("base") / name, partial / name)
+    shutil.copy(HERE.parent / "checkpoint" / "capabilities.json", partial)
     (partial / "model.safetensors").chmod(0o644)
     size = sum(f.stat().st_size for f in partial.iterdir())
     assert size < LIMIT, size

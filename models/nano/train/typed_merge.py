@@ -92,7 +92,7 @@ def main(checkpoint, target, rank=None):
         sizes["lora_alpha"] = round(sizes["lora_alpha"] * r / sizes["r"])
         sizes["r"] = r
     phi4mm.save_orig(model, target)
-    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "capabilities.json"):
         shutil.copy(Path(checkpoint) / name, target / name)
     (target / "model.safetensors").chmod(0o644)
     print(json.dumps(ranks), f"{sum(f.stat().st_size for f in target.iterdir()) / 2**20:.1f} MiB")
