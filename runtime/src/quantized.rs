@@ -247,7 +247,7 @@ mod tests {
     fn words_are_in_the_order_of_the_kernel() {
         // The even column stands in the high bits.
         let bytes: [u8; 16] =
-            std::array::from_fn(|i| ((2 * i) as u8 % 16) << 4 | (2 * i + 1) as u8 % 16);
+            std::array::from_fn(|i| (((2 * i) as u8 % 16) << 4) | ((2 * i + 1) as u8 % 16));
         for lane in 0..4 {
             let word = word(&bytes, lane).cast_unsigned();
             let columns = [0, 8, 16, 24, 1, 9, 17, 25].map(|offset| 2 * lane + offset);
@@ -265,7 +265,7 @@ mod tests {
             let int4 = Int4::of(&matrix, torch_device()).unwrap();
             let whole = exact(&matrix);
             for (first, count) in [(0, rows), (8, rows - 8)] {
-                let (first, count) = (first as i64, count as i64);
+                let (first, count) = (i64::from(first), count as i64);
                 let found = int4.unpack(first, count);
                 let error = difference(&found, &whole.narrow(0, first, count));
                 // Scales and numbers are rounded to bf16.

@@ -78,13 +78,13 @@ impl Model for Caller {
             self.journal.write_all(b"called\n").ok();
             Vec::new()
         } else if is(SLOW) {
-            vec![call(SLOW, json!({}))]
+            vec![call(SLOW, &json!({}))]
         } else {
             if is(LATE) {
                 self.wait(stop)?;
             }
-            let long = is(LONG).then(|| call(LONG, json!({ "text": "a".repeat(2 * MAX_PACKET) })));
-            let secret = is(SECRET).then(|| call(SECRET, json!({})));
+            let long = is(LONG).then(|| call(LONG, &json!({ "text": "a".repeat(2 * MAX_PACKET) })));
+            let secret = is(SECRET).then(|| call(SECRET, &json!({})));
             long.into_iter().chain(secret).chain((1..=CALLS).map(step)).collect()
         };
         let text = if called { "Done.".into() } else { String::new() };
@@ -99,7 +99,7 @@ impl Model for Caller {
     fn forget(&mut self) {}
 }
 
-fn call(name: &str, arguments: Value) -> ToolCall {
+fn call(name: &str, arguments: &Value) -> ToolCall {
     let arguments = arguments.as_object().cloned().unwrap_or_default();
     ToolCall { name: name.into(), arguments }
 }
@@ -107,11 +107,11 @@ fn call(name: &str, arguments: Value) -> ToolCall {
 /// One of the calls that every question makes. A message carries a mark of its own, so that it is known again.
 fn step(step: u64) -> ToolCall {
     if step <= CALLS / 2 {
-        return call("set_volume", json!({ "level": 10 * step }));
+        return call("set_volume", &json!({ "level": 10 * step }));
     }
     let mark = format!("{:016x}", rand::random::<u64>());
     let payload = json!({ "step": step, "mark": mark }).to_string();
-    call("publish", json!({ "topic": LAMP, "payload": payload }))
+    call("publish", &json!({ "topic": LAMP, "payload": payload }))
 }
 
 /// The configuration of the daemon: it speaks this version of MQTT over this port.

@@ -270,9 +270,9 @@ mod tests {
     fn good() -> Ledger {
         let mut ledger = Ledger::default();
         see(&mut ledger, "command/volume", json!({ "id": "c1", "level": 10 }));
-        report(&mut ledger, "1", json!({ "level": 10 }), json!({ "status": "done" }));
+        report(&mut ledger, "1", &json!({ "level": 10 }), &json!({ "status": "done" }));
         see(&mut ledger, "house/lamp", json!({ "step": 3, "mark": "m1" }));
-        report(&mut ledger, "2", sent("m1"), json!({ "status": "done" }));
+        report(&mut ledger, "2", &sent("m1"), &json!({ "status": "done" }));
         ledger
     }
 
@@ -281,7 +281,7 @@ mod tests {
         ledger.take(&Received { topic, payload, retained: false, correlation: None });
     }
 
-    fn report(ledger: &mut Ledger, id: &str, arguments: Value, outcome: Value) {
+    fn report(ledger: &mut Ledger, id: &str, arguments: &Value, outcome: &Value) {
         let payload = json!({ "id": id, "cause": id, "arguments": arguments, "outcome": outcome });
         see(ledger, "tool/publish", payload);
     }
@@ -303,13 +303,13 @@ mod tests {
 
         let unavailable = json!({ "status": "failed", "kind": "unavailable" });
         let mut stale = good();
-        report(&mut stale, "3", sent("m2"), unavailable.clone());
+        report(&mut stale, "3", &sent("m2"), &unavailable);
         assert_eq!(stale.acts.verdict(), [""; 0]);
         see(&mut stale, "house/lamp", json!({ "step": 3, "mark": "m2" }));
         finds(&stale, "reported as not sent");
 
         let mut stale = good();
-        report(&mut stale, "3", json!({ "level": 20 }), unavailable);
+        report(&mut stale, "3", &json!({ "level": 20 }), &unavailable);
         see(&mut stale, "command/volume", json!({ "id": "c2", "level": 20 }));
         finds(&stale, "2 commands arrived");
 
@@ -318,16 +318,16 @@ mod tests {
         finds(&twice, "came 2 times");
 
         let mut lost = good();
-        report(&mut lost, "3", sent("m2"), json!({ "status": "done" }));
+        report(&mut lost, "3", &sent("m2"), &json!({ "status": "done" }));
         finds(&lost, "never came");
 
         let mut perhaps = good();
-        report(&mut perhaps, "3", sent("m2"), json!({ "status": "unknown" }));
+        report(&mut perhaps, "3", &sent("m2"), &json!({ "status": "unknown" }));
         assert_eq!(perhaps.acts.verdict(), [""; 0]);
 
         let mut invalid = good();
         let outcome = json!({ "status": "failed", "kind": "invalid" });
-        report(&mut invalid, "3", json!({ "level": 20 }), outcome);
+        report(&mut invalid, "3", &json!({ "level": 20 }), &outcome);
         finds(&invalid, "a call failed");
     }
 }
