@@ -59,7 +59,8 @@ async fn tools_that_the_bundled_model_was_not_made_for_break_none_of_its_command
         "[tools.memory]\npath = {notes:?}\n[[tool]]\nname = 'set_fan'\ndescription = 'Set the fan of a room.'\nclass = 'open'\n\
          arguments = {{ room = ['attic', 'cellar'] }}\npublish = {{ topic = 'fan/{{room}}', payload = 'ON' }}\n"
     );
-    let app = App::build(Config::parse(&text, "test").unwrap(), &bundled()).await.unwrap();
+    let config = at_home(Config::parse(&text, "test").unwrap());
+    let app = App::build(config, &bundled()).await.unwrap();
     let mut daemon = Daemon::start(app).await.unwrap();
     for (command, tool, arguments) in [
         ("lock the front door", "set_lock", serde_json::json!({"door": "front", "locked": true})),

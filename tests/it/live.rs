@@ -159,7 +159,7 @@ fn far_from(port: u16, folder: &std::path::Path) -> Config {
     config.mqtt.desired = Some(folder.join("desired.json"));
     config.microphone.path =
         Some(outpost_tests::root().join("models/nano/samples/lock_the_front_door.wav"));
-    config
+    at_home(config)
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 //! - [`demo`]: the product on sample inputs, and other programs of the workspace
 //! - [`tidy`]: house rules that no compiler checks
 //! - [`cuda`]: what only a machine with a GPU can show
-//! - [`vm`]: the agent as a service on a virtual machine
+//! - [`vm`]: the agent as a service on an emulated machine
 //! - [`home_assistant`]: the device in Home Assistant itself
 //! - [`process`]: child processes, and their end when a signal comes
 
@@ -24,7 +24,7 @@ mod tidy;
 mod tools;
 mod vm;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use std::{
     env,
     path::{Path, PathBuf},
@@ -42,9 +42,10 @@ Tasks:
   test --long load [--minutes N]
                    two hours of the agent under load, in which it must not grow
   test --cuda      what only a machine with a GPU can show, step by step; see docs/jetson.md
-  test --vm [MINUTES]
-                   run the agent as a service on a virtual machine with a sound card and a camera;
-                   its broker is restarted every two minutes for that long (4)
+  test --long restarts [MINUTES]
+                   an hour of the agent under systemd on an emulated machine, with a broker that is
+                   restarted every two minutes
+  test --vm        run the agent as a service on an emulated machine with a sound card and a camera
   test --home-assistant
                    run the agent beside Home Assistant, which has to find, show and command it
   demo [ARGS]      build outpost and run `outpost demo ARGS`
@@ -88,8 +89,12 @@ fn run(args: &[String]) -> Result<()> {
         ["test", "--long", "load", rest @ ..] => {
             demo::run(&root, "outpost-chaos", &[&["load"], rest].concat())
         }
-        ["test", "--vm"] => vm::run(&root, None),
-        ["test", "--vm", minutes] => vm::run(&root, Some(minutes)),
+        ["test", "--long", "restarts"] => vm::run(&root, vm::Trial::Restarts(60)),
+        ["test", "--long", "restarts", minutes] => {
+            let minutes = minutes.parse().with_context(|| format!("minutes, not {minutes}"))?;
+            vm::run(&root, vm::Trial::Restarts(minutes))
+        }
+        ["test", "--vm"] => vm::run(&root, vm::Trial::Whole),
         ["test", "--home-assistant"] => home_assistant::run(&root),
         ["bench", rest @ ..] => bench::run(&root, rest),
         ["demo", rest @ ..] => demo::demo(&root, rest),

@@ -17,6 +17,7 @@ struct Inner {
     held_by_board: AtomicBool,
     muted: AtomicBool,
     mutes: AtomicU64,
+    presses: AtomicU64,
     state: Mutex<MicrophoneState>,
 }
 
@@ -40,6 +41,12 @@ impl MicGate {
     /// between two looks.
     pub fn mutes(&self) -> u64 {
         self.0.mutes.load(Ordering::SeqCst)
+    }
+
+    /// Number of times it was taken hold of. The thread compares it to notice a button that was
+    /// pressed and released between two looks.
+    pub fn presses(&self) -> u64 {
+        self.0.presses.load(Ordering::SeqCst)
     }
 
     /// Whether sound may pass now.
@@ -68,6 +75,7 @@ impl Microphone for MicGate {
             Holder::Mqtt => &self.0.held_by_mqtt,
             Holder::Board => &self.0.held_by_board,
         };
+        self.0.presses.fetch_add(u64::from(held), Ordering::SeqCst);
         place.store(held, Ordering::SeqCst);
     }
 

@@ -93,6 +93,7 @@ pub fn listen(
         shown,
         was_open: gate.is_open(),
         mutes: gate.mutes(),
+        presses: gate.presses(),
         gate,
         sender,
         is_held: false,
@@ -125,6 +126,8 @@ struct MicrophoneThread {
     was_open: bool,
     /// [`MicGate::mutes`] at the last look.
     mutes: u64,
+    /// [`MicGate::presses`] at the last look.
+    presses: u64,
 }
 
 impl MicrophoneThread {
@@ -133,8 +136,11 @@ impl MicrophoneThread {
         let mut heard = Vec::new();
         let mutes = self.gate.mutes();
         let was_muted = std::mem::replace(&mut self.mutes, mutes) != mutes;
+        let presses = self.gate.presses();
+        let was_pressed = std::mem::replace(&mut self.presses, presses) != presses;
         if was_muted || !self.gate.is_open() {
-            if std::mem::take(&mut self.was_open) {
+            // Whoever pressed and released it waits to be told what was heard, if only that it was nothing.
+            if std::mem::take(&mut self.was_open) || was_pressed {
                 if was_muted || self.gate.is_muted() {
                     self.pipeline.mute(&mut heard);
                 } else {
@@ -155,7 +161,7 @@ impl MicrophoneThread {
         if self.gate.mutes() != self.mutes || !self.gate.is_open() {
             return true;
         }
-        self.follow_button(&mut heard);
+        self.follow_button(was_pressed, &mut heard);
         let more = match read {
             Ok(more) => more,
             Err(error) => {
@@ -176,11 +182,12 @@ impl MicrophoneThread {
     }
 
     /// Push-to-talk counts as the wake word.
-    fn follow_button(&mut self, heard: &mut Vec<Heard>) {
+    fn follow_button(&mut self, was_pressed: bool, heard: &mut Vec<Heard>) {
         let is_held = self.gate.is_held();
         match (std::mem::replace(&mut self.is_held, is_held), is_held) {
             (false, true) => self.pipeline.open(),
             (true, false) => self.pipeline.close(heard),
+            (false, false) if was_pressed => self.pipeline.close(heard),
             _ => {}
         }
     }

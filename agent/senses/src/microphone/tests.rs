@@ -179,6 +179,19 @@ async fn a_button_that_comes_up_ends_the_utterance() {
     assert_eq!(bench.end().await, []);
 }
 
+#[tokio::test]
+async fn a_button_that_is_pressed_and_released_between_two_looks_is_a_time_out() {
+    let mut bench = bench(MicGate::push_to_talk());
+    bench.pass(2);
+    bench.gate.hold(Holder::Mqtt, true);
+    bench.gate.hold(Holder::Mqtt, false);
+    bench.pass(2);
+    let why = Unheard::Timeout;
+    assert!(matches!(bench.next().await, Heard::Nothing { why: heard, .. } if heard == why));
+    bench.pass(2);
+    assert!(!bench.end().await.iter().any(|heard| matches!(heard, Heard::Nothing { .. })));
+}
+
 #[test]
 fn a_button_under_which_nobody_spoke_is_a_time_out() {
     let mut pipeline =
