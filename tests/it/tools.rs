@@ -343,7 +343,8 @@ async fn another_agent_calls_our_tools_over_mcp_through_the_rules() {
 
     let mut client = Command::new("python3");
     client.arg(root().join("tests/fixtures/mcp/client.py")).arg(outpost().get_program());
-    client.args(["mcp", "--host", "127.0.0.1", "--port", &broker.port().to_string()]);
+    client.args(["mcp", "--device", "outpost", "--host", "127.0.0.1"]);
+    client.args(["--port", &broker.port().to_string()]);
     client.env("PYTHONPATH", peers).stdin(Stdio::piped()).stdout(Stdio::piped());
     let talk = tokio::task::spawn_blocking(move || {
         let mut client = Running(client.spawn().unwrap());
