@@ -3,6 +3,8 @@
 //! Everything is built before the first step, on the libtorch that setup finds or fetches. Each step runs with
 //! `OUTPOST_TEST_DEVICE=cuda`; lines that begin with `figure ` are its result.
 
+pub(crate) mod library;
+
 use crate::{process, setup, test};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -117,6 +119,19 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         outcomes.push((step, outcome));
     }
     summary(&outcomes)
+}
+
+/// The tests of products, attention, keys and values under NVIDIA's memory checker.
+pub(crate) fn memcheck(root: &Path) -> Result<()> {
+    let version = process::capture(Command::new("compute-sanitizer").arg("--version"));
+    version.context("compute-sanitizer is not there: it is part of the CUDA toolkit")?;
+    let runner =
+        format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER", std::env::consts::ARCH.to_uppercase());
+    let mut tests = process::cargo(root);
+    tests.args(["test", "--workspace", "--lib", "--"]);
+    tests.args(["quantized::", "decoder::torch::", "--test-threads", "1"]);
+    tests.env(runner, "compute-sanitizer --tool memcheck --error-exitcode 1");
+    process::run(tests.env("OUTPOST_TEST_DEVICE", "cuda"))
 }
 
 /// Whether a step passed, and what it printed; none where there is nothing to run.

@@ -41,6 +41,10 @@ Tasks:
                    the kernels' tests under the address sanitizer, with many more cases
   test --long load [--minutes N]
                    two hours of the agent under load, in which it must not grow
+  test --long cuda-library
+                   fetch the real CUDA libtorch beside the other, and load it, with or without a GPU
+  test --long cuda-memcheck
+                   the decoder's tests on a GPU under NVIDIA's compute-sanitizer
   test --cuda      what only a machine with a GPU can show, step by step; see docs/jetson.md
   test --long restarts [MINUTES]
                    an hour of the agent under systemd on an emulated machine, with a broker that is
@@ -85,6 +89,8 @@ fn run(args: &[String]) -> Result<()> {
         ["setup", "--cuda"] => setup::run(&root, setup::Flavour::Cuda),
         ["test"] => test::run(&root),
         ["test", "--long", "kernels"] => test::kernels(&root),
+        ["test", "--long", "cuda-library"] => cuda::library::run(&root),
+        ["test", "--long", "cuda-memcheck"] => cuda::memcheck(&root),
         ["test", "--cuda"] => cuda::run(&root),
         ["test", "--long", "load", rest @ ..] => {
             demo::run(&root, "outpost-chaos", &[&["load"], rest].concat())

@@ -14,11 +14,18 @@ pub(crate) use weights::ensure as weights;
 pub(crate) use wheels::Flavour;
 
 use anyhow::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Says what the libtorch in place is built for, and that all it needs is there.
 pub(crate) fn check_libtorch(root: &Path) -> Result<()> {
     board::check(&root.join(".libtorch"))
+}
+
+/// A libtorch with CUDA, fetched beside the one that is built with unless that one has CUDA; what it needs is there.
+pub(crate) fn cuda_beside(root: &Path) -> Result<PathBuf> {
+    let home = libtorch::cuda_beside(root)?;
+    board::check(&home)?;
+    Ok(home)
 }
 
 /// Installs the Debian packages and libtorch.

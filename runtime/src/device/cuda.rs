@@ -25,7 +25,7 @@ pub enum NoCuda {
         reason: String,
     },
     /// No NVIDIA GPU.
-    #[error("there is no NVIDIA GPU in this machine")]
+    #[error("CUDA was loaded, and there is no NVIDIA GPU in this machine")]
     NoDevice,
     /// There is one that this user, or the service's walls, may not open.
     #[error("no permission to open {}", node.display())]

@@ -52,6 +52,26 @@ pub(crate) fn ensure(root: &Path, flavour: Flavour) -> Result<bool> {
     Ok(true)
 }
 
+/// The folder of a libtorch with CUDA: the one in place, or one of its own that nothing is built with.
+///
+/// # Errors
+/// When it cannot be fetched.
+pub(crate) fn cuda_beside(root: &Path) -> Result<PathBuf> {
+    let in_place = root.join(".libtorch");
+    if in_place.join("lib/libtorch_cuda.so").exists() {
+        return Ok(in_place);
+    }
+    let (home, partial) = (root.join(".libtorch.cuda"), root.join(".libtorch.cuda.partial"));
+    let lock = File::create(root.join(".libtorch.lock"))?;
+    lock.lock().context("cannot lock .libtorch.lock")?;
+    if build_of(&home).as_deref() != Some(Flavour::Cuda.build_version().as_str()) {
+        remove(&partial)?;
+        fetch(Flavour::Cuda, &partial)?;
+        replace(&home, &partial)?;
+    }
+    Ok(home)
+}
+
 /// The libtorch that the environment names, other than through `.cargo/config.toml`.
 fn chosen_by_user(home: &Path) -> Result<Option<PathBuf>> {
     if env::var("LIBTORCH_USE_PYTORCH").is_ok_and(|value| !value.is_empty() && value != "0") {
