@@ -100,8 +100,7 @@ async fn retained(mqtt: &MqttConfig) -> anyhow::Result<Retained> {
         format!("the broker at {host}:{}", mqtt.port)
     };
     let filters = FleetTopic::filters();
-    let mut subscriber =
-        Subscriber::to_each(mqtt, &client, &filters).await.with_context(broker)?;
+    let mut subscriber = Subscriber::to_each(mqtt, &client, &filters).await.with_context(broker)?;
     let mut retained = Retained::new();
     let end = Instant::now() + LONGEST;
     loop {
