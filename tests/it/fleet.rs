@@ -81,10 +81,10 @@ async fn the_status_of_a_fleet_tells_who_has_what_is_desired_and_who_is_away_or_
         }
     };
     let retain = async |topic: &str, document: Value| {
-        let operator = Subscriber::connect(broker.address(), "operator", "none").await.unwrap();
+        let mut operator = Subscriber::connect(broker.address(), "operator", topic).await.unwrap();
         let payload = document.to_string();
         operator.send(Message { retain: true, ..Message::new(topic, payload) }).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(operator.next(SOON).await.expect("the broker has it").payload, document);
     };
     let is_new: &dyn Fn(&Value) -> bool = &|report| report["group"]["desired"] == "k-2";
 
