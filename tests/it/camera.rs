@@ -91,6 +91,38 @@ async fn an_alert_is_sent_at_once_and_again_with_its_evidence_which_can_be_asked
 }
 
 #[tokio::test]
+async fn the_picture_of_an_alert_is_published_by_itself_only_where_that_is_set() {
+    for publish in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let fire = Some("FIRE".to_owned());
+        let rule = WatchRule { name: "fire".into(), contains: fire, ..WatchRule::default() };
+        let mut config = watching(dir.path(), rule);
+        config.evidence.folder = Some(dir.path().join("kept"));
+        config.evidence.publish = publish;
+        let script = Script::new([Line::Say("FIRE"), Line::Say("FIRE")]);
+        let mut daemon = Daemon::scripted(config, &script).await.unwrap();
+        // Whichever comes first: the picture, or the alert that names what is kept.
+        let (mut is_kept, mut shown) = (false, Vec::new());
+        while !is_kept || (publish && shown.is_empty()) {
+            let message = daemon.next_message().await;
+            is_kept |= message.payload.get("evidence").is_some();
+            if message.topic.ends_with("alert/image") {
+                shown.push(message.payload.to_string());
+            }
+        }
+        assert_eq!(shown.len(), usize::from(publish));
+        assert!(shown.iter().all(|jpeg| jpeg.contains("JFIF")), "{shown:?}");
+        let rest = daemon.until_quiet(Duration::from_millis(500)).await;
+        assert!(rest.iter().all(|message| !message.topic.ends_with("alert/image")), "{rest:?}");
+        assert!(daemon.end().await);
+    }
+    let mut config = Config::default();
+    config.evidence.publish = true;
+    let fault = Daemon::scripted(config, &Script::default()).await.unwrap_err().to_string();
+    assert!(fault.contains("evidence.publish") && fault.contains("evidence.folder"), "{fault}");
+}
+
+#[tokio::test]
 async fn an_alert_begins_and_ends_under_one_id_and_what_goes_on_is_retained() {
     let dir = tempfile::tempdir().unwrap();
     let rule = WatchRule {

@@ -2,6 +2,8 @@
 //!
 //! `cargo xtask test --home-assistant` puts it into `.outpost/home-assistant` and runs this.
 
+mod automations;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -32,14 +34,16 @@ const DESCRIPTION: &str = "homeassistant/device/outpost-outpost/config";
 const NOTE: &str = "home_assistant";
 
 /// What the device is there.
-const ENTITIES: [&str; 20] = [
+const ENTITIES: [&str; 22] = [
     "binary_sensor.outpost_alert",
     "binary_sensor.outpost_report_storage",
     "button.outpost_confirm_the_call",
     "button.outpost_read_the_camera",
     "button.outpost_refuse_the_call",
     "event.outpost_alert",
+    "event.outpost_timer",
     "event.outpost_tool_call",
+    "image.outpost_alert_picture",
     "notify.outpost_ask",
     "sensor.outpost_last_answer",
     "sensor.outpost_last_heard",
@@ -63,6 +67,8 @@ struct HomeAssistant {
     lines: Receiver<Value>,
     /// The latest line of each entity that is there.
     entities: BTreeMap<String, Value>,
+    /// Actions that it called, of those that are only told of.
+    calls: Vec<(String, Value)>,
     /// What it complained about.
     complaints: Vec<Value>,
 }
@@ -95,8 +101,8 @@ impl HomeAssistant {
                 }
             }
         });
-        let (entities, complaints) = (BTreeMap::new(), Vec::new());
-        let mut started = Self { child, actions, lines, entities, complaints };
+        let (entities, calls, complaints) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut started = Self { child, actions, lines, entities, calls, complaints };
         started.until("it has joined the broker", |line, _| line.get("ready").is_some());
         started
     }
@@ -114,7 +120,11 @@ impl HomeAssistant {
                 (Some(entity), _) if next["state"].is_null() => drop(self.entities.remove(entity)),
                 (Some(entity), _) => drop(self.entities.insert(entity.to_owned(), next.clone())),
                 (None, Some(complaint)) => self.complaints.push(complaint.clone()),
-                (None, None) => {}
+                (None, None) => {
+                    if let Some(action) = next["called"].as_str() {
+                        self.calls.push((action.to_owned(), next["data"].clone()));
+                    }
+                }
             }
             line = next;
         }
@@ -137,6 +147,14 @@ impl HomeAssistant {
             entities.keys().eq(wanted.iter())
                 && entities.values().all(|line| (line["state"] == "unavailable") != online)
         });
+    }
+
+    /// Reads on until it calls an action with this text in its data.
+    fn calls(&mut self, action: &str, part: &str) -> Value {
+        self.until(&format!("{action} with {part}"), |line, _| {
+            line["called"] == action && line["data"].to_string().contains(part)
+        });
+        self.calls.last().unwrap().1.clone()
     }
 
     /// Ends it; it saves what it has to remember.

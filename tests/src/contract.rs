@@ -12,6 +12,11 @@ static CONTRACT: LazyLock<Result<schemas::Contract, String>> =
 /// Topics below a device's that tests publish to themselves.
 const TOLD: [&str; 5] = ["/ask", "/set/", "/get/", "/tools/", "/config/desired"];
 
+/// Whether a topic has a channel in the document.
+pub fn knows(topic: &str) -> bool {
+    CONTRACT.as_ref().is_ok_and(|contract| contract.validator(topic).is_ok())
+}
+
 /// Sees that a message of the daemon is as the document says.
 ///
 /// # Panics

@@ -38,6 +38,9 @@ pub enum EvidenceError {
     /// Evidence is not configured.
     #[error("no evidence is kept: set evidence.folder")]
     Off,
+    /// Pictures shall be published, but none are kept.
+    #[error("evidence.publish: no pictures are kept that could be published: set evidence.folder")]
+    NothingToPublish,
 }
 
 /// Whether a text is a valid name: an alert id, perhaps with a suffix. Nothing else reaches the
@@ -52,6 +55,7 @@ pub fn is_name(text: &str) -> bool {
 pub struct Evidence {
     folder: PathBuf,
     limit: u64,
+    publish: bool,
 }
 
 impl Evidence {
@@ -65,12 +69,15 @@ impl Evidence {
     /// Opens the configured folder, creating it if necessary. `None` if no evidence is kept.
     ///
     /// # Errors
-    /// If it cannot be created.
+    /// If it cannot be created, or there is none although its pictures shall be published.
     pub fn open(config: &EvidenceConfig) -> Result<Option<Self>, EvidenceError> {
-        let Some(folder) = Self::folder(config) else { return Ok(None) };
+        let Some(folder) = Self::folder(config) else {
+            return if config.publish { Err(EvidenceError::NothingToPublish) } else { Ok(None) };
+        };
         private::create_folder(&folder)
             .map_err(|source| EvidenceError::Io { path: folder.clone(), source })?;
-        Ok(Some(Self { folder, limit: config.limit_mb * 1_000_000 }))
+        let limit = config.limit_mb * 1_000_000;
+        Ok(Some(Self { folder, limit, publish: config.publish }))
     }
 
     /// Stores the picture of an alert and the look-back, oldest first. Older files make room before. Returns the names of what
@@ -117,6 +124,14 @@ impl Evidence {
             io::ErrorKind::NotFound => EvidenceError::Unknown(name.to_owned()),
             _ => EvidenceError::Io { path, source },
         })
+    }
+
+    /// The picture that raised an alert, for everybody who listens; `None` unless `evidence.publish` is set.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn to_publish(&self, alert: ReportId) -> Result<Option<Vec<u8>>, EvidenceError> {
+        self.publish.then(|| self.load(&alert.to_string())).transpose()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -189,7 +204,11 @@ mod tests {
 
     fn store(limit_mb: u64) -> (tempfile::TempDir, Evidence) {
         let dir = tempfile::tempdir().unwrap();
-        let config = EvidenceConfig { folder: Some(dir.path().join("kept")), limit_mb };
+        let config = EvidenceConfig {
+            folder: Some(dir.path().join("kept")),
+            limit_mb,
+            ..EvidenceConfig::default()
+        };
         let store = Evidence::open(&config).unwrap().unwrap();
         (dir, store)
     }

@@ -246,9 +246,17 @@ impl SceneReader {
         let Some(evidence) = self.evidence.clone() else { return };
         let id = alert.alert;
         let frame = frame.clone();
-        let keep = move || evidence.save(id, &frame.image, &frame.before);
+        let keep = move || {
+            let names = evidence.save(id, &frame.image, &frame.before)?;
+            Ok::<_, EvidenceError>((names, evidence.to_publish(id)?))
+        };
         match tokio::task::spawn_blocking(keep).await {
-            Ok(Ok(evidence)) => self.update(id, |alert| alert.evidence = evidence),
+            Ok(Ok((names, picture))) => {
+                if let Some(jpeg) = picture {
+                    self.sink.send(Report::now(Body::AlertImage(jpeg)));
+                }
+                self.update(id, |alert| alert.evidence = names);
+            }
             Ok(Err(error)) => warn!(%error, "cannot store evidence of an alert"),
             Err(error) => warn!(%error, "cannot store evidence of an alert"),
         }

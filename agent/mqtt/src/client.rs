@@ -517,20 +517,21 @@ impl Link {
         packet: u16,
         verdict: Verdict,
     ) -> Result<(), Fault> {
-        let row = match connection.acknowledged(packet) {
-            Some(Source::Row(row)) => row,
-            Some(Source::Order(taken)) => {
+        let Some((source, topic)) = connection.acknowledged(packet) else { return Ok(()) };
+        if let Verdict::Refused(reason) | Verdict::Later(reason) = &verdict {
+            error!(topic, reason, "the broker rejected a message");
+        }
+        let row = match source {
+            Source::Row(row) => row,
+            Source::Order(taken) => {
                 taken.acknowledged(verdict);
                 return Ok(());
             }
-            Some(Source::Connection) | None => return Ok(()),
+            Source::Connection => return Ok(()),
         };
         match verdict {
             Verdict::Taken => self.outbox.delivered(row),
-            Verdict::Refused(reason) => {
-                error!(reason, "dropped a report: the broker rejected it");
-                self.outbox.refuse(row);
-            }
+            Verdict::Refused(_) => self.outbox.refuse(row),
             Verdict::Later(reason) => {
                 return Err(Fault::network(format!("the broker takes no messages now: {reason}")));
             }

@@ -199,10 +199,10 @@ impl Connection {
         }
     }
 
-    /// Takes a message out of flight.
-    pub(super) fn acknowledged(&mut self, packet: u16) -> Option<Source> {
+    /// Takes a message out of flight: where it came from, and its topic.
+    pub(super) fn acknowledged(&mut self, packet: u16) -> Option<(Source, String)> {
         let at = self.in_flight.iter().position(|sent| sent.packet == Some(packet))?;
-        Some(self.in_flight.remove(at)?.source)
+        self.in_flight.remove(at).map(|sent| (sent.source, sent.topic))
     }
 
     /// Schedules discovery, with jitter so that devices do not answer all at once.

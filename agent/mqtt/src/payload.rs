@@ -31,8 +31,8 @@ const MAX_BODY: usize = MAX_PACKET - (1 << 16) - (1 << 10);
 
 /// Encodes a report; an answer may have a second message, for its response topic.
 pub fn encode(report: &Report, topics: &Topics) -> (Message, Option<Message>) {
-    let (path, retain, body) = body(&report.body);
-    if let Body::Evidence(EvidenceReport { jpeg, .. }) = &report.body {
+    let (path, retain, body) = body(&report.body, topics);
+    if let Body::Evidence(EvidenceReport { jpeg, .. }) | Body::AlertImage(jpeg) = &report.body {
         // Whoever wants it can ask again.
         let message = Message::new(topics.below(&path), jpeg.clone());
         return (Message { keep: Keep::Volatile, bulky: true, ..message }, None);
@@ -98,7 +98,8 @@ pub fn outbox(condition: &Condition, topics: &Topics) -> Message {
 /// Device information; sent on each connection. `unused_gpu`: why a GPU that is there is not used.
 pub fn info(unused_gpu: Option<&NoCuda>, topics: &Topics) -> Message {
     let unused_gpu = unused_gpu.map(ToString::to_string);
-    let body = json!({ "version": env!("CARGO_PKG_VERSION"), "unused_gpu": unused_gpu });
+    let body = json!({ "version": env!("CARGO_PKG_VERSION"), "group": topics.group(),
+        "unused_gpu": unused_gpu });
     message(topics.info(), true, Timestamp::now(), ReportId::new(), present(body))
 }
 
@@ -123,7 +124,7 @@ fn message(topic: String, retain: bool, at: Timestamp, id: ReportId, body: Value
     Message { retain, ..Message::new(topic, body.to_string()) }
 }
 
-fn body(body: &Body) -> (String, bool, Value) {
+fn body(body: &Body, topics: &Topics) -> (String, bool, Value) {
     match body {
         Body::State(state) => (
             "state".into(),
@@ -153,6 +154,7 @@ fn body(body: &Body) -> (String, bool, Value) {
             ),
         ),
         Body::Evidence(evidence) => (format!("evidence/{}", evidence.name), false, Value::Null),
+        Body::AlertImage(_) => ("alert/image".into(), false, Value::Null),
         Body::Timer(timer) => (
             "event/timer".into(),
             false,
@@ -171,7 +173,7 @@ fn body(body: &Body) -> (String, bool, Value) {
         Body::Answer(answer) => answer_body(answer),
         Body::Delta(delta) => delta_body(delta),
         Body::Offered(offer) => offered_body(offer),
-        Body::Config(config) => config_body(config),
+        Body::Config(config) => config_body(config, topics.group()),
         Body::Board(board) => board_body(board),
         Body::Input(input) => {
             ("event/input".into(), false, json!({ "input": input.input, "kind": input.kind }))
@@ -223,7 +225,7 @@ fn offered_body(OfferReport { tools, by_call, left_out }: &OfferReport) -> (Stri
 }
 
 /// The settings, in the form of a desired document.
-fn config_body(config: &ConfigReport) -> (String, bool, Value) {
+fn config_body(config: &ConfigReport, group_name: Option<&str>) -> (String, bool, Value) {
     let ConfigReport { live, group, device, warnings } = config;
     let agent = json!({ "tools": live.tools, "max_steps": live.max_steps,
         "tool_timeout_seconds": seconds(live.tool_timeout), "retries": live.retries,
@@ -232,7 +234,12 @@ fn config_body(config: &ConfigReport) -> (String, bool, Value) {
         "cooldown_seconds": seconds(live.cooldown) });
     let in_force =
         json!({ "agent": present(agent), "camera": { "scene": scene }, "watch": live.watch });
-    let fields = json!({ "config": in_force, "group": group.as_ref().map(standing),
+    let group = group_name.map(|name| {
+        let mut group = group.as_ref().map_or_else(|| json!({ "applied": false }), standing);
+        group["name"] = name.into();
+        group
+    });
+    let fields = json!({ "config": in_force, "group": group,
         "device": device.as_ref().map(standing),
         "warnings": (!warnings.is_empty()).then(|| faults_body(warnings)) });
     ("config/reported".into(), true, present(fields))

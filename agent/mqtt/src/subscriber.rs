@@ -43,7 +43,7 @@ impl Subscriber {
     /// # Errors
     /// If the broker is unreachable for five seconds, or refuses.
     pub async fn connect(broker: SocketAddr, name: &str, filter: &str) -> Result<Self, Fault> {
-        Self::open(&Target::plain(broker), Version::V311, name, filter).await
+        Self::open(&Target::plain(broker), Version::V311, name, &[filter.to_owned()]).await
     }
 
     /// As [`Self::connect`], to a configured broker.
@@ -51,16 +51,28 @@ impl Subscriber {
     /// # Errors
     /// As there, and when a file of the configuration cannot be used.
     pub async fn to(config: &MqttConfig, name: &str, filter: &str) -> Result<Self, Fault> {
+        Self::to_each(config, name, &[filter.to_owned()]).await
+    }
+
+    /// As [`Self::to`], with several filters.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn to_each(
+        config: &MqttConfig,
+        name: &str,
+        filters: &[String],
+    ) -> Result<Self, Fault> {
         let target =
             Target::new(config, None).map_err(|fault| Fault::network(fault.to_string()))?;
-        Self::open(&target, config.version, name, filter).await
+        Self::open(&target, config.version, name, filters).await
     }
 
     async fn open(
         target: &Target,
         version: Version,
         name: &str,
-        filter: &str,
+        filters: &[String],
     ) -> Result<Self, Fault> {
         let options = ConnectOptions {
             client: name.into(),
@@ -73,7 +85,7 @@ impl Subscriber {
         let confirmed = async {
             loop {
                 match session.next().await {
-                    Signal::Up { .. } => drop(session.subscribe(&[filter.to_owned()])),
+                    Signal::Up { .. } => drop(session.subscribe(filters)),
                     Signal::Subscribed(taken) if taken.contains(&false) => {
                         return Err(Fault::network("the broker refuses the subscription"));
                     }

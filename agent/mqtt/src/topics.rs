@@ -48,6 +48,40 @@ pub enum ToolTopic<'a> {
     Result(&'a str),
 }
 
+/// What is retained of a device or a group, for who looks after a fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FleetTopic {
+    /// `online` or `offline`.
+    Status,
+    /// What the device is.
+    Info,
+    /// The settings that are wanted.
+    Desired,
+    /// The settings in force.
+    Reported,
+}
+
+impl FleetTopic {
+    const ALL: [(Self, &str); 4] = [
+        (Self::Status, "status"),
+        (Self::Info, "info"),
+        (Self::Desired, DESIRED),
+        (Self::Reported, "config/reported"),
+    ];
+
+    /// Filters for all devices and groups.
+    pub fn filters() -> [String; 4] {
+        Self::ALL.map(|(_, path)| format!("outpost/+/{path}"))
+    }
+
+    /// Name of the device, or `@` and that of the group, and what the topic is for; `None` for other topics.
+    pub fn parse(topic: &str) -> Option<(&str, Self)> {
+        let (name, path) = topic.strip_prefix("outpost/")?.split_once('/')?;
+        let (kind, _) = Self::ALL.into_iter().find(|(_, known)| *known == path)?;
+        Some((name, kind))
+    }
+}
+
 /// Payload of an ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AskForm {
@@ -70,6 +104,11 @@ impl Topics {
     pub fn in_group(self, group: Option<&str>) -> Self {
         let group = group.map(|group| (group.to_owned(), format!("outpost/@{group}")));
         Self { group, ..self }
+    }
+
+    /// The name of the group.
+    pub fn group(&self) -> Option<&str> {
+        self.group.as_ref().map(|(name, _)| name.as_str())
     }
 
     /// A topic below the base.

@@ -2,6 +2,7 @@
 
 mod ask;
 mod bench;
+mod broker_flags;
 mod chat;
 mod demo;
 mod demo_firmware;
@@ -9,6 +10,7 @@ mod demo_report;
 mod doctor;
 mod eval;
 mod firmware_sim;
+mod fleet;
 mod greeting;
 mod import;
 mod inspect;
@@ -57,6 +59,7 @@ enum Command {
     Doctor(doctor::Args),
     Eval(eval::Args),
     FirmwareSim(firmware_sim::Args),
+    Fleet(fleet::Args),
     Import(import::Args),
     Inspect(inspect::Args),
     Listen(listen::Args),
@@ -93,6 +96,7 @@ impl Cli {
             Command::Doctor(args) => doctor::run(&args),
             Command::Eval(args) => eval::run(&args),
             Command::FirmwareSim(args) => firmware_sim::run(&args),
+            Command::Fleet(args) => fleet::run(&args),
             Command::Import(args) => import::run(&args),
             Command::Inspect(args) => inspect::run(&args),
             Command::Listen(args) => listen::run(&args),

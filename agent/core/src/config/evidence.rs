@@ -15,11 +15,13 @@ pub struct EvidenceConfig {
     pub folder: Option<PathBuf>,
     /// Total size in megabytes; the oldest pictures are deleted beyond it.
     pub limit_mb: u64,
+    /// Whether the picture of each alert is published too, on `alert/image`.
+    pub publish: bool,
 }
 
 impl Default for EvidenceConfig {
     fn default() -> Self {
-        Self { folder: None, limit_mb: 200 }
+        Self { folder: None, limit_mb: 200, publish: false }
     }
 }
 

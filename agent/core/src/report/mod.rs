@@ -95,6 +95,8 @@ pub enum Body {
     Alerts(Vec<AlertReport>),
     /// A picture that was kept of an alert, on request.
     Evidence(EvidenceReport),
+    /// The picture that raised the latest alert, as JPEG.
+    AlertImage(Vec<u8>),
     /// The answer to an `ask`.
     Answer(AnswerReport),
     /// A piece of an answer that is being written; not kept for a broker that is away.

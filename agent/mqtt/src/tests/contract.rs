@@ -359,7 +359,7 @@ pub(super) fn messages(topics: &Topics) -> Vec<Message> {
 
 #[test]
 fn the_document_shows_what_is_sent() {
-    let topics = Topics::new("desk");
+    let topics = Topics::new("desk").in_group(Some("kitchens"));
     let examples = examples();
     let mut sent: BTreeMap<String, Vec<Map<String, Value>>> = BTreeMap::new();
     for message in messages(&topics) {

@@ -1,7 +1,7 @@
 //! The discovery message against the rules of Home Assistant.
 //!
 //! The rules are those documented at <https://www.home-assistant.io/integrations/mqtt/> and on the pages of its platforms
-//! (`sensor.mqtt`, `switch.mqtt`, `event.mqtt`, `notify.mqtt`, `button.mqtt`, `binary_sensor.mqtt`).
+//! (`sensor.mqtt`, `switch.mqtt`, `event.mqtt`, `notify.mqtt`, `button.mqtt`, `binary_sensor.mqtt`, `image.mqtt`).
 
 use std::collections::BTreeSet;
 
@@ -36,6 +36,7 @@ fn rules(platform: &str) -> (&'static [&'static str], &'static [&'static str]) {
         "switch" => (&["command_topic"], &["state_topic", "device_class"]),
         "event" => (&["state_topic", "event_types"], &["device_class"]),
         "notify" => (&["command_topic"], &["command_template"]),
+        "image" => (&["image_topic"], &["content_type"]),
         "button" => (&["command_topic"], &["payload_press", "device_class"]),
         other => panic!("no rules for {other}"),
     }
