@@ -139,6 +139,13 @@ impl TensorFile {
     }
 }
 
+/// Has the system drop from its cache what it holds of a file. What is mapped or not yet on disk stays, and a later read finds
+/// all of it.
+#[cfg(feature = "torch")]
+fn drop_cached(file: &File) -> std::io::Result<()> {
+    Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
+}
+
 /// The packed weights of a decoder, mapped.
 #[derive(Debug)]
 pub(crate) struct Weights {
@@ -152,6 +159,18 @@ impl Weights {
         let path = dir.join(DECODER_FILE);
         let file = TensorFile::open(&path)?;
         let bytes = Bytes::map(file.file.reader()).map_err(Error::io(&path))?;
+        Ok(Self { file, bytes })
+    }
+
+    /// The same file, mapped anew, once nothing needs what was read of it: the system drops it from its cache. On a board whose
+    /// GPU shares the memory, that is room for as much again, which CUDA may not reclaim by itself.
+    #[cfg(feature = "torch")]
+    pub(crate) fn uncached(self) -> Result<Self> {
+        let Self { file, bytes } = self;
+        // Pages that are mapped would stay.
+        drop(bytes);
+        let bytes = drop_cached(file.file.reader()).and_then(|()| Bytes::map(file.file.reader()));
+        let bytes = bytes.map_err(Error::io(file.path()))?;
         Ok(Self { file, bytes })
     }
 
@@ -214,5 +233,56 @@ impl Weights {
     fn fault(&self, fault: impl std::fmt::Display) -> Error {
         let fault = format!("{fault}: import the model again");
         Error::Weights { path: self.file.path().to_owned(), faults: vec![fault] }
+    }
+}
+
+#[cfg(all(test, feature = "torch"))]
+mod tests {
+    use std::io::{IoSliceMut, Write as _};
+
+    use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_from_the_cache_is_read_again() {
+        // Beside the test program, which lies on a disk; a temporary folder may lie in memory.
+        let folder = std::env::current_exe().unwrap();
+        let mut file = tempfile::tempfile_in(folder.parent().unwrap()).unwrap();
+        let data: Vec<u8> = (0..1_000_000_u32).map(|i| (i * 7 % 251) as u8).collect();
+        file.write_all(&data).unwrap();
+        file.sync_all().unwrap();
+        let cached = |file: &File| {
+            let mut some = [0; 16];
+            preadv2(file, &mut [IoSliceMut::new(&mut some)], 500_000, ReadWriteFlags::NOWAIT)
+        };
+        assert_eq!(cached(&file), Ok(16));
+        drop_cached(&file).unwrap();
+        assert_eq!(cached(&file), Err(Errno::AGAIN));
+        let mut found = vec![0; data.len()];
+        file.read_exact_at(&mut found, 0).unwrap();
+        assert!(found == data, "all of it is read from disk");
+    }
+
+    #[test]
+    fn weights_are_the_same_once_they_were_dropped_from_the_cache() {
+        let checkpoint =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/phi4mm/checkpoint");
+        let dir = tempfile::tempdir().unwrap();
+        let packed = dir.path().join("packed");
+        let options = crate::import::ImportOptions::default();
+        crate::import::import(&checkpoint, &packed, &options, &mut |_| ()).unwrap();
+        let sizes = crate::config::Config::read(&packed.join("config.json")).unwrap().decoder;
+        let row = |weights: &Weights| {
+            let table = weights.embedding(&sizes).unwrap();
+            let mut row = vec![0.0; table.width()];
+            table.row(7, &mut row);
+            row
+        };
+        let weights = Weights::open(&packed).unwrap();
+        let before = row(&weights);
+        let weights = weights.uncached().unwrap();
+        assert_eq!(row(&weights), before);
+        assert!(before.iter().any(|number| *number != 0.0), "{before:?}");
     }
 }

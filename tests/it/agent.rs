@@ -1,15 +1,19 @@
 //! The agent with a scripted model, over the real embedded broker.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use outpost_agent::app::App;
+use outpost_agent::cli::serve;
 use outpost_agent_core::config::{Config, Pace, Vad, WatchRule};
+use outpost_agent_core::model_thread::Model;
 use outpost_mqtt::subscriber::{Received, Subscriber};
 use outpost_runtime::Role;
-use outpost_tests::daemon::{Daemon, Line, Script};
+use outpost_tests::daemon::{Daemon, Line, Script, at_home};
 use outpost_tests::media::{silence, tone, write_png, write_wav};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_long_recording_gives_several_utterances_and_each_its_call() {
@@ -176,6 +180,38 @@ async fn a_daemon_whose_device_is_lost_says_so_and_has_to_be_started_again() {
     daemon.broken().await;
     assert!(daemon.end().await, "reports still go out");
     assert_eq!(script.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_process_whose_device_is_lost_ends_with_a_failure() {
+    let config = at_home(Config::default());
+    let script = Script::new([Line::LoseDevice, Line::Say("never said")]);
+    let model = script.clone();
+    let load = move || Ok(Box::new(model) as Box<dyn Model>);
+    let app = App::with_model(config.clone(), load).await.unwrap();
+    let broker = app.broker().unwrap();
+    let mut subscriber = Subscriber::connect(broker, "test", "outpost/outpost/#").await.unwrap();
+    let asked = async {
+        // By then the daemon listens.
+        until(&mut subscriber, "outpost/outpost/status").await;
+        subscriber.publish("outpost/outpost/ask", "anything").await.unwrap();
+        until(&mut subscriber, "outpost/outpost/answer").await
+    };
+    let (status, answer) = tokio::join!(serve(&config, std::future::ready(Ok(app))), asked);
+    // systemd starts it again after such a status.
+    assert_eq!(status.unwrap(), ExitCode::FAILURE);
+    assert!(answer["error"].as_str().unwrap().contains("internal error"), "{answer}");
+    assert_eq!(script.requests().len(), 1);
+}
+
+/// The next message on a topic.
+async fn until(subscriber: &mut Subscriber, topic: &str) -> Value {
+    loop {
+        let received = subscriber.next(Duration::from_secs(20)).await.unwrap();
+        if received.topic == topic {
+            return received.payload;
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 //! Everything is built before the first step, on the libtorch that setup finds or fetches. Each step runs with
 //! `OUTPOST_TEST_DEVICE=cuda`; lines that begin with `figure ` are its result.
 
+mod full_shape;
 pub(crate) mod library;
 
+use self::full_shape::Shape;
 use crate::{process, setup, test};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use std::{
     path::Path,
@@ -22,6 +24,8 @@ enum Kind {
     Outpost(&'static [&'static str]),
     /// What libtorch is, and what it is built for.
     Libraries,
+    /// A model of full shape.
+    FullShape(Shape),
     /// Not there yet.
     NotBuilt,
 }
@@ -32,7 +36,7 @@ struct Step {
     kind: Kind,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step { number: 1, name: "libraries and architectures", kind: Kind::Libraries },
     Step {
         number: 2,
@@ -65,6 +69,7 @@ const STEPS: [Step; 9] = [
         name: "the bundled model on both devices",
         kind: Kind::Tests("package(outpost-tests) & test(/^gpu::/)"),
     },
+    Step { number: 7, name: "full shape", kind: Kind::FullShape(full_shape::FULL) },
     Step { number: 8, name: "the encoders on both runtimes", kind: Kind::NotBuilt },
     Step {
         number: 9,
@@ -94,6 +99,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     }
     process::run(process::cargo(root).args(["build", "--workspace", "--bins"]))?;
     test::nextest(root, &["--no-run"])?;
+    full_shape::ensure(root, full_shape::FULL)?;
     let mut outcomes = Vec::new();
     for step in &STEPS {
         println!("== {} {}", step.number, step.name);
@@ -121,6 +127,17 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     summary(&outcomes)
 }
 
+/// Step 7 with a model of one layer, on whatever there is: the step's own code, run without a GPU.
+pub(crate) fn rehearse(root: &Path) -> Result<()> {
+    setup::run(root, setup::Flavour::Cpu)?;
+    process::run(process::cargo(root).args(["build", "--workspace", "--bins"]))?;
+    full_shape::ensure(root, full_shape::SMALL)?;
+    let (passed, output) = full_shape::measure(root, full_shape::SMALL)?;
+    print!("{output}");
+    ensure!(passed, "it did not run where it should");
+    Ok(())
+}
+
 /// The tests of products, attention, keys and values under NVIDIA's memory checker.
 pub(crate) fn memcheck(root: &Path) -> Result<()> {
     let version = process::capture(Command::new("compute-sanitizer").arg("--version"));
@@ -138,6 +155,7 @@ pub(crate) fn memcheck(root: &Path) -> Result<()> {
 fn run_step(root: &Path, kind: &Kind) -> Result<Option<(bool, String)>> {
     let mut command = match kind {
         Kind::NotBuilt => return Ok(None),
+        Kind::FullShape(shape) => return full_shape::measure(root, *shape).map(Some),
         Kind::Libraries => {
             setup::check_libtorch(root)?;
             let version = std::fs::read_to_string(root.join(".libtorch/build-version"));
@@ -201,7 +219,6 @@ fn summary(outcomes: &[(&Step, Outcome)]) -> Result<()> {
         let seconds = outcome.elapsed.as_secs();
         println!("{:>2} {:<9} {seconds:>4} s  {}", step.number, word(outcome.passed), step.name);
     }
-    println!("left out: 7, full shape; docs/jetson.md says how to do it by hand");
     let steps: Vec<_> = outcomes
         .iter()
         .map(|(step, outcome)| {

@@ -46,6 +46,8 @@ Tasks:
   test --long cuda-memcheck
                    the decoder's tests on a GPU under NVIDIA's compute-sanitizer
   test --cuda      what only a machine with a GPU can show, step by step; see docs/jetson.md
+  test --cuda --rehearse
+                   its step of full shape with a model of one layer, on whatever device there is
   test --long restarts [MINUTES]
                    an hour of the agent under systemd on an emulated machine, with a broker that is
                    restarted every two minutes
@@ -92,6 +94,7 @@ fn run(args: &[String]) -> Result<()> {
         ["test", "--long", "cuda-library"] => cuda::library::run(&root),
         ["test", "--long", "cuda-memcheck"] => cuda::memcheck(&root),
         ["test", "--cuda"] => cuda::run(&root),
+        ["test", "--cuda", "--rehearse"] => cuda::rehearse(&root),
         ["test", "--long", "load", rest @ ..] => {
             demo::run(&root, "outpost-chaos", &[&["load"], rest].concat())
         }

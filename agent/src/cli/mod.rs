@@ -27,6 +27,7 @@ mod tasks;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+pub use self::run::serve;
 use clap::{Parser, Subcommand};
 use outpost_agent_core::config::ConfigError;
 

@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// How keys and values are kept, in what is added up.
     #[arg(long, value_enum, default_value = "bf16")]
     kv: Kv,
+    /// Count what a GPU needs beside it: CUDA, the head, and kept prefixes.
+    #[arg(long)]
+    gpu: bool,
     /// A device by name, or `this`; none: all.
     #[arg(long)]
     device: Option<String>,
@@ -47,7 +50,10 @@ const CONTEXTS: [usize; 4] = [4096, 8192, 32_768, 131_072];
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let devices = devices(args.device.as_deref())?;
     let (name, config) = model(args)?;
-    let plans = FORMATS.map(|quant| Plan::of(&config, ImportOptions { quant }));
+    let plans = FORMATS.map(|quant| {
+        let plan = Plan::of(&config, ImportOptions { quant });
+        if args.gpu { plan.on_gpu() } else { plan }
+    });
     let wanted = Wanted { context: args.context, kv: args.kv.into() };
     print(&name, &plans, config.decoder.max_position_embeddings, wanted, &devices);
     Ok(ExitCode::SUCCESS)
@@ -123,6 +129,9 @@ fn print(name: &str, plans: &[Plan; 3], longest: usize, wanted: Wanted, devices:
     for length in CONTEXTS.into_iter().filter(|length| *length <= longest) {
         row(&format!("keys and values at {length}"), &|plan| plan.cache(length, KvFormat::Bf16));
         row("  in int8", &|plan| plan.cache(length, KvFormat::Int8));
+    }
+    if plans.iter().any(|plan| plan.prefixes(wanted.kv) > 0) {
+        row("kept prefixes", &|plan| plan.prefixes(wanted.kv));
     }
     let context = wanted.context;
     row(&format!("embedded prompt at {context}"), &|plan| plan.prompt(context));

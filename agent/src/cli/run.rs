@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::app::App;
+use crate::app::{App, AppError};
 use crate::cli::greeting::greeting;
 use crate::service::{self, Systemd};
 
@@ -34,7 +34,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
     let dir = super::model_dir(args.model.as_deref(), config.model.path.as_deref())?;
     let runtime = tokio::runtime::Runtime::new().context("starting tokio")?;
-    let code = runtime.block_on(serve(config, dir));
+    let app = App::build(config.clone(), &dir);
+    let code = runtime.block_on(serve(&config, app));
     // What did not end in time is not waited for.
     runtime.shutdown_background();
     code
@@ -52,7 +53,14 @@ async fn greet(
     super::say(&greeting(config, embedded, &link));
 }
 
-async fn serve(config: Config, dir: PathBuf) -> anyhow::Result<ExitCode> {
+/// Runs a daemon that is being built, until it is told to end or is of no use any more; the status of the process.
+///
+/// # Errors
+/// When it cannot be built or started.
+pub async fn serve(
+    config: &Config,
+    app: impl Future<Output = Result<App, AppError>>,
+) -> anyhow::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut told_to_end = std::pin::pin!(async {
@@ -63,7 +71,7 @@ async fn serve(config: Config, dir: PathBuf) -> anyhow::Result<ExitCode> {
     });
     let grace = config.agent.grace;
     let app = tokio::select! {
-        app = service::loading(&Systemd, App::build(config.clone(), &dir)) => app?,
+        app = service::loading(&Systemd, app) => app?,
         () = &mut told_to_end => return Ok(ExitCode::SUCCESS),
     };
     let embedded = app.broker();
@@ -72,7 +80,7 @@ async fn serve(config: Config, dir: PathBuf) -> anyhow::Result<ExitCode> {
     let watchdog = sd_notify::watchdog_enabled();
     let parts = running.parts().clone();
     let counts = running.counts();
-    let greet = greet(&config, embedded, running.link());
+    let greet = greet(config, embedded, running.link());
     let is_broken = tokio::select! {
         ((), ()) = async { tokio::join!(greet, service::attend(Systemd, watchdog, parts, counts)) } => false,
         () = told_to_end => false,

@@ -78,9 +78,9 @@ fn gpu(config: &ModelConfig) -> Finding {
     let choice = config.engine_options().device;
     match device::choose(choice) {
         Ok(device::Device::Cpu) if choice == DeviceChoice::Auto => {
-            device::unused_gpu().map_or_else(cpu, unused)
+            device::unused_gpu().map_or_else(|| cpu(device::no_gpu()), unused)
         }
-        Ok(device::Device::Cpu) => cpu(),
+        Ok(device::Device::Cpu) => cpu(None),
         Ok(device) => Finding::ok(
             "gpu",
             format!("the decoder runs on {device:?}, which computes as it should"),
@@ -99,11 +99,14 @@ fn unused(reason: &NoCuda) -> Finding {
     Finding::note("gpu", found, reason.remedy())
 }
 
-fn cpu() -> Finding {
+/// The CPU is taken, because there is no GPU or because it is asked for.
+fn cpu(reason: Option<&NoCuda>) -> Finding {
+    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     match device::cpu_kernels() {
-        Ok(kernels) => {
-            Finding::ok("gpu", format!("none; the decoder runs on the CPU, kernels: {kernels}"))
-        }
+        Ok(kernels) => Finding::ok(
+            "gpu",
+            format!("none{reason}; the decoder runs on the CPU, kernels: {kernels}"),
+        ),
         Err(fault) => {
             Finding::wrong("gpu", fault.to_string(), "unset OUTPOST_KERNEL, or name another")
         }
@@ -134,6 +137,16 @@ mod tests {
             let remedies = findings.iter().filter(|other| other.remedy == finding.remedy);
             assert_eq!(remedies.count(), 1, "{finding:?}");
         }
+    }
+
+    #[test]
+    fn where_there_is_no_gpu_the_reason_says_whether_cuda_was_loaded() {
+        let loaded = cpu(Some(&NoCuda::NoDevice));
+        assert_eq!(loaded.verdict, Verdict::Ok);
+        assert!(loaded.found.contains("CUDA was loaded") && loaded.found.contains("on the CPU"));
+        let absent = cpu(Some(&NoCuda::NotInstalled { folder: "/opt/libtorch/lib".into() }));
+        assert!(absent.found.contains("no CUDA part") && !absent.found.contains("was loaded"));
+        assert!(cpu(None).found.starts_with("none; "));
     }
 
     #[test]

@@ -76,17 +76,22 @@ impl Decoder {
         device: DeviceChoice,
         threads: Option<usize>,
     ) -> Result<Self> {
-        let weights = &Weights::open(dir)?;
+        let weights = Weights::open(dir)?;
         let threads = threads.unwrap_or_else(cpu::cores).max(1);
-        let backend: Box<dyn Backend> = match device::choose(device)? {
-            Device::Cpu => Box::new(cpu::CpuBackend::load(weights, config, cpu::isa()?, threads)?),
+        let (backend, weights): (Box<dyn Backend>, _) = match device::choose(device)? {
+            Device::Cpu => {
+                let backend = cpu::CpuBackend::load(&weights, config, cpu::isa()?, threads)?;
+                (Box::new(backend), weights)
+            }
             #[cfg(feature = "torch")]
             Device::Torch(device) => {
                 let as_gpu = device != tch::Device::Cpu;
-                Box::new(torch::TorchBackend::load(weights, config, device, as_gpu, threads)?)
+                let backend = torch::TorchBackend::load(&weights, config, device, as_gpu, threads)?;
+                // All but the rows of the embedding is on the GPU by now.
+                (Box::new(backend), if as_gpu { weights.uncached()? } else { weights })
             }
         };
-        Self::on(backend, weights, config)
+        Self::on(backend, &weights, config)
     }
 
     /// The decoder on a loaded backend.

@@ -103,11 +103,16 @@ pub fn choose(choice: DeviceChoice) -> Result<Device> {
     }
 }
 
+/// Why no GPU is used, whether or not the machine has one, if [`choose`] was asked for [`DeviceChoice::Auto`] or
+/// [`DeviceChoice::Cuda`].
+pub fn no_gpu() -> Option<&'static NoCuda> {
+    GPU.get()?.as_ref().err()
+}
+
 /// Why the GPU of this machine is passed over, if it has one and [`choose`] was asked for [`DeviceChoice::Auto`] or
 /// [`DeviceChoice::Cuda`].
 pub fn unused_gpu() -> Option<&'static NoCuda> {
-    let reason = GPU.get()?.as_ref().err()?;
-    cuda::node(Path::new("/")).map(|_| reason)
+    no_gpu().filter(|_| cuda::node(Path::new("/")).is_some())
 }
 
 /// What a process finds out once: CUDA's part of libtorch can't be loaded later, or another device appear.

@@ -21,6 +21,7 @@ pub mod source;
 mod staging;
 mod text;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use self::inventory::{Entry, HEADS};
@@ -30,6 +31,7 @@ pub use self::origin::config;
 use self::progress::Meter;
 pub use self::progress::Progress;
 pub use self::quantize::Quant;
+use self::source::TensorSource;
 use self::staging::Staging;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -98,13 +100,38 @@ pub fn import_ignoring(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Manifest> {
     check_destination(dst)?;
-    let origin = Origin::open(src, adapters, ignored)?;
+    pack(&Origin::open(src, adapters, ignored)?, src, dst, options, progress)
+}
+
+/// As [`import`], of tensors that lie in no checkpoint. `documents` are `config.json`, `tokenizer.json` and whatever else belongs
+/// into the packed directory, by file name.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_made(
+    (name, tensors): (&str, Box<dyn TensorSource>),
+    documents: BTreeMap<&'static str, String>,
+    dst: &Path,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Manifest> {
+    check_destination(dst)?;
+    pack(&Origin::made(name, tensors, documents), Path::new(name), dst, options, progress)
+}
+
+fn pack(
+    origin: &Origin,
+    src: &Path,
+    dst: &Path,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Manifest> {
     let config = Config::parse(origin.text(origin::CONFIG), src)?;
     Tokenizer::parse(origin.text(origin::TOKENIZER))
         .map_err(|reason| Error::config(src, reason))?;
     let tensors = &*origin.tensors;
     let decoder = inventory::decoder(&config, tensors);
-    tensors.check(&expected(&config, &origin, &decoder))?;
+    tensors.check(&expected(&config, origin, &decoder))?;
 
     let staging = Staging::beside(dst)?;
     let dir = staging.path();
@@ -114,7 +141,7 @@ pub fn import_ignoring(
     for (name, text) in &origin.documents {
         write(&dir.join(name), text)?;
     }
-    let manifest = describe(&origin, *options, dir, progress)?;
+    let manifest = describe(origin, *options, dir, progress)?;
     let path = dir.join(Manifest::FILE);
     let text = serde_json::to_string_pretty(&manifest)
         .map_err(|fault| Error::config(&path, fault.to_string()))?;

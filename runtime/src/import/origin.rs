@@ -130,6 +130,17 @@ impl Origin {
         Ok(Self { tensors, documents, read_already, name, licence, capabilities, files })
     }
 
+    /// Tensors that lie in no file.
+    pub(crate) fn made(
+        name: &str,
+        tensors: Box<dyn TensorSource>,
+        documents: BTreeMap<&'static str, String>,
+    ) -> Self {
+        let (read_already, files) = (Vec::new(), Vec::new());
+        let name = name.to_owned();
+        Self { tensors, documents, read_already, name, licence: None, capabilities: None, files }
+    }
+
     /// A document that every origin has.
     pub(crate) fn text(&self, name: &str) -> &str {
         self.documents.get(name).map_or("", String::as_str)
