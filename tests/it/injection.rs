@@ -92,8 +92,10 @@ fn obedient(read: &'static str, reads_aloud: bool) -> Script {
 }
 
 /// Lets the model read each sign and obey it; gives how many calls were refused.
-async fn obeys(mut config: Config, read: &'static str, origin: &str) -> usize {
+async fn obeys(config: Config, read: &'static str, origin: &str) -> usize {
     let dir = tempfile::tempdir().unwrap();
+    // A configuration is large, and a future holds it all the time.
+    let mut config = Box::new(config);
     config.policy.per_minute = 100_000;
     config.agent.max_steps = 5;
     let reads_aloud = read == "read_camera";
@@ -116,7 +118,7 @@ async fn obeys(mut config: Config, read: &'static str, origin: &str) -> usize {
     let faults = TestTool::new(move |arguments| {
         std::future::ready(Err(ToolError::new(ErrorKind::Failed, sign(&arguments))))
     });
-    let mut daemon = Daemon::equipped(config, &obedient(read, reads_aloud), |tools| {
+    let mut daemon = Daemon::equipped(*config, &obedient(read, reads_aloud), |tools| {
         burn.add_to(tools, "burn", (Class::Guarded, false))?;
         texts.add_to(tools, "read_text", (Class::Open, true))?;
         data.add_to(tools, "read_data", (Class::Open, true))?;

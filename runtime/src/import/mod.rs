@@ -100,7 +100,7 @@ pub fn import_ignoring(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Manifest> {
     check_destination(dst)?;
-    pack(&Origin::open(src, adapters, ignored)?, src, dst, options, progress)
+    pack(&Origin::open(src, adapters, ignored)?, src, dst, *options, progress)
 }
 
 /// As [`import`], of tensors that lie in no checkpoint. `documents` are `config.json`, `tokenizer.json` and whatever else belongs
@@ -116,14 +116,14 @@ pub fn import_made(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Manifest> {
     check_destination(dst)?;
-    pack(&Origin::made(name, tensors, documents), Path::new(name), dst, options, progress)
+    pack(&Origin::made(name, tensors, documents), Path::new(name), dst, *options, progress)
 }
 
 fn pack(
     origin: &Origin,
     src: &Path,
     dst: &Path,
-    options: &ImportOptions,
+    options: ImportOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Manifest> {
     let config = Config::parse(origin.text(origin::CONFIG), src)?;
@@ -135,13 +135,13 @@ fn pack(
 
     let staging = Staging::beside(dst)?;
     let dir = staging.path();
-    let meter = &mut Meter::new(packed_bytes(&config, &decoder, *options), progress);
-    packed::write_decoder(tensors, &decoder, *options, &dir.join(DECODER_FILE), meter)?;
+    let meter = &mut Meter::new(packed_bytes(&config, &decoder, options), progress);
+    packed::write_decoder(tensors, &decoder, options, &dir.join(DECODER_FILE), meter)?;
     onnx::write_encoders(tensors, &config, dir, meter)?;
     for (name, text) in &origin.documents {
         write(&dir.join(name), text)?;
     }
-    let manifest = describe(origin, *options, dir, progress)?;
+    let manifest = describe(origin, options, dir, progress)?;
     let path = dir.join(Manifest::FILE);
     let text = serde_json::to_string_pretty(&manifest)
         .map_err(|fault| Error::config(&path, fault.to_string()))?;

@@ -136,7 +136,7 @@ fn figures(report: &Value, planned: &str, used: Memory) -> String {
         gib(used.system),
         gib(used.card)
     ));
-    lines.iter().map(|line| format!("figure {line}\n")).collect()
+    lines.iter().flat_map(|line| ["figure ", line, "\n"]).collect()
 }
 
 /// Free bytes, or bytes in use; `None` if unknown.
