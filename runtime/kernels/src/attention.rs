@@ -125,33 +125,25 @@ impl Room {
         let end = seen(rows - 1);
         for (number, block) in blocks.iter().enumerate().take(end.div_ceil(KEYS)) {
             let first = number * KEYS;
-            let block = block.borrow();
-            let next = blocks.get(number + 1).map(Borrow::borrow);
-            let values_ahead = |part, parts| block.prefetch(layer, head, true, part, parts);
-            let keys_ahead = |part, parts| {
-                if let Some(next) = next {
-                    next.prefetch(layer, head, false, part, parts);
-                }
-            };
-            let keys = block.side(kernels.isa(), layer, head, false, &mut self.unpacked);
+            let keys = block.borrow().side(kernels.isa(), layer, head, false, &mut self.unpacked);
             #[cfg(target_arch = "x86_64")]
             if in_tiles {
                 self.tiles.scores(keys.lines, rows, padded, &mut self.scores);
             } else {
-                scores(kernels, &keys, &self.queries, rows, padded, &mut self.scores, values_ahead);
+                scores(kernels, &keys, &self.queries, rows, padded, &mut self.scores);
             }
             #[cfg(not(target_arch = "x86_64"))]
-            scores(kernels, &keys, &self.queries, rows, padded, &mut self.scores, values_ahead);
+            scores(kernels, &keys, &self.queries, rows, padded, &mut self.scores);
             self.softmax(kernels.isa(), rows, padded, |row| {
                 seen(row).saturating_sub(first).min(KEYS)
             });
-            let values = block.side(kernels.isa(), layer, head, true, &mut self.unpacked);
+            let values = block.borrow().side(kernels.isa(), layer, head, true, &mut self.unpacked);
             #[cfg(target_arch = "x86_64")]
             if in_tiles {
                 self.tiles.add_values(values.lines, &self.scores, rows, padded, &mut self.sums);
                 continue;
             }
-            add_values(kernels, &values, &self.scores, rows, padded, &mut self.sums, keys_ahead);
+            add_values(kernels, &values, &self.scores, rows, padded, &mut self.sums);
         }
         for (row, sums) in self.sums.chunks_exact(padded).enumerate().take(rows) {
             let share = self.weight[row].recip();
@@ -228,7 +220,7 @@ pub(crate) fn softmax_row(scores: &mut [f32], so_far: f32) -> (f32, f32) {
     (largest, sum)
 }
 
-/// `scores[rows][KEYS] = queries @ keys^T`. `ahead` is told how many parts are done, of how many: time to fetch what comes next.
+/// `scores[rows][KEYS] = queries @ keys^T`.
 fn scores(
     kernels: &Kernels,
     keys: &Side<'_>,
@@ -236,15 +228,10 @@ fn scores(
     rows: usize,
     padded: usize,
     out: &mut [f32],
-    ahead: impl Fn(usize, usize),
 ) {
-    let panels = KEYS / PANEL;
-    let lines = keys.lines.len() / panels;
+    let lines = keys.lines.len() / (KEYS / PANEL);
     by_rows(rows, |first, step| {
-        for panel in 0..panels {
-            if first == 0 {
-                ahead(panel, panels);
-            }
+        for panel in 0..KEYS / PANEL {
             let lines = &keys.lines[panel * lines..][..lines];
             let xs = |row: usize| &queries[row * padded..][..padded];
             rows_tile(kernels, keys.is_bf16, lines, first, step, xs, |row, values| {
@@ -254,7 +241,7 @@ fn scores(
     });
 }
 
-/// `sums[rows][padded] += weights @ values`; `ahead` as in [`scores`].
+/// `sums[rows][padded] += weights @ values`.
 fn add_values(
     kernels: &Kernels,
     values: &Side<'_>,
@@ -262,15 +249,11 @@ fn add_values(
     rows: usize,
     padded: usize,
     sums: &mut [f32],
-    ahead: impl Fn(usize, usize),
 ) {
     let panels = padded / PANEL;
     let lines = values.lines.len() / panels;
     by_rows(rows, |first, step| {
         for panel in 0..panels {
-            if first == 0 {
-                ahead(panel, panels);
-            }
             let lines = &values.lines[panel * lines..][..lines];
             let xs = |row: usize| &weights[row * KEYS..][..KEYS];
             rows_tile(kernels, values.is_bf16, lines, first, step, xs, |row, values| {

@@ -128,21 +128,6 @@ impl KvBlock {
         start..start + side
     }
 
-    /// Asks the CPU for a part, one of so many, of the keys or values of a layer and head. They are read a side after the other,
-    /// and a CPU's own prefetcher doesn't see across them.
-    pub(crate) fn prefetch(
-        &self,
-        layer: usize,
-        head: usize,
-        is_value: bool,
-        part: usize,
-        parts: usize,
-    ) {
-        let lines = self.bytes[self.range(layer, head, is_value)].as_chunks().0;
-        let step = lines.len().div_ceil(parts);
-        lines.chunks(step).nth(part).into_iter().flatten().for_each(prefetch);
-    }
-
     /// Stores the key and the value of a position, `head_dim` numbers each.
     ///
     /// # Panics
@@ -197,17 +182,6 @@ impl KvBlock {
         Side { lines: room[..2 * numbers.len()].as_chunks().0, is_bf16: true }
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "the instruction takes a pointer")]
-fn prefetch(line: &[u8; 64]) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a hint, which reads nothing; SSE is part of x86-64.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn prefetch(_line: &[u8; 64]) {}
 
 /// Stores a position's numbers at their places among a side's.
 fn store_side(

@@ -129,8 +129,6 @@ pub(super) fn bf16<const N: usize>(
     let width = common_width(&xs);
     let high = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
     let mut sums = [_mm512_setzero_ps(); N];
-    // Sums of their own: with four positions, a sum for both would wait for itself.
-    let mut odd_sums = sums;
     let xs = xs.map(|xs| &xs[..width]);
     for (pair, line) in lines.iter().enumerate().take(width / 2) {
         let pairs = load(line);
@@ -138,7 +136,7 @@ pub(super) fn bf16<const N: usize>(
         let odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, high));
         for p in 0..N {
             sums[p] = _mm512_fmadd_ps(even, _mm512_set1_ps(xs[p][2 * pair]), sums[p]);
-            odd_sums[p] = _mm512_fmadd_ps(odd, _mm512_set1_ps(xs[p][2 * pair + 1]), odd_sums[p]);
+            sums[p] = _mm512_fmadd_ps(odd, _mm512_set1_ps(xs[p][2 * pair + 1]), sums[p]);
         }
     }
     if !width.is_multiple_of(2) {
@@ -148,7 +146,7 @@ pub(super) fn bf16<const N: usize>(
         }
     }
     for p in 0..N {
-        store(_mm512_add_ps(sums[p], odd_sums[p]), &mut tile[p]);
+        store(sums[p], &mut tile[p]);
     }
 }
 
