@@ -153,7 +153,7 @@ pub struct Generation {
     pub calls: Vec<ToolCall>,
     /// Why it ended.
     pub finish: Finish,
-    /// How sure it was of its calls, or of making none; none where no tool was offered.
+    /// How sure it was of its calls, or of making none; `None` if no tool was offered.
     pub confidence: Option<Confidence>,
     /// Token counts and times.
     pub usage: Usage,

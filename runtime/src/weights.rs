@@ -162,8 +162,8 @@ impl Weights {
         Ok(Self { file, bytes })
     }
 
-    /// The same file, mapped anew, once nothing needs what was read of it: the system drops it from its cache. On a board whose
-    /// GPU shares the memory, that is room for as much again, which CUDA may not reclaim by itself.
+    /// Maps the file again and has the system drop its cached pages, once nothing needs what was read. On a board whose GPU
+    /// shares the memory that frees as much as the file is long, which CUDA may not reclaim by itself.
     #[cfg(feature = "torch")]
     pub(crate) fn uncached(self) -> Result<Self> {
         let Self { file, bytes } = self;

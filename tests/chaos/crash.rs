@@ -1,13 +1,12 @@
 //! The daemon is killed while a tool is at work: the call is told of once, as one that may have been done, and is not made again.
 
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use outpost_mqtt::subscriber::{Received, Subscriber};
-use outpost_tests::broker::Broker;
+use outpost_tests::broker::{Broker, free_port};
 use serde_json::json;
 
 use crate::daemon::{BURNT, Daemon, SLOW};
@@ -19,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 /// Kills the daemon twice: in the middle of the tool, and right after it has told of that.
 pub(crate) async fn run() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = free_port()?;
     let broker = Broker::start(folder.path(), port, true)?;
     let config = format!(
         "[mqtt]\ndevice = \"outpost\"\nhost = \"127.0.0.1\"\nport = {port}\noutbox = \"outbox.redb\"\n"

@@ -11,7 +11,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// None where that is not allowed.
+    /// Mounts a small disk in memory; `None` if this user may not.
     pub(crate) fn mount(place: &Path) -> Option<Self> {
         std::fs::create_dir_all(place).ok()?;
         let mut mount = Command::new("mount");

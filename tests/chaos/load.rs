@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use outpost_mqtt::message::Message;
 use outpost_mqtt::subscriber::{Received, Subscriber};
-use outpost_tests::broker::Broker;
+use outpost_tests::broker::{Broker, free_port};
 use outpost_tests::process::Usage;
 use outpost_tests::root;
 use serde_json::{Value, json};
@@ -128,7 +127,7 @@ struct Load {
 impl Load {
     async fn start(restart_every: Duration) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let broker = Broker::start(folder.path(), port, true)?;
         let config = folder.path().join("outpost.toml");
         fs::write(&config, configuration(port))?;

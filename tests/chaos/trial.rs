@@ -1,14 +1,13 @@
 //! One run: questions are asked and answered while faults happen.
 
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use outpost_agent_core::config::Version;
 use outpost_mqtt::subscriber::Subscriber;
-use outpost_tests::broker::{Broker, Proxy, Wire};
+use outpost_tests::broker::{Broker, Proxy, Wire, free_port};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -42,7 +41,7 @@ pub(crate) struct Trial {
 impl Trial {
     pub(crate) async fn start(seed: u64, faults: u64) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let rules = format!("topic readwrite #\ntopic deny outpost/outpost/tool/{SECRET}\n");
         std::fs::write(folder.path().join("acl"), rules)?;
         let broker = start_broker(folder.path(), port)?;

@@ -4,7 +4,7 @@
 //! whether every report arrives.
 
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,7 +13,7 @@ use outpost_agent_core::task_group::TaskGroup;
 use outpost_broker::Broker as Embedded;
 use outpost_mqtt::session::MAX_PACKET;
 use outpost_mqtt::subscriber::Subscriber;
-use outpost_tests::broker::{Broker, Proxy, Wire};
+use outpost_tests::broker::{Broker, Proxy, Wire, free_port};
 use outpost_tests::process::resident_kib;
 
 use crate::device::Device;
@@ -76,7 +76,7 @@ impl Server {
             return Ok(Self::Embedded(Embedded::start(Embedded::ANY, MAX_PACKET)?.address()));
         }
         let folder = tempfile::tempdir()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         Ok(Self::Mosquitto(Broker::start(folder.path(), port, false)?, folder))
     }
 

@@ -1,6 +1,5 @@
 //! The set-ups and programs of `examples/`, as their pages have them.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use outpost_agent::app::App;
 use outpost_agent_core::config::{Config, MqttConfig, Vad, Version};
 use outpost_agent_core::model_thread::Model;
 use outpost_mqtt::subscriber::Subscriber;
-use outpost_tests::broker::Broker;
+use outpost_tests::broker::{Broker, free_port};
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::{silence, tone, write_png, write_wav};
 use outpost_tests::{root, skip};
@@ -37,9 +36,9 @@ fn rules() -> String {
     section.split("```text\n").skip(1).map(|block| block.split("```").next().unwrap()).collect()
 }
 
-/// mosquitto with those rules; none where it is not installed.
+/// mosquitto with those rules, if it is installed.
 fn broker(folder: &Path) -> Option<(Broker, u16)> {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port().unwrap();
     let broker = Broker::with_rules(folder, port, &rules());
     if broker.is_err() || Command::new("mosquitto_rr").arg("--version").output().is_err() {
         skip("mosquitto or mosquitto-clients is not installed");

@@ -1,6 +1,5 @@
 //! A short form of `cargo xtask fleet`.
 
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use outpost_agent_core::config::Config;
 use outpost_agent_core::model_thread::Model;
 use outpost_mqtt::message::Message;
 use outpost_mqtt::subscriber::Subscriber;
-use outpost_tests::broker::Broker;
+use outpost_tests::broker::{Broker, free_port};
 use outpost_tests::daemon::Script;
 use serde_json::{Value, json};
 
@@ -67,7 +66,7 @@ async fn fleet_status(port: u16, args: &[&str]) -> (bool, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_of_a_fleet_tells_who_has_what_is_desired_and_who_is_away_or_never_came() {
     let folder = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port().unwrap();
     let Ok(broker) = Broker::start(folder.path(), port, false) else {
         return outpost_tests::skip("mosquitto is not installed");
     };

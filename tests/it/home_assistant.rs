@@ -6,7 +6,6 @@ mod automations;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -18,7 +17,7 @@ use outpost_agent_core::model_thread::Model;
 use outpost_mqtt::message::Message;
 use outpost_mqtt::outbox::{Limits, Outbox};
 use outpost_mqtt::subscriber::Subscriber;
-use outpost_tests::broker::Broker;
+use outpost_tests::broker::{Broker, free_port};
 use outpost_tests::daemon::{Daemon, Line, Script};
 use outpost_tests::media::{silence, tone, write_png, write_wav};
 use outpost_tests::root;
@@ -186,7 +185,7 @@ impl House {
         let folder = tempfile::tempdir().unwrap();
         let memory = tempfile::tempdir_in(system.join("tmp"))
             .expect("made by `cargo xtask test --home-assistant`");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port().unwrap();
         let broker = Broker::start(folder.path(), port, false).unwrap();
         Self { broker, folder, system, memory }
     }

@@ -7,6 +7,7 @@ use outpost_agent_core::config::Config;
 use outpost_agent_core::model_thread::Model;
 use outpost_mqtt::message::Message;
 use outpost_mqtt::subscriber::Subscriber;
+use outpost_tests::broker::free_port;
 use outpost_tests::daemon::{Daemon, Line, Script, at_home};
 use outpost_tests::media::write_png;
 use serde_json::{Value, json};
@@ -178,10 +179,7 @@ async fn a_start_without_the_broker_goes_by_what_was_desired_last_also_without_a
     assert!(daemon.end().await);
 
     // Nobody listens there.
-    let port = {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap().port()
-    };
+    let port = free_port().unwrap();
     let script = Script::new([Line::Say("Done.")]);
     let running = start(far_from(port, folder.path()), &script).await.spawn().unwrap();
     let heard = async {

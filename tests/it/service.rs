@@ -1,11 +1,13 @@
 //! `outpost run` as a service manager sees it: over a notification socket that the test made.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use outpost_tests::broker::free_port;
 
 use crate::demo::outpost;
 use crate::program::Program;
@@ -110,7 +112,7 @@ fn guarded_broker(folder: &Path, password: &str) -> Option<(Running, u16)> {
         outpost_tests::skip("mosquitto is not installed");
         return None;
     }
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port().unwrap();
     let text = format!(
         "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\nuser root\n",
         passwords.display()
@@ -177,7 +179,7 @@ fn an_agent_whose_log_nobody_reads_runs_on() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("outpost.toml");
     // Nobody is there, which is logged.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port().unwrap();
     std::fs::write(&config, format!("[mqtt]\nhost = '127.0.0.1'\nport = {port}\n")).unwrap();
     let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
     socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();

@@ -2,7 +2,7 @@
 //! with its clients, paho in Python, and the reference implementation of MCP. What is not installed is told and left out.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +12,7 @@ use outpost_agent::app::App;
 use outpost_agent_core::config::Config;
 use outpost_agent_core::model_thread::Model;
 use outpost_mqtt::subscriber::Subscriber;
+use outpost_tests::broker::free_port;
 use outpost_tests::daemon::{Daemon, Line, Script, at_home};
 use outpost_tests::{root, skip};
 use serde_json::{Value, json};
@@ -23,10 +24,6 @@ const SOON: Duration = Duration::from_mins(1);
 
 fn config(text: &str) -> Config {
     Config::parse(text, "test").unwrap()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A program that ends with the test.
@@ -49,7 +46,7 @@ fn wait_for_port(port: u16) {
 
 /// mosquitto on a port of its own, if it is installed.
 fn mosquitto(folder: &Path) -> Option<(Running, u16)> {
-    let port = free_port();
+    let port = free_port().unwrap();
     let config = folder.join("mosquitto.conf");
     std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
     let child = ["mosquitto", "/usr/sbin/mosquitto"].into_iter().find_map(|program| {
@@ -314,7 +311,7 @@ async fn tools_of_an_mcp_server_are_called_grow_and_come_back_after_a_crash() {
 #[tokio::test]
 async fn tools_of_an_mcp_server_over_http_are_called_if_they_are_listed() {
     let Some(peers) = peers() else { return };
-    let port = free_port();
+    let port = free_port().unwrap();
     let mut server = Command::new("python3");
     server.arg(root().join("tests/fixtures/mcp/server.py")).arg(port.to_string());
     let _server = Running(server.env("PYTHONPATH", peers).stderr(Stdio::null()).spawn().unwrap());
@@ -336,7 +333,7 @@ async fn another_agent_calls_our_tools_over_mcp_through_the_rules() {
     let Some(peers) = peers() else { return };
     let script = Script::new([Line::Say("It is half past nine.")]);
     let mut config = config("[mqtt]\nlisten = '127.0.0.1:0'\n");
-    config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], free_port())));
+    config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], free_port().unwrap())));
     let broker = config.mqtt.listen.unwrap();
     let mut daemon = Daemon::scripted(config, &script).await.unwrap();
     daemon.expect("tools").await;

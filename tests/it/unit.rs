@@ -1,7 +1,7 @@
 //! The pages that install the agent as a service, command by command, and the agent as a user who may do nothing else.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -76,7 +76,7 @@ fn program() -> String {
 /// Whether this test can run programs as another user. Only root can; else the agent runs as the user of the test, who may read
 /// and write all that the test made, so that less is held: the rights of the files.
 fn can_be_another() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
+    outpost_agent::doctor::is_root()
 }
 
 /// `outpost` as a user who may do nothing, without a home.

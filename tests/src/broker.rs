@@ -13,6 +13,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, tcp};
 use tokio::sync::watch;
 
+/// A port of this machine that nobody listens on now.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> std::io::Result<u16> {
+    Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
 /// A server of the system's packages with a configuration file; killed on drop.
 #[derive(Debug)]
 pub struct Server(Child);

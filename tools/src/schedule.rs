@@ -40,7 +40,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// On these days, none: on all; at these hours such as `22:00-06:00`, none: at all. None where the hours cannot be read.
+    /// On these days at these hours, such as `22:00-06:00`; what is left out is no limit. `None` if the hours cannot be read.
     pub fn new(days: Option<&[Day]>, hours: Option<&str>) -> Option<Self> {
         let days = days.map(|days| days.iter().map(|day| day.weekday()).collect());
         let hours = match hours {

@@ -131,7 +131,7 @@ impl Template {
         })
     }
 
-    /// One argument of a program. None where it names an argument that is not given.
+    /// One argument of a program. `None` if it names an argument that is not given.
     ///
     /// # Errors
     /// When an argument cannot be one of a program, or would be read as an option.

@@ -163,7 +163,7 @@ pub trait ToolHost: Send + Sync + fmt::Debug {
         deadline: Instant,
     ) -> BoxFuture<'_, Result<(), ToolError>>;
 
-    /// Reads the text that the camera sees now; none where there is none.
+    /// Reads the text that the camera sees now, if there is any.
     fn read_camera(&self) -> BoxFuture<'_, Result<Option<String>, ToolError>>;
 
     /// Starts a timer for the call of this id: that it rang is reported after `length`.
@@ -172,7 +172,7 @@ pub trait ToolHost: Send + Sync + fmt::Debug {
     /// Something needs a person's attention.
     fn alert(&self, message: &str);
 
-    /// The board of the house; none where there is none.
+    /// The board, if there is one.
     fn board(&self) -> Option<&dyn Board> {
         None
     }
@@ -246,7 +246,7 @@ impl ToolOutcome {
         Self { data: Some(data), ..Self::default() }
     }
 
-    /// Whether the call brought in something that nobody vouches for.
+    /// Whether the call brought in untrusted text or data.
     pub fn brings_in(&self) -> bool {
         self.text.is_some() || self.data.is_some() || !self.media.is_empty()
     }

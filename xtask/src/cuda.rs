@@ -151,7 +151,7 @@ pub(crate) fn memcheck(root: &Path) -> Result<()> {
     process::run(tests.env("OUTPOST_TEST_DEVICE", "cuda"))
 }
 
-/// Whether a step passed, and what it printed; none where there is nothing to run.
+/// Whether a step passed, and what it printed; `None` if there is nothing to run.
 fn run_step(root: &Path, kind: &Kind) -> Result<Option<(bool, String)>> {
     let mut command = match kind {
         Kind::NotBuilt => return Ok(None),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, ImageError};
@@ -10,7 +10,7 @@ use outpost_runtime::Image;
 use outpost_tools::{durable, private};
 use tracing::warn;
 
-use crate::config::EvidenceConfig;
+use crate::config::{EvidenceConfig, in_state_directory};
 use crate::report::ReportId;
 
 /// Largest picture in bytes that fits into one MQTT packet.
@@ -61,9 +61,7 @@ pub struct Evidence {
 impl Evidence {
     /// The folder: the configuration's, else one in systemd's state directory, if there is one.
     pub fn folder(config: &EvidenceConfig) -> Option<PathBuf> {
-        let state =
-            || std::env::var_os("STATE_DIRECTORY").map(|state| Path::new(&state).join("evidence"));
-        config.folder.clone().or_else(state)
+        config.folder.clone().or_else(|| in_state_directory("evidence"))
     }
 
     /// Opens the configured folder, creating it if necessary. `None` if no evidence is kept.
@@ -188,6 +186,8 @@ fn jpeg(image: &Image) -> Result<Vec<u8>, EvidenceError> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use outpost_runtime::media::image_from_bytes;
 
     use super::*;

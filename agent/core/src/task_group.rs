@@ -39,7 +39,12 @@ pub struct TaskGroup {
 impl TaskGroup {
     /// Spawns a task that handles shutdown itself. A panic in it cancels [`Self::broken`].
     pub fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: F) {
-        let guard = Essential { task: std::any::type_name::<F>(), broken: self.broken.clone() };
+        let broken = self.broken.clone();
+        let guard = OnPanic(move || {
+            let task = std::any::type_name::<F>();
+            error!(task, "a task panicked that cannot be started again");
+            broken.cancel();
+        });
         self.tracker.spawn(async move {
             let _guard = guard;
             task.await;
@@ -52,7 +57,11 @@ impl TaskGroup {
         name: &'static str,
         task: F,
     ) -> AbortHandle {
-        let guard = Owned { name, group: self.clone() };
+        let group = self.clone();
+        let guard = OnPanic(move || {
+            error!(task = name, "a task panicked: it is started again");
+            group.count(name);
+        });
         let task = async move {
             let _guard = guard;
             task.await;
@@ -120,32 +129,13 @@ impl TaskGroup {
     }
 }
 
-/// Dropped by a panic, counts it.
-struct Owned {
-    name: &'static str,
-    group: TaskGroup,
-}
+/// Calls its function if it is dropped by a panic.
+struct OnPanic<F: Fn()>(F);
 
-impl Drop for Owned {
+impl<F: Fn()> Drop for OnPanic<F> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            error!(task = self.name, "a task panicked: it is started again");
-            self.group.count(self.name);
-        }
-    }
-}
-
-/// Dropped by a panic, says that the daemon is of no use any more.
-struct Essential {
-    task: &'static str,
-    broken: CancellationToken,
-}
-
-impl Drop for Essential {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            error!(task = self.task, "a task panicked that cannot be started again");
-            self.broken.cancel();
+            self.0();
         }
     }
 }

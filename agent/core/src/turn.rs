@@ -63,8 +63,10 @@ pub struct Turns {
     repeats: Mutex<Repeats>,
     max_new_tokens: usize,
     deadline: Duration,
-    /// Calls of which the model is less sure are not made; of guarded tools, the second.
-    min_confidence: (f64, f64),
+    /// Calls of which the model is less sure are not made.
+    min_confidence: f64,
+    /// The same of guarded tools, if it is higher.
+    min_confidence_guarded: f64,
     /// The wake phrase, if the model verifies it.
     phrase: Option<String>,
     /// Phrases that confirm a call.
@@ -119,7 +121,8 @@ impl Turns {
             repeats: Mutex::default(),
             max_new_tokens: config.model.max_new_tokens,
             deadline: config.model.deadline,
-            min_confidence: (config.agent.min_confidence, config.agent.min_confidence_guarded),
+            min_confidence: config.agent.min_confidence,
+            min_confidence_guarded: config.agent.min_confidence_guarded,
             phrase: config.microphone.wake.phrase.clone(),
             yes: config.policy.yes.clone(),
         }
@@ -406,10 +409,10 @@ impl Turns {
 
     /// Whether the model is not sure enough of its calls.
     fn is_doubtful(&self, Generation { calls, confidence, .. }: &Generation) -> bool {
-        let (open, guarded) = self.min_confidence;
         let registry = self.dispatcher.registry();
         let guards = calls.iter().any(|call| registry.guards(&call.name));
-        let wanted = if guards { open.max(guarded) } else { open };
+        let bound = self.min_confidence;
+        let wanted = if guards { bound.max(self.min_confidence_guarded) } else { bound };
         let Some((_, least)) = confidence.map(Confidence::probabilities) else { return false };
         let is_doubtful = !calls.is_empty() && f64::from(least) < wanted;
         if is_doubtful {

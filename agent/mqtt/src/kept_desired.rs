@@ -1,10 +1,10 @@
 //! The desired documents that were accepted last, on disk: a device that starts without its broker goes by them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use outpost_agent_core::config::MqttConfig;
+use outpost_agent_core::config::{MqttConfig, in_state_directory};
 use outpost_agent_core::live::Documents;
 use outpost_agent_core::task_group::TaskGroup;
 use outpost_tools::json_file;
@@ -44,9 +44,7 @@ impl KeptDesired {
         outbox: &Outbox,
         task_group: &TaskGroup,
     ) -> (Self, Documents) {
-        let state = || {
-            std::env::var_os("STATE_DIRECTORY").map(|state| Path::new(&state).join("desired.json"))
-        };
+        let state = || in_state_directory("desired.json");
         let of_outbox = || {
             let note = |(topic, _): (String, Scope)| outbox.note(&topic).map(|text| (topic, text));
             topics.desired_topics().into_iter().filter_map(note).collect::<Kept>()

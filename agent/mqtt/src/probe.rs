@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use outpost_agent_core::config::{MqttConfig, Version};
 use tokio::time::timeout;
-use uuid::Uuid;
 
 use crate::payload;
 use crate::session::{ConnectOptions, Fault, FaultKind, Session, Signal, Verdict};
 use crate::subscriber::spawn;
-use crate::topics::Topics;
+use crate::topics::{self, Topics};
 use crate::transport::Target;
 
 /// How long a broker has for its answer. rumqttc gives up a second later.
@@ -46,11 +45,8 @@ pub async fn probe(config: &MqttConfig) -> Result<Publishing, Fault> {
 async fn probe_with(config: &MqttConfig, version: Version) -> Result<Publishing, Fault> {
     let refused = |reason: String| Fault { kind: FaultKind::Refused, reason };
     let target = Target::new(config, None).map_err(|fault| refused(fault.to_string()))?;
-    // Its last digits are random. Not every broker of MQTT 3.1.1 takes more than 23 characters.
-    let random = Uuid::now_v7().simple().to_string();
-    let client = format!("outpost-doctor-{}", &random[24..]);
     let options = ConnectOptions {
-        client,
+        client: topics::passing_client("doctor"),
         version,
         keep_alive: config.keep_alive,
         last_will: None,

@@ -2,8 +2,16 @@
 
 pub use outpost_agent_core::config::id;
 use outpost_agent_core::event::Setting;
+use uuid::Uuid;
 
 use crate::desired_config::Scope;
+
+/// The client id of a program that connects for a while beside the agent. Its last digits are random, and it is short: not every
+/// broker of MQTT 3.1.1 takes more than 23 characters.
+pub fn passing_client(program: &str) -> String {
+    let random = Uuid::now_v7().simple().to_string();
+    format!("outpost-{program}-{}", &random[24..])
+}
 
 /// Maximum length of a response topic in bytes.
 const MAX_RESPONSE_TOPIC: usize = 256;

@@ -9,10 +9,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use outpost_agent_core::config::MqttConfig;
 use outpost_mqtt::subscriber::{Received, Subscriber};
-use outpost_mqtt::topics::FleetTopic;
+use outpost_mqtt::topics::{self, FleetTopic};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
-use uuid::Uuid;
 
 use crate::cli::broker_flags::BrokerFlags;
 use crate::cli::out::out;
@@ -92,9 +91,7 @@ struct Known {
 }
 
 async fn retained(mqtt: &MqttConfig) -> anyhow::Result<Retained> {
-    // Its last digits are random. Not every broker of MQTT 3.1.1 takes more than 23 characters.
-    let random = Uuid::now_v7().simple().to_string();
-    let client = format!("outpost-fleet-{}", &random[24..]);
+    let client = topics::passing_client("fleet");
     let broker = || {
         let host = mqtt.host.as_deref().unwrap_or_default();
         format!("the broker at {host}:{}", mqtt.port)

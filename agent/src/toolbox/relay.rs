@@ -7,7 +7,7 @@ use std::time::Duration;
 use outpost_agent_core::config::MqttConfig;
 use outpost_mqtt::session::Fault;
 use outpost_mqtt::subscriber::{Received, Subscriber};
-use outpost_mqtt::topics::Topics;
+use outpost_mqtt::topics::{self, Topics};
 use outpost_tools::mcp::server::Backend;
 use outpost_tools::tool::BoxFuture;
 use outpost_tools::{ErrorKind, Spec, ToolError, ToolOutcome};
@@ -110,7 +110,7 @@ impl Relay {
         config: &MqttConfig,
     ) -> Result<(Self, impl Future<Output = ()> + use<>), Fault> {
         let topics = Topics::new(&config.device);
-        let name = format!("outpost-mcp-{}", Uuid::now_v7().simple());
+        let name = topics::passing_client("mcp");
         let mut subscriber = Subscriber::to(config, &name, &topics.below("#")).await?;
         let (questions, asked) = mpsc::channel(CAPACITY);
         let known = Arc::<Known>::default();

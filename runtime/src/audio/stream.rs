@@ -10,7 +10,7 @@ use crate::error::Result;
 /// Resamples sound as it comes. It lags by about 40 ms at 48 kHz, and gives what it has in blocks of about 20 ms.
 pub struct Stream {
     rate: u32,
-    /// None where the sound is at 16 kHz already.
+    /// `None` if the sound is at 16 kHz already.
     resampler: Option<Fft<f32>>,
     waiting: Vec<f32>,
     block: Vec<f32>,

@@ -1,11 +1,10 @@
 //! The automations of `docs/home-assistant.md` and the blueprint.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use outpost_mqtt::message::Message;
 use outpost_mqtt::subscriber::Subscriber;
-use outpost_tests::broker::Broker;
+use outpost_tests::broker::{Broker, free_port};
 use outpost_tests::daemon::{Line, Script};
 use outpost_tests::root;
 use serde_json::{Value, json};
@@ -261,7 +260,7 @@ fn rights_for_discovery_stand_beside_the_setting_and_its_refusal_is_said_with_th
     }
 
     let folder = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port().unwrap();
     let rules = "pattern readwrite outpost/%u/#\n";
     let Ok(_broker) = Broker::with_rules(folder.path(), port, rules) else {
         return outpost_tests::skip("mosquitto is not installed");

@@ -61,7 +61,7 @@ pub enum DeclareError {
 }
 
 impl Declared {
-    /// Reads a table, which stands at `key`; none where something is wrong with it, which is noted.
+    /// Reads the table at `key`; `None`, with its faults noted, if something is wrong with it.
     pub fn read(config: &DeclaredConfig, key: &str, faults: &mut Faults) -> Option<Self> {
         read::read(config, key, faults)
     }

@@ -44,7 +44,7 @@ impl Body {
     }
 }
 
-/// Reads a table; none where something is wrong with it.
+/// Reads a table; `None`, with its faults noted, if something is wrong with it.
 pub(super) fn read(config: &DeclaredConfig, key: &str, faults: &mut Faults) -> Option<Declared> {
     let before = faults.0.len();
     let fits = crate::registry::is_name(&config.name);

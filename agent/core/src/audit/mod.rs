@@ -7,7 +7,7 @@ mod log;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::audit::log::Log;
-use crate::config::AuditConfig;
+use crate::config::{AuditConfig, in_state_directory};
 use crate::report::{Intent, Outcome};
 
 /// Replaces a redacted value.
@@ -42,10 +42,7 @@ struct Inner {
 impl Audit {
     /// The file: the configuration's, else one in systemd's state directory, if there is one.
     pub fn path(config: &AuditConfig) -> Option<PathBuf> {
-        let state = || {
-            std::env::var_os("STATE_DIRECTORY").map(|state| Path::new(&state).join("audit.jsonl"))
-        };
-        config.path.clone().or_else(state)
+        config.path.clone().or_else(|| in_state_directory("audit.jsonl"))
     }
 
     /// Opens the configured file, if any.

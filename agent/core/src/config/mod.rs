@@ -47,6 +47,11 @@ pub(crate) use tools::written as written_tools;
 pub(crate) use watch::Condition;
 pub use watch::{Answer, RuleError, Severity, WatchRule};
 
+/// A file or folder in systemd's state directory, if there is one: where things are kept that no key gives a place to.
+pub fn in_state_directory(name: &str) -> Option<PathBuf> {
+    std::env::var_os("STATE_DIRECTORY").map(|state| Path::new(&state).join(name))
+}
+
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {

@@ -376,7 +376,7 @@ pub struct AnswerReport {
     pub text: String,
     /// Names of the tools that it called, in order.
     pub calls: Vec<String>,
-    /// What came of it; none where the model was not asked.
+    /// What came of it, if the model was asked.
     pub outcome: Option<VoiceOutcome>,
     /// How sure the model was of its calls, or of making none.
     pub confidence: Option<Confidence>,

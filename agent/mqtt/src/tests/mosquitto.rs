@@ -33,7 +33,7 @@ impl Drop for Mosquitto {
 }
 
 impl Mosquitto {
-    /// Starts one with these lines after its `listener` line; `{}` in them is its folder. None where it is not installed.
+    /// Starts one with these lines after its `listener` line; `{}` in them is its folder. `None` if it is not installed.
     pub(super) fn start(lines: &str) -> Option<Self> {
         Self::prepared(tempfile::tempdir().unwrap(), lines)
     }
